@@ -1,0 +1,139 @@
+"""The one module that compares times.
+
+Everything is UTC. A *cutoff* is an instant, and what a feature may use at a cutoff is what was **known** by then:
+`known_at <= cutoff`, where `known_at` is `recorded_at` if the table has it, else the time at which the row happened.
+A window of `d` days is open on the left and closed on the right, `(cutoff - d, cutoff]`; a label window is
+`(cutoff + lead, cutoff + lead + horizon]`. Days follow the same rule: day `n` is `(midnight, next midnight]`, so that an
+event at exactly midnight belongs to the day that just ended, and windows that end at midnight hold whole days.
+
+The predicates take Ibis columns and so say the same on every engine. The tests hold them against a twin in plain pandas.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import ibis
+import ibis.expr.types as ir
+
+__all__ = [
+    "MICROSECONDS_PER_DAY",
+    "active_at",
+    "age_days",
+    "closed_by",
+    "day_number",
+    "in_label_window",
+    "in_window",
+    "known_by",
+    "label_window_end",
+    "masked_until_known",
+    "midnight",
+    "month_starts",
+    "parse_instant",
+    "shifted",
+    "steps_of_days",
+    "week_number",
+]
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+def known_by(known_at: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.BooleanColumn:
+    """Tell which rows were known at the cutoff, the cutoff itself included."""
+    return known_at <= cutoff
+
+
+def in_window(time: ir.TimestampColumn, cutoff: ir.TimestampValue, *, days: int | None, lag_days: int = 0) -> ir.BooleanColumn:
+    """Tell which times lie in `(cutoff - lag - days, cutoff - lag]`; with `days=None` in `(-inf, cutoff - lag]`."""
+    upper = time <= shifted(cutoff, -lag_days)
+    return upper if days is None else upper & (time > shifted(cutoff, -lag_days - days))
+
+
+def in_label_window(time: ir.TimestampColumn, cutoff: ir.TimestampValue, *, horizon_days: int, lead_days: int) -> ir.BooleanColumn:
+    """Tell which times lie in the label window `(cutoff + lead, cutoff + lead + horizon]`."""
+    return in_window(time, cutoff, days=horizon_days, lag_days=-lead_days - horizon_days)
+
+
+def active_at(start: ir.TimestampColumn, end: ir.TimestampColumn, instant: ir.TimestampValue) -> ir.BooleanColumn:
+    """Tell which terms `[start, end)` run at the instant; a missing end is an open one.
+
+    A term that ends at the instant has ended, and one that starts at it runs, so a renewal leaves neither gap nor overlap.
+    """
+    return (start <= instant) & (end.isnull() | (end > instant))
+
+
+def masked_until_known(value: ir.Value, known_from: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.Value:
+    """Hide a value that became known only after the cutoff, such as the closing time of a ticket that is still open."""
+    return ibis.ifelse(known_by(known_from, cutoff), value, ibis.null(value.type()))
+
+
+def shifted(time: ir.TimestampValue, days: int) -> ir.TimestampValue:
+    """Move an instant by whole days, back for negative ones."""
+    return time if days == 0 else (time + ibis.interval(days=days) if days > 0 else time - ibis.interval(days=-days))
+
+
+def age_days(time: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.FloatingColumn:
+    """Return the days from the time to the cutoff, with fractions; negative for times after it."""
+    return (_microseconds(cutoff) - _microseconds(time)) / float(MICROSECONDS_PER_DAY)
+
+
+def day_number(time: ir.TimestampColumn) -> ir.IntegerColumn:
+    """Return the number of the day `(midnight, next midnight]` that holds the time, counted from 1970-01-01."""
+    return (_microseconds(time) - 1).floordiv(MICROSECONDS_PER_DAY).cast("int32")
+
+
+def week_number(time: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.IntegerColumn:
+    """Return the whole weeks between the time and the cutoff: 0 for `(cutoff - 7 days, cutoff]`."""
+    return (_microseconds(cutoff) - _microseconds(time)).floordiv(7 * MICROSECONDS_PER_DAY).cast("int32")
+
+
+def _microseconds(time: ir.TimestampValue) -> ir.IntegerValue:
+    return time.epoch_seconds() * 1_000_000 + time.microsecond()
+
+
+def label_window_end(cutoff: datetime, *, horizon_days: int, lead_days: int, grace_days: int = 0) -> datetime:
+    """Return the instant at which everything about the cutoff's label is known."""
+    return cutoff + timedelta(days=lead_days + horizon_days + grace_days)
+
+
+def closed_by(cutoff: datetime, data_until: datetime, *, horizon_days: int, lead_days: int, grace_days: int = 0) -> bool:
+    """Tell whether the cutoff's label window has closed by the end of the data; if not, the cutoff is censored."""
+    return label_window_end(cutoff, horizon_days=horizon_days, lead_days=lead_days, grace_days=grace_days) <= data_until
+
+
+def midnight(instant: datetime) -> datetime:
+    """Return the last midnight at or before the instant."""
+    return instant.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def month_starts(first: datetime, last: datetime) -> Iterator[datetime]:
+    """Yield the first midnight of each month in `[first, last]`.
+
+    Examples
+    --------
+    >>> [f"{t:%Y-%m-%d}" for t in month_starts(datetime(2024, 11, 2), datetime(2025, 1, 1))]
+    ['2024-12-01', '2025-01-01']
+    """
+    year, month = first.year, first.month
+    while (start := datetime(year, month, 1)) <= last:
+        if start >= first:
+            yield start
+        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+
+
+def steps_of_days(first: datetime, last: datetime, days: int) -> Iterator[datetime]:
+    """Yield `first`, `first + days`, ... up to `last`."""
+    while first <= last:
+        yield first
+        first += timedelta(days=days)
+
+
+def parse_instant(text: str) -> datetime:
+    """Parse an ISO 8601 date or date-time as a naive datetime in UTC.
+
+    Examples
+    --------
+    >>> parse_instant("2024-05-01T02:00:00+02:00")
+    datetime.datetime(2024, 5, 1, 0, 0)
+    """
+    instant = datetime.fromisoformat(text)
+    return instant.astimezone(UTC).replace(tzinfo=None) if instant.tzinfo else instant

@@ -1,0 +1,95 @@
+"""What a feature is: one declared object that the computation, the wording, the sharing and the model's constraints all read.
+
+A feature is either *measured*, an aggregate of one table's rows in one `Window`, or *derived*, a formula on other features of the
+same row (`source=None`). Its expression is a function from an Ibis table to an Ibis value and never compares times itself: the
+snapshot engine hands it only rows that were known at the cutoff, with the fields that became known later set to missing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import ibis.expr.types as ir
+
+__all__ = ["Family", "Feature", "Kind", "Sensitivity", "Target", "Window"]
+
+Family = Literal["usage", "engagement", "support", "commercial", "outcomes", "partner", "peers"]
+Sensitivity = Literal["shared", "vendor", "partner"]
+Target = Literal["churn", "contraction", "expansion"]
+Kind = Literal["number", "category"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The rows that a measured feature aggregates.
+
+    Parameters
+    ----------
+    table
+        A contract table, such as `telemetry`, or a view of one that the engine offers, such as `partner_book`.
+    days
+        Length of `(cutoff - lag_days - days, cutoff - lag_days]`, a multiple of 7; None for all that was known at the cutoff.
+    lag_days
+        How long before the cutoff the window ends: `Window(table="telemetry", days=28, lag_days=28)` is the window before last.
+    by
+        Columns by which an account's telemetry rows are summed up first: `("user_id",)` leaves one row a user with `events`,
+        `quantity`, `rows` and `users`. `day` and `week` may be used; both are numbers.
+    """
+
+    table: str
+    days: int | None = None
+    lag_days: int = 0
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.days is not None and (self.days <= 0 or self.days % 7):
+            raise ValueError(f"a lookback is a positive multiple of 7 days, so that a weekday never looks like a trend; given: {self.days}")
+        if self.lag_days < 0:
+            raise ValueError(f"a window never ends after its cutoff; given: lag_days={self.lag_days}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One column of the feature matrix.
+
+    Parameters
+    ----------
+    name
+        With unit and window, such as `active_users_28d`.
+    unit
+        What one of it is: `users`, `days`, `share`, `ratio`, a currency such as `USD`, `level` for a category.
+    meaning
+        What it says, in a CSM's words, as the rest of a sentence that starts with the name.
+    sentence
+        A template for the explanation. `{moved}` becomes "fell from 41 to 23", `{value}` the value with its unit.
+    expression
+        From the rows of `source` (or, for a derived feature, from the other features of the row) to the value.
+    source
+        The window that is aggregated; None for a derived feature.
+    needs
+        Columns of the source's table, beyond the required ones, without which the feature is dropped.
+    empty
+        The value for an account without any row in the window; None for missing.
+    kind
+        `number` (float64) or `category` (string).
+    direction
+        For a target, +1 if a higher value can only raise its odds, -1 if only lower them: a monotone constraint.
+    sensitivity
+        `shared` with the account's partner, `vendor` for the vendor's eyes, `partner` for what a partner supplied in confidence.
+    actionable
+        Whether somebody at the vendor or the partner can do something about it.
+    """
+
+    name: str
+    family: Family
+    unit: str
+    meaning: str
+    sentence: str
+    expression: Callable[[ir.Table], ir.Value] = field(compare=False, repr=False)
+    source: Window | None = None
+    needs: frozenset[str] = frozenset()
+    empty: float | None = None
+    kind: Kind = "number"
+    direction: Mapping[Target, Literal[-1, 1]] = field(default_factory=dict)
+    sensitivity: Sensitivity = "shared"
+    actionable: bool = False

@@ -1,0 +1,1 @@
+"""Training: LightGBM models, their calibration and judgement, and the package that is served."""
