@@ -7,9 +7,10 @@ snapshot engine hands it only rows that were known at the cutoff, with the field
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import ibis.expr.types as ir
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 __all__ = ["Family", "Feature", "Kind", "Sensitivity", "Target", "Window"]
 
@@ -85,7 +86,7 @@ class Feature:
     unit: str
     meaning: str
     sentence: str
-    expression: Callable[[ir.Table], ir.Value] = field(compare=False, repr=False)
+    expression: "Callable[[ir.Table], ir.Value]" = field(compare=False, repr=False)
     source: Window | None = None
     needs: frozenset[str] = frozenset()
     empty: float | None = None
