@@ -1,0 +1,131 @@
+"""The one module that knows DuckDB: it connects, reads files and writes results; everything else says what it wants in Ibis.
+
+An engine lives in memory, spills to a folder when a memory limit is reached, and is closed by its `with` block. Times are UTC.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+__all__ = ["ROWS_PER_GROUP", "Engine", "QueryError", "quoted", "quoted_name"]
+
+ROWS_PER_GROUP = 122_880
+"""Rows in one row group of a Parquet file: DuckDB's own unit, small enough that a window of days skips most groups."""
+
+QueryError = duckdb.Error
+"""What a query raises when the engine refuses it."""
+
+
+def quoted(text: object) -> str:
+    """Write a value as an SQL string.
+
+    Examples
+    --------
+    >>> quoted("it's")
+    "'it''s'"
+    """
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def quoted_name(name: str) -> str:
+    """Write the name of a column or table for SQL, whatever characters it holds.
+
+    Examples
+    --------
+    >>> print(quoted_name('a "b" c'))
+    "a ""b"" c"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+class Engine:
+    """DuckDB in memory, through Ibis.
+
+    Parameters
+    ----------
+    memory_limit
+        What a query may hold in memory before it spills to disk, such as `2GB`; DuckDB's own limit (80 % of the machine) if None.
+    spill_folder
+        Where it spills to; a folder of the operating system's, removed at the end, if None.
+    threads
+        Threads of a query; one for each core if None.
+    """
+
+    def __init__(self, *, memory_limit: str | None = None, spill_folder: Path | None = None, threads: int | None = None) -> None:
+        self._own_folder = Path(tempfile.mkdtemp(prefix="renewcast-")) if spill_folder is None else None
+        settings: dict[str, Any] = {"temp_directory": str(self._own_folder or spill_folder)}
+        if memory_limit is not None:
+            settings["memory_limit"] = memory_limit
+        if threads is not None:
+            settings["threads"] = threads
+        self.connection = ibis.duckdb.connect(**settings)
+        self.run("SET TimeZone = 'UTC'")
+        self._views = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the memory and remove what was spilled."""
+        self.connection.disconnect()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
+
+    def run(self, sql: str) -> None:
+        """Run a statement for its effect."""
+        self.connection.raw_sql(sql)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a small result."""
+        found: list[tuple[Any, ...]] = self.connection.raw_sql(sql).fetchall()
+        return found
+
+    def view(self, sql: str, *, name: str | None = None) -> ir.Table:
+        """Name a query as a temporary view and return it as an Ibis table; nothing is computed yet."""
+        self._views += 1
+        name = name or f"view_{self._views}"
+        self.run(f"CREATE OR REPLACE TEMP VIEW {quoted_name(name)} AS {sql}")
+        return self.connection.table(name)
+
+    def read_parquet(self, files: Path | Sequence[Path], **options: object) -> ir.Table:
+        """Open Parquet files as one table, their columns joined by name; options as of DuckDB's `read_parquet`."""
+        return self.view(f"SELECT * FROM read_parquet({_arguments(files, {'union_by_name': True} | options)})")
+
+    def to_arrow(self, table: ir.Table) -> pa.Table:
+        """Compute a table."""
+        return self.connection.to_pyarrow(table)
+
+    def write_parquet(self, table: ir.Table | str, path: Path) -> int:
+        """Stream a table (or an SQL query) to a Parquet file and return the number of its rows."""
+        sql = table if isinstance(table, str) else self.connection.compile(table)
+        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}"
+        return int(self.rows(f"COPY ({sql}) TO {quoted(path)} ({options})")[0][0])
+
+
+def _arguments(files: Path | Sequence[Path], options: Mapping[str, object]) -> str:
+    paths = [files] if isinstance(files, Path) else files
+    listed = "[" + ", ".join(quoted(path) for path in paths) + "]"
+    return ", ".join([listed, *(f"{name} = {_literal(value)}" for name, value in options.items())])
+
+
+def _literal(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(value)
+        case Mapping():
+            return "{" + ", ".join(f"{quoted(key)}: {_literal(item)}" for key, item in value.items()) + "}"
+        case _:
+            return quoted(value)
