@@ -5,7 +5,7 @@ This module is light on purpose: serving reads catalogues without loading a quer
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,8 +98,10 @@ def _declared(feature: Feature) -> dict[str, Any]:
         "unit": feature.unit,
         "meaning": feature.meaning,
         "sentence": feature.sentence,
-        "source": source and {"table": source.table, "days": source.days, "lag_days": source.lag_days, "by": list(source.by)},
+        "source": source and asdict(source),
+        "level": feature.level,
         "needs": sorted(feature.needs),
+        "inputs": list(feature.inputs),
         "empty": feature.empty,
         "kind": feature.kind,
         "direction": dict(feature.direction),
@@ -113,6 +115,7 @@ def _restored(entry: dict[str, Any]) -> Feature:
     changed = {
         "source": source and Window(**(source | {"by": tuple(source["by"])})),
         "needs": frozenset(entry["needs"]),
+        "inputs": tuple(entry["inputs"]),
         "expression": _not_computable,
     }
     return Feature(**(entry | changed))

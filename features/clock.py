@@ -3,17 +3,20 @@
 Everything is UTC. A *cutoff* is an instant, and what a feature may use at a cutoff is what was **known** by then:
 `known_at <= cutoff`, where `known_at` is `recorded_at` if the table has it, else the time at which the row happened.
 A window of `d` days is open on the left and closed on the right, `(cutoff - d, cutoff]`; a label window is
-`(cutoff + lead, cutoff + lead + horizon]`. Days follow the same rule: day `n` is `(midnight, next midnight]`, so that an
+`(cutoff + lead, cutoff + lead + horizon]`. Days follow the same rule: a day is `(midnight, next midnight]`, so that an
 event at exactly midnight belongs to the day that just ended, and windows that end at midnight hold whole days.
 
-The predicates take Ibis columns and so say the same on every engine. The tests hold them against a twin in plain pandas.
+In queries an instant is a whole number of microseconds since 1970-01-01 UTC: integers compare and subtract exactly, and in the same
+way on every engine, where timestamps do not. The predicates take Ibis columns of such numbers; the tests hold them against a twin
+that works on datetimes. Outside queries an instant is a naive `datetime` in UTC.
 """
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-import ibis
-import ibis.expr.types as ir
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 __all__ = [
     "MICROSECONDS_PER_DAY",
@@ -25,35 +28,53 @@ __all__ = [
     "in_window",
     "known_by",
     "label_window_end",
-    "masked_until_known",
+    "microseconds",
     "midnight",
     "month_starts",
     "parse_instant",
     "shifted",
     "steps_of_days",
+    "unless_unknown",
     "week_number",
 ]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
+_EPOCH = datetime(1970, 1, 1)
 
 
-def known_by(known_at: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.BooleanColumn:
+def microseconds(instant: datetime) -> int:
+    """Return the naive UTC datetime as microseconds since 1970-01-01.
+
+    Examples
+    --------
+    >>> microseconds(datetime(1970, 1, 2)) == MICROSECONDS_PER_DAY
+    True
+    """
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def known_by(known_at: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.BooleanValue":
     """Tell which rows were known at the cutoff, the cutoff itself included."""
     return known_at <= cutoff
 
 
-def in_window(time: ir.TimestampColumn, cutoff: ir.TimestampValue, *, days: int | None, lag_days: int = 0) -> ir.BooleanColumn:
+def unless_unknown(value: "ir.Value", known_from: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.Value":
+    """Hide a value that became known only after the cutoff, such as the closing time of a ticket that is still open."""
+    return known_by(known_from, cutoff).ifelse(value, None)
+
+
+def in_window(time: "ir.IntegerValue", cutoff: "ir.IntegerValue", *, days: int | None, lag_days: int = 0) -> "ir.BooleanValue":
     """Tell which times lie in `(cutoff - lag - days, cutoff - lag]`; with `days=None` in `(-inf, cutoff - lag]`."""
     upper = time <= shifted(cutoff, -lag_days)
     return upper if days is None else upper & (time > shifted(cutoff, -lag_days - days))
 
 
-def in_label_window(time: ir.TimestampColumn, cutoff: ir.TimestampValue, *, horizon_days: int, lead_days: int) -> ir.BooleanColumn:
+def in_label_window(time: "ir.IntegerValue", cutoff: "ir.IntegerValue", *, horizon_days: int, lead_days: int) -> "ir.BooleanValue":
     """Tell which times lie in the label window `(cutoff + lead, cutoff + lead + horizon]`."""
     return in_window(time, cutoff, days=horizon_days, lag_days=-lead_days - horizon_days)
 
 
-def active_at(start: ir.TimestampColumn, end: ir.TimestampColumn, instant: ir.TimestampValue) -> ir.BooleanColumn:
+def active_at(start: "ir.IntegerValue", end: "ir.IntegerValue", instant: "ir.IntegerValue") -> "ir.BooleanValue":
     """Tell which terms `[start, end)` run at the instant; a missing end is an open one.
 
     A term that ends at the instant has ended, and one that starts at it runs, so a renewal leaves neither gap nor overlap.
@@ -61,33 +82,24 @@ def active_at(start: ir.TimestampColumn, end: ir.TimestampColumn, instant: ir.Ti
     return (start <= instant) & (end.isnull() | (end > instant))
 
 
-def masked_until_known(value: ir.Value, known_from: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.Value:
-    """Hide a value that became known only after the cutoff, such as the closing time of a ticket that is still open."""
-    return ibis.ifelse(known_by(known_from, cutoff), value, ibis.null(value.type()))
-
-
-def shifted(time: ir.TimestampValue, days: int) -> ir.TimestampValue:
+def shifted(time: "ir.IntegerValue", days: int) -> "ir.IntegerValue":
     """Move an instant by whole days, back for negative ones."""
-    return time if days == 0 else (time + ibis.interval(days=days) if days > 0 else time - ibis.interval(days=-days))
+    return time + days * MICROSECONDS_PER_DAY if days else time
 
 
-def age_days(time: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.FloatingColumn:
+def age_days(time: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.FloatingValue":
     """Return the days from the time to the cutoff, with fractions; negative for times after it."""
-    return (_microseconds(cutoff) - _microseconds(time)) / float(MICROSECONDS_PER_DAY)
+    return (cutoff - time).cast("float64") / float(MICROSECONDS_PER_DAY)
 
 
-def day_number(time: ir.TimestampColumn) -> ir.IntegerColumn:
-    """Return the number of the day `(midnight, next midnight]` that holds the time, counted from 1970-01-01."""
-    return (_microseconds(time) - 1).floordiv(MICROSECONDS_PER_DAY).cast("int32")
+def day_number(time: "ir.IntegerValue") -> "ir.IntegerValue":
+    """Return the number of the day `(midnight, next midnight]` that holds the time; 0 is 1970-01-01."""
+    return (time - 1).floordiv(MICROSECONDS_PER_DAY).cast("int32")
 
 
-def week_number(time: ir.TimestampColumn, cutoff: ir.TimestampValue) -> ir.IntegerColumn:
+def week_number(time: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.IntegerValue":
     """Return the whole weeks between the time and the cutoff: 0 for `(cutoff - 7 days, cutoff]`."""
-    return (_microseconds(cutoff) - _microseconds(time)).floordiv(7 * MICROSECONDS_PER_DAY).cast("int32")
-
-
-def _microseconds(time: ir.TimestampValue) -> ir.IntegerValue:
-    return time.epoch_seconds() * 1_000_000 + time.microsecond()
+    return (cutoff - time).floordiv(7 * MICROSECONDS_PER_DAY).cast("int32")
 
 
 def label_window_end(cutoff: datetime, *, horizon_days: int, lead_days: int, grace_days: int = 0) -> datetime:

@@ -55,6 +55,8 @@ class TableContract:
         Columns that no two rows may share (within one `recorded_at`, where the table has it).
     ordered
         Pairs of time columns of which the first must not be later than the second.
+    term
+        The pair of time columns between which the row is in force, the end excluded.
     """
 
     meaning: str
@@ -63,6 +65,7 @@ class TableContract:
     occurred: str | None = None
     unique: tuple[str, ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
+    term: tuple[str, str] | None = None
 
 
 def _key(meaning: str) -> Column:
@@ -111,6 +114,7 @@ CONTRACT: Mapping[str, TableContract] = {
         meaning="what the customer pays for, one row a term of a subscription",
         occurred="start_date",
         ordered=(("start_date", "end_date"),),
+        term=("start_date", "end_date"),
         unique=("subscription_id", "start_date"),
         columns={
             "account_id": _key("the customer"),
@@ -175,6 +179,7 @@ CONTRACT: Mapping[str, TableContract] = {
         meaning="which partner manages which account, and when",
         occurred="valid_from",
         ordered=(("valid_from", "valid_to"),),
+        term=("valid_from", "valid_to"),
         columns={
             "account_id": _key("the customer"),
             "partner_id": _key("the partner"),

@@ -35,12 +35,15 @@ class Window:
     by
         Columns by which an account's telemetry rows are summed up first: `("user_id",)` leaves one row a user with `events`,
         `quantity`, `rows` and `users`. `day` and `week` may be used; both are numbers.
+    each
+        A column whose levels have features of their own, such as `event`; a feature names its level.
     """
 
     table: str
     days: int | None = None
     lag_days: int = 0
     by: tuple[str, ...] = ()
+    each: str | None = None
 
     def __post_init__(self) -> None:
         if self.days is not None and (self.days <= 0 or self.days % 7):
@@ -67,8 +70,12 @@ class Feature:
         From the rows of `source` (or, for a derived feature, from the other features of the row) to the value.
     source
         The window that is aggregated; None for a derived feature.
+    level
+        For a window with `each`: the level that this feature is about. Features that share an expression object are computed together.
     needs
         Columns of the source's table, beyond the required ones, without which the feature is dropped.
+    inputs
+        For a derived feature: the features that its formula reads; it is dropped where one of them is.
     empty
         The value for an account without any row in the window; None for missing.
     kind
@@ -88,7 +95,9 @@ class Feature:
     sentence: str
     expression: "Callable[[ir.Table], ir.Value]" = field(compare=False, repr=False)
     source: Window | None = None
+    level: str | None = None
     needs: frozenset[str] = frozenset()
+    inputs: tuple[str, ...] = ()
     empty: float | None = None
     kind: Kind = "number"
     direction: Mapping[Target, Literal[-1, 1]] = field(default_factory=dict)
