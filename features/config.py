@@ -1,0 +1,226 @@
+"""What `renewcast.toml` says: where the tables are and how their columns map onto the contract, targets, cutoffs, training.
+
+The classes are the settings that there are; `features.declarations` reads each from the section of the same name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+__all__ = [
+    "ATTRIBUTE",
+    "AttributeKind",
+    "BeforeCreated",
+    "ChangeTarget",
+    "ColumnMap",
+    "Config",
+    "Cutoffs",
+    "Database",
+    "Features",
+    "FileFormat",
+    "Measure",
+    "Serving",
+    "TableConfig",
+    "TableSource",
+    "Targets",
+    "Tracking",
+    "Training",
+]
+
+Measure = Literal["arr", "seats", "active_users", "events"]
+FileFormat = Literal["parquet", "csv", "jsonl"]
+Database = Literal["duckdb", "sqlite", "postgresql"]
+AttributeKind = Literal["category", "number"]
+BeforeCreated = Literal["keep", "quarantine"]
+
+ATTRIBUTE = "attribute_"
+"""What the names of declared account attributes start with in the accounts table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnMap:
+    """How one column of a contract table is derived from a source's columns: by exactly one of column, sql and constant.
+
+    Parameters
+    ----------
+    sql
+        An expression over the source's columns in DuckDB's SQL.
+    time_format
+        How a time is written, in the codes of `strptime`; found out from the values if None.
+    time_zone
+        The zone of times that name none; UTC if None.
+    """
+
+    name: str
+    column: str | None = None
+    sql: str | None = None
+    constant: str | float | bool | datetime | None = None
+    time_format: str | None = None
+    time_zone: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """One place that rows of a table come from.
+
+    Parameters
+    ----------
+    location
+        A file, a folder or a glob, as an absolute path; the file of a DuckDB or SQLite database; None for PostgreSQL.
+    format
+        Format of the files; told from their names if None.
+    database
+        The kind of database, None for files.
+    url, url_env
+        Address of a PostgreSQL database, and the environment variable that it was found in.
+    relation
+        The table to read in the database.
+    query
+        SQL to read instead: run by the database, or for files by DuckDB over a table `source` and the lookups.
+    lookups
+        Further files that a query over files may join, by name.
+    where
+        SQL condition over the source's columns; rows that do not meet it are left out.
+    columns
+        How columns are derived, by their contract name; what is not named is taken from a column of the same name.
+    """
+
+    table: str
+    location: Path | None = None
+    format: FileFormat | None = None
+    database: Database | None = None
+    url: str | None = field(default=None, repr=False, compare=False)
+    url_env: str | None = None
+    relation: str | None = None
+    query: str | None = None
+    lookups: Mapping[str, Path] = field(default_factory=dict)
+    where: str | None = None
+    columns: Mapping[str, ColumnMap] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """One table of the contract: its sources and how strictly it is checked.
+
+    Parameters
+    ----------
+    quarantine_limit
+        The share of rows that may be broken before the run fails.
+    before_created_at
+        What happens to rows that are older than their account: they are counted and kept, or go to quarantine.
+    attributes
+        Account attributes that the workspace declares, by name.
+    """
+
+    table: str
+    sources: tuple[TableSource, ...]
+    quarantine_limit: float
+    before_created_at: BeforeCreated = "keep"
+    attributes: Mapping[str, AttributeKind] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeTarget:
+    """When a change counts as an expansion or a contraction: by a share of the measure and at least by an amount."""
+
+    measure: Measure
+    threshold: float = 0.05
+    minimum_change: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What is predicted, and for which accounts.
+
+    Parameters
+    ----------
+    horizon_days, lead_days
+        The label window is `(cutoff + lead, cutoff + lead + horizon]`.
+    grace_days
+        How long an account must stay without ARR to count as churned.
+    eligible_events, eligible_days
+        A usage-based account is scored if it had that many events in so many days before the cutoff.
+    """
+
+    kind: Literal["subscription", "usage"]
+    horizon_days: int = 90
+    lead_days: int = 0
+    grace_days: int = 30
+    eligible_events: int = 1
+    eligible_days: int = 182
+    expansion: ChangeTarget
+    contraction: ChangeTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutoffs:
+    """When accounts are looked at: every month, week or so many days, or before each account's renewals."""
+
+    every: Literal["month", "week", "renewal"] | int = "month"
+    first: datetime | None = None
+    last: datetime | None = None
+    before_renewal_days: int = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The test period, how few positives are too few, and LightGBM parameters by target."""
+
+    test_from: datetime | None = None
+    test_to: datetime | None = None
+    minimum_positives: int = 50
+    seed: int = 0
+    parameters: Mapping[str, Mapping[str, float | int | str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Which kinds of events get features of their own: those named, or the most frequent ones."""
+
+    events: tuple[str, ...] | None = None
+    top_events: int = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """The MLflow server; the workspace's own store if there is no address."""
+
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that `renewcast.toml` says.
+
+    Parameters
+    ----------
+    currency
+        The workspace's currency; `currencies` holds what one unit of another one is worth in it.
+    quarantine_limit
+        The share of a table's rows that may be broken, where the table says nothing else.
+    data_until
+        The end of the data, in UTC; the latest known time in the data if None.
+    """
+
+    name: str
+    currency: str
+    currencies: Mapping[str, float]
+    quarantine_limit: float
+    data_until: datetime | None
+    tables: Mapping[str, TableConfig]
+    targets: Targets
+    cutoffs: Cutoffs
+    training: Training
+    features: Features
+    mlflow: Tracking
+    serving: Serving

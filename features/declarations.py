@@ -1,0 +1,308 @@
+"""Reads `renewcast.toml` section by section, and answers every mistake with the key, what was given and what is allowed."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+from zoneinfo import ZoneInfo
+
+from features.config import (
+    ATTRIBUTE,
+    AttributeKind,
+    BeforeCreated,
+    ChangeTarget,
+    ColumnMap,
+    Config,
+    Cutoffs,
+    Database,
+    Features,
+    FileFormat,
+    Measure,
+    Serving,
+    TableConfig,
+    TableSource,
+    Targets,
+    Tracking,
+    Training,
+)
+from features.contracts import CONTRACT
+from features.errors import nearest
+from features.feature import Target
+from features.section import Section
+
+__all__ = ["Locate", "read_config"]
+
+Locate = Callable[[Section, str], Path]
+"""From a section and one of its keys to the path that the key names."""
+
+
+def read_config(file: Section, *, locate: Locate, environ: Mapping[str, str]) -> Config:
+    """Read the whole file.
+
+    Parameters
+    ----------
+    locate
+        Makes a path of what a key says.
+    environ
+        Where the addresses of databases are looked up.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown, missing or impossible.
+    """
+    workspace = file.section("workspace")
+    limit = workspace.number("quarantine_limit", 0.05, low=0, high=1)
+    tables = _tables(file.section("tables"), limit=limit, locate=locate, environ=environ)
+    config = Config(
+        name=workspace.text("name", file.file.absolute().parent.name),
+        currency=workspace.text("currency", "USD").upper(),
+        currencies=_currencies(file.section("currencies")),
+        quarantine_limit=limit,
+        data_until=workspace.instant("data_until"),
+        tables=tables,
+        targets=_targets(file.section("targets"), tables),
+        cutoffs=_cutoffs(file.section("cutoffs")),
+        training=_training(file.section("training")),
+        features=_features(file.section("features")),
+        mlflow=_tracking(file.section("mlflow")),
+        serving=_serving(file.section("serving")),
+    )
+    workspace.get("data", None)
+    workspace.refuse_others()
+    file.refuse_others()
+    return config
+
+
+def _currencies(section: Section) -> dict[str, float]:
+    rates = {}
+    for code in section.values:
+        rates[code.upper()] = rate = section.number(code, low=0)
+        if rate == 0:
+            raise section.wrong(code, "is a rate of zero", given=0, allowed="what one unit is worth in the workspace's currency")
+    return rates
+
+
+def _tables(section: Section, *, limit: float, locate: Locate, environ: Mapping[str, str]) -> dict[str, TableConfig]:
+    for name in section.values:
+        if name not in CONTRACT:
+            todo = nearest(name, CONTRACT) or "Map it onto one of these, or remove it."
+            raise section.wrong(name, "is not a table of the contract", allowed=", ".join(CONTRACT), todo=todo)
+    for name, contract in CONTRACT.items():
+        if contract.required and name not in section:
+            todo = f'Add [{section.named(name)}] with source = "..."; it holds {contract.meaning}.'
+            raise section.wrong(name, "is missing", given=", ".join(section.values) or "no table", todo=todo)
+    return {name: _table(section.section(name), name, limit=limit, locate=locate, environ=environ) for name in CONTRACT if name in section}
+
+
+def _table(section: Section, table: str, *, limit: float, locate: Locate, environ: Mapping[str, str]) -> TableConfig:
+    own_limit = section.number("quarantine_limit", limit, low=0, high=1)
+    before: BeforeCreated = section.choice("before_created_at", get_args(BeforeCreated), "keep") if _has_account_time(table) else "keep"
+    parts = list(section.sections("sources")) or [section]
+    attributes: dict[str, AttributeKind] = {}
+    sources = tuple(_source(part, table, attributes, locate=locate, environ=environ) for part in parts)
+    section.refuse_others()
+    return TableConfig(table=table, sources=sources, quarantine_limit=own_limit, before_created_at=before, attributes=attributes)
+
+
+def _has_account_time(table: str) -> bool:
+    return table != "accounts" and "account_id" in CONTRACT[table].columns and CONTRACT[table].occurred is not None
+
+
+def _source(
+    section: Section, table: str, attributes: dict[str, AttributeKind], *, locate: Locate, environ: Mapping[str, str]
+) -> TableSource:
+    columns = _columns(section.section("columns"), table)
+    if table == "accounts":
+        declared = section.section("attributes")
+        for name in declared.values:
+            attributes[name], columns[ATTRIBUTE + name] = _attribute(declared, name)
+    database = section.choice("database", get_args(Database), None)
+    source = TableSource(
+        table=table,
+        database=database,
+        where=section.text("where", None),
+        query=section.text("query", None),
+        columns=columns,
+        **(_file_keys(section, locate) if database is None else _database_keys(section, database, locate, environ)),
+    )
+    section.refuse_others()
+    return source
+
+
+def _file_keys(section: Section, locate: Locate) -> dict[str, Any]:
+    if "source" not in section and "sources" not in section:
+        raise section.wrong("source", "is missing", allowed="a file, a glob or a folder", todo=f'Add source = "..." to [{section.path}].')
+    lookups = section.section("lookups")
+    if lookups.values and "query" not in section:
+        raise section.wrong(
+            "lookups", "are of no use without a query", todo=f'Add query = "SELECT ... FROM source JOIN {next(iter(lookups.values))} ...".'
+        )
+    return {
+        "location": locate(section, "source"),
+        "format": section.choice("format", get_args(FileFormat), None),
+        "lookups": {name: locate(lookups, name) for name in lookups.values},
+    }
+
+
+def _database_keys(section: Section, database: Database, locate: Locate, environ: Mapping[str, str]) -> dict[str, Any]:
+    relation = section.text("table", None)
+    if (relation is None) == ("query" not in section):
+        raise section.wrong(
+            "table", "and query: exactly one of them says what to read", todo='Write table = "..." or query = "SELECT ...".'
+        )
+    if database != "postgresql":
+        return {"relation": relation, "location": locate(section, "source")}
+    name = section.text("url_env")
+    return {"relation": relation, "url_env": name, "url": environ.get(name)}
+
+
+def _columns(section: Section, table: str) -> dict[str, ColumnMap]:
+    known = CONTRACT[table].columns
+    for name in section.values:
+        if name not in known:
+            todo = nearest(name, known) or (f"Declare it in [tables.{table}.attributes]." if table == "accounts" else "Remove it.")
+            raise section.wrong(name, f"is not a column of {table}", allowed=", ".join(known), todo=todo)
+    return {name: _column(section, name, name) for name in section.values}
+
+
+_WAYS = 'a source column as "text", or one of { column = "..." }, { sql = "..." }, { constant = ... }'
+
+
+def _column(section: Section, key: str, name: str, *, ignoring: str | None = None) -> ColumnMap:
+    value = section.get(key)
+    if isinstance(value, str) and value.strip():
+        return ColumnMap(name=name, column=value)
+    if not isinstance(value, dict):
+        raise section.wrong(key, "does not say where the column comes from", given=value, allowed=_WAYS)
+    part = section.section(key)
+    if ignoring is not None:
+        part.get(ignoring, None)
+    ways = [way for way in ("column", "sql", "constant") if way in part]
+    if len(ways) > 1 or (not ways and ignoring is None):
+        raise section.wrong(key, "must come from exactly one place", given=", ".join(ways) or "none", allowed=_WAYS)
+    mapped = ColumnMap(
+        name=name,
+        column=part.text("column", None if ways else key),
+        sql=part.text("sql", None),
+        constant=part.get("constant", None),
+        time_format=part.text("time_format", None),
+        time_zone=_zone(part),
+    )
+    part.refuse_others()
+    return mapped
+
+
+def _zone(section: Section) -> str | None:
+    zone: str | None = section.text("time_zone", None)
+    try:
+        return ZoneInfo(zone).key if zone is not None else None
+    except (KeyError, ValueError) as error:
+        raise section.wrong(
+            "time_zone", "is not a known time zone", given=zone, allowed='names such as "Europe/Berlin" or "UTC"'
+        ) from error
+
+
+def _attribute(section: Section, name: str) -> tuple[AttributeKind, ColumnMap]:
+    value = section.get(name)
+    if isinstance(value, dict):
+        part = section.section(name)
+        return part.choice("type", get_args(AttributeKind)), _column(section, name, ATTRIBUTE + name, ignoring="type")
+    return section.choice(name, get_args(AttributeKind)), ColumnMap(name=ATTRIBUTE + name, column=name)
+
+
+def _targets(section: Section, tables: Mapping[str, TableConfig]) -> Targets:
+    kind = section.choice("kind", ("subscription", "usage"), "subscription" if "subscriptions" in tables else "usage")
+    if kind == "subscription" and "subscriptions" not in tables:
+        todo = 'Add [tables.subscriptions], or write kind = "usage".'
+        raise section.wrong("kind", "is subscription, but there is no subscriptions table", given=", ".join(tables), todo=todo)
+    measure: Measure = "arr" if kind == "subscription" else "active_users"
+    targets = Targets(
+        kind=kind,
+        horizon_days=section.whole("horizon_days", 90, low=1, high=730),
+        lead_days=section.whole("lead_days", 0, low=0, high=365),
+        grace_days=section.whole("grace_days", 30, low=0, high=365),
+        eligible_events=section.whole("eligible_events", 1, low=1),
+        eligible_days=section.whole("eligible_days", 182, low=1, high=3650),
+        expansion=_change(section.section("expansion"), measure, tables),
+        contraction=_change(section.section("contraction"), measure, tables),
+    )
+    section.refuse_others()
+    return targets
+
+
+def _change(section: Section, measure: Measure, tables: Mapping[str, TableConfig]) -> ChangeTarget:
+    change = ChangeTarget(
+        measure=section.choice("measure", get_args(Measure), measure),
+        threshold=section.number("threshold", 0.05, low=0),
+        minimum_change=section.number("minimum_change", 0.0, low=0),
+    )
+    needed = "subscriptions" if change.measure in ("arr", "seats") else "telemetry"
+    if needed not in tables:
+        raise section.wrong("measure", f"needs the table {needed}", given=change.measure, todo=f"Add [tables.{needed}].")
+    section.refuse_others()
+    return change
+
+
+def _cutoffs(section: Section) -> Cutoffs:
+    every = section.get("every", "month")
+    if isinstance(every, dict):
+        days = section.section("every")
+        every = days.whole("days", low=1, high=365)
+        days.refuse_others()
+    else:
+        every = section.choice("every", ("month", "week", "renewal"), "month")
+    cutoffs = Cutoffs(
+        every=every,
+        first=section.instant("first"),
+        last=section.instant("last"),
+        before_renewal_days=section.whole("before_renewal_days", 90, low=0, high=365),
+    )
+    _in_order(section, "first", cutoffs.first, "last", cutoffs.last)
+    section.refuse_others()
+    return cutoffs
+
+
+def _in_order(section: Section, first: str, start: datetime | None, last: str, end: datetime | None) -> None:
+    if start is not None and end is not None and end < start:
+        raise section.wrong(last, f"lies before {first}", given=f"{first} = {start:%Y-%m-%d}, {last} = {end:%Y-%m-%d}")
+
+
+def _training(section: Section) -> Training:
+    parameters = section.section("parameters")
+    training = Training(
+        test_from=section.instant("test_from"),
+        test_to=section.instant("test_to"),
+        minimum_positives=section.whole("minimum_positives", 50, low=1),
+        seed=section.whole("seed", 0, low=0),
+        parameters={target: _parameters(parameters.section(target)) for target in get_args(Target)},
+    )
+    _in_order(section, "test_from", training.test_from, "test_to", training.test_to)
+    parameters.refuse_others()
+    section.refuse_others()
+    return training
+
+
+def _parameters(section: Section) -> dict[str, float | int | str]:
+    for key, value in section.values.items():
+        if not isinstance(value, int | float | str):
+            raise section.wrong(key, "is not a number or a text", given=value, allowed="parameters of LightGBM")
+    return dict(section.values)
+
+
+def _features(section: Section) -> Features:
+    features = Features(events=section.texts("events", None), top_events=section.whole("top_events", 12, low=0, high=200))
+    section.refuse_others()
+    return features
+
+
+def _tracking(section: Section) -> Tracking:
+    tracking = Tracking(tracking_uri=section.text("tracking_uri", None))
+    section.refuse_others()
+    return tracking
+
+
+def _serving(section: Section) -> Serving:
+    serving = Serving(host=section.text("host", "127.0.0.1"), port=section.whole("port", 3000, low=1, high=65535))
+    section.refuse_others()
+    return serving
