@@ -1,0 +1,138 @@
+"""Fixtures that several test files share: small books of snapshots with a known truth."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.catalogue import Catalogue
+from features.feature import Feature
+
+SYNTHETIC_TARGETS = ("churn", "contraction", "expansion")
+
+
+def _feature(name, family, unit, *, kind="number", sensitivity="shared", actionable=False, **direction):
+    return Feature(
+        name=name,
+        family=family,
+        unit=unit,
+        meaning=f"the {unit} that {name} counts",
+        sentence="{moved}",
+        expression=lambda rows: rows.count(),
+        kind=kind,
+        direction=direction,
+        sensitivity=sensitivity,
+        actionable=actionable,
+    )
+
+
+SYNTHETIC_CATALOGUE = Catalogue(
+    (
+        _feature("days_since_last_event", "usage", "days", churn=1),
+        _feature("active_users_28d", "usage", "users", churn=-1, actionable=True),
+        _feature("active_users_change_28d", "usage", "ratio", expansion=1),
+        _feature("days_to_renewal", "commercial", "days"),
+        _feature("arr", "commercial", "USD"),
+        _feature("discount", "commercial", "share", sensitivity="vendor"),
+        _feature("partner_tier", "partner", "level", kind="category"),
+        _feature("noise", "support", "tickets"),
+    )
+)
+
+
+def synthetic_tables(*, accounts=300, months=18, seed=0, signal=1.0, base=-3.0):
+    """Return features and labels of a book whose churn and expansion odds are known functions of the features."""
+    rng = np.random.default_rng(seed)
+    cutoffs = pd.date_range("2022-01-01", periods=months, freq="MS").to_numpy().astype("datetime64[us]")
+    n = accounts * months
+    trait = np.repeat(rng.normal(size=accounts), months)
+    features = pd.DataFrame(
+        {
+            "account_id": np.repeat([f"a{i:04d}" for i in range(accounts)], months),
+            "cutoff": np.tile(cutoffs, accounts),
+            "days_since_last_event": rng.exponential(8, n).round(2),
+            "active_users_28d": rng.poisson(np.exp(2 + 0.5 * trait)).astype(float),
+            "active_users_change_28d": rng.normal(0, 0.3, n),
+            "days_to_renewal": rng.integers(0, 365, n).astype(float),
+            "arr": np.repeat(rng.lognormal(9, 1, accounts), months),
+            "discount": np.where(rng.random(n) < 0.3, np.nan, rng.random(n)),
+            "partner_tier": rng.choice(np.array(["gold", "silver", "blue", None], dtype=object), n),
+            "noise": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+        }
+    )
+    tier = features["partner_tier"].map({"gold": -0.5, "silver": 0.0, "blue": 0.8}).fillna(0.0)
+    lost = base + signal * (0.1 * features["days_since_last_event"] - 0.12 * features["active_users_28d"] + tier + 1.2)
+    grown = -2.5 + signal * 3.0 * features["active_users_change_28d"]
+    churn = (rng.random(n) < 1 / (1 + np.exp(-lost))).astype(float)
+    expansion = np.where(churn == 1, np.nan, rng.random(n) < 1 / (1 + np.exp(-grown)))
+    labels = features[["account_id", "cutoff", "arr"]].assign(
+        churn=churn,
+        contraction=np.where(churn == 1, np.nan, 0.0),
+        expansion=expansion,
+        arr_end=np.where(churn == 1, 0.0, features["arr"]),
+        renewal_at=pd.NaT,
+    )
+    closed = features["cutoff"] < cutoffs[-2]
+    labels.loc[~closed, list(SYNTHETIC_TARGETS)] = np.nan
+    return features, labels
+
+
+def write_snapshots(folder: Path, features: pd.DataFrame, labels: pd.DataFrame, catalogue: Catalogue) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    features.to_parquet(folder / "features.parquet", index=False)
+    labels.to_parquet(folder / "labels.parquet", index=False)
+    (folder / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_catalogue() -> Catalogue:
+    return SYNTHETIC_CATALOGUE
+
+
+@pytest.fixture(scope="session")
+def make_snapshots() -> Callable[..., Path]:
+    """Write a synthetic book's snapshots into a folder; options as of `synthetic_tables`."""
+
+    def make(folder: Path, **options: float) -> Path:
+        return write_snapshots(folder, *synthetic_tables(**options), SYNTHETIC_CATALOGUE)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def synthetic_snapshots(tmp_path_factory: pytest.TempPathFactory, make_snapshots: Callable[..., Path]) -> Path:
+    """The default synthetic book: 300 accounts, 18 monthly cutoffs of which the last two are censored. Read only."""
+    return make_snapshots(tmp_path_factory.mktemp("snapshots"))
+
+
+@pytest.fixture(scope="session")
+def synthetic_package(synthetic_snapshots: Path):
+    """A small churn package, trained on all labelled rows of the default synthetic book."""
+    from training.calibration import PlattCalibrator
+    from training.dataset import encode_features, learn_categories, load_dataset
+    from training.model import directions, fit_booster, make_recipe
+    from training.package import Package, describe
+
+    catalogue = SYNTHETIC_CATALOGUE
+    data = load_dataset(synthetic_snapshots, "churn", catalogue)
+    categories = learn_categories(data.features, catalogue)
+    matrix = encode_features(data.features, features=catalogue.names, categories=categories)
+    recipe = make_recipe({"num_leaves": 7}, seed=0, threads=1)
+    model = fit_booster(matrix, data.target, catalogue=catalogue, constraints=directions(catalogue, "churn"), recipe=recipe, rounds=40)
+    return Package(
+        target="churn",
+        model=model,
+        calibrator=PlattCalibrator(slope=1.1, intercept=-0.05),
+        catalogue=catalogue,
+        categories=categories,
+        reference=describe(data.features, catalogue),
+        horizon_days=90,
+        lead_days=0,
+        cutoff=data.cutoffs[-1].item(),
+        base_rate=float(data.target.mean()),
+        data_fingerprint="0" * 64,
+        code_version="test",
+    )

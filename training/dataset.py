@@ -1,0 +1,191 @@
+"""The rows that a model learns from, and the one way in which features become numbers.
+
+`encode_features` is the only preparation there is: training, the batch, the endpoint and notebooks all call it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet as pq
+
+from features.catalogue import Catalogue
+from features.errors import PackageError, WorkspaceError, explain
+from features.feature import Feature, Target
+
+__all__ = ["Array", "Categories", "Dataset", "encode_features", "learn_categories", "load_dataset"]
+
+Array = npt.NDArray[np.float64]
+Categories = Mapping[str, tuple[str, ...]]
+"""The levels of each category feature, in the order of their codes."""
+
+_TARGET, _ARR = "label: target", "label: arr"
+"""Names that no feature has: a feature may well be called `arr`."""
+
+_NUMERIC = {"floating", "integer", "mixed-integer-float", "boolean", "decimal", "empty"}
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled rows of one target, ordered by cutoff and account.
+
+    Parameters
+    ----------
+    account_id
+        `(n,)` strings.
+    cutoff
+        `(n,)` datetime64[us], UTC.
+    features
+        `(n, n_features)` as the snapshot has them: float64 or strings, in the catalogue's order.
+    target
+        `(n,)` 0.0 or 1.0.
+    arr
+        `(n,)` ARR at the cutoff in the workspace's currency; missing for a business without subscriptions.
+    """
+
+    account_id: npt.NDArray[np.object_]
+    cutoff: npt.NDArray[np.datetime64]
+    features: pd.DataFrame
+    target: Array
+    arr: Array
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def positives(self) -> int:
+        """Rows whose target is 1."""
+        return int(self.target.sum())
+
+    @property
+    def cutoffs(self) -> npt.NDArray[np.datetime64]:
+        """The different cutoffs, in order."""
+        return np.unique(self.cutoff)
+
+    def at(self, rows: npt.NDArray[Any]) -> "Dataset":
+        """Return the rows of a boolean mask `(n,)`, or of positions."""
+        return Dataset(self.account_id[rows], self.cutoff[rows], self.features.iloc[rows], self.target[rows], self.arr[rows])
+
+
+def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue) -> Dataset:
+    """Read the labelled rows of one target from a workspace's snapshots.
+
+    Rows without a label (censored, or the target does not apply to them) are left out.
+
+    Raises
+    ------
+    WorkspaceError
+        If the snapshots have not been made yet.
+    PackageError
+        If a feature of the catalogue is not in the snapshot.
+    """
+    features = _read(snapshots / "features.parquet")
+    require_columns(features.columns, catalogue.names)
+    labels = _read(snapshots / "labels.parquet", columns=["account_id", "cutoff", target, "arr"])
+    labelled = labels[labels[target].notna()].rename(columns={target: _TARGET, "arr": _ARR})
+    rows = labelled.merge(features, on=["account_id", "cutoff"], validate="one_to_one").sort_values(
+        ["cutoff", "account_id"], ignore_index=True
+    )
+    return Dataset(
+        account_id=rows["account_id"].to_numpy(dtype=object),
+        cutoff=rows["cutoff"].to_numpy(dtype="datetime64[us]"),
+        features=rows[list(catalogue.names)],
+        target=rows[_TARGET].to_numpy(dtype=np.float64),
+        arr=rows[_ARR].to_numpy(dtype=np.float64, na_value=np.nan),
+    )
+
+
+def learn_categories(frame: pd.DataFrame, catalogue: Iterable[Feature]) -> dict[str, tuple[str, ...]]:
+    """Return the levels that occur in each category feature, in alphabetical order.
+
+    Examples
+    --------
+    >>> from training.dataset import learn_categories
+    >>> tier = Feature(name="tier", family="partner", unit="level", meaning="", sentence="", expression=None, kind="category")
+    >>> learn_categories(pd.DataFrame({"tier": ["gold", None, "blue"]}), [tier])
+    {'tier': ('blue', 'gold')}
+    """
+    return {feature.name: tuple(sorted(frame[feature.name].dropna().unique())) for feature in catalogue if feature.kind == "category"}
+
+
+def encode_features(frame: pd.DataFrame, *, features: Sequence[str], categories: Categories) -> Array:
+    """Turn features into the matrix that models read.
+
+    Columns are taken by name, so their order in `frame` does not matter, and further columns are ignored.
+
+    Parameters
+    ----------
+    frame
+        One row an account, with at least the columns `features`.
+    features
+        Names in the model's order.
+    categories
+        Levels of the category features. A level becomes its position; a level that is not listed becomes missing.
+
+    Returns
+    -------
+    `(n, n_features)`, missing values as NaN.
+
+    Raises
+    ------
+    PackageError
+        If a column is missing, or a number feature holds text.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"tier": ["gold", "new"], "users": [3, None]})
+    >>> encode_features(frame, features=["users", "tier"], categories={"tier": ("blue", "gold")})
+    array([[ 3.,  1.],
+           [nan, nan]])
+    """
+    require_columns(frame.columns, features)
+    matrix = np.empty((len(frame), len(features)))
+    for position, name in enumerate(features):
+        matrix[:, position] = _codes(frame[name], categories[name]) if name in categories else _numbers(frame[name])
+    return matrix
+
+
+def require_columns(present: Iterable[str], features: Sequence[str]) -> None:
+    """Raise PackageError if a feature has no column."""
+    known = set(present)
+    missing = [name for name in features if name not in known]
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise PackageError(
+            explain(
+                f"features that the model reads are missing: {', '.join(missing[:10])}{more}",
+                given=f"{len(known)} columns",
+                todo="Give a column for each (its values may be missing), or run `renewcast features` and `renewcast train` again.",
+            )
+        )
+
+
+def _codes(column: pd.Series, levels: tuple[str, ...]) -> Array:
+    codes = pd.Index(levels, dtype=object).get_indexer(pd.Index(column, dtype=object)).astype(np.float64)
+    codes[codes < 0] = np.nan
+    return codes
+
+
+def _numbers(column: pd.Series) -> Array:
+    if not pd.api.types.is_numeric_dtype(column) and pd.api.types.infer_dtype(column, skipna=True) not in _NUMERIC:
+        raise PackageError(
+            explain(
+                f"the feature {column.name} is a number, but holds something else",
+                given=repr(next(value for value in column if isinstance(value, str) or value is not None)),
+                allowed="numbers, or nothing for a missing value",
+                todo="Convert the column to numbers first.",
+            )
+        )
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _read(path: Path, *, columns: list[str] | None = None) -> pd.DataFrame:
+    try:
+        frame: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas()
+    except FileNotFoundError as error:
+        raise WorkspaceError(explain("the snapshots have not been made yet", given=path, todo="Run `renewcast features` first.")) from error
+    return frame

@@ -1,0 +1,198 @@
+"""The model: gradient-boosted trees whose direction is fixed where domain knowledge fixes it.
+
+LightGBM, log loss, shallow trees (the depth decides what an explanation costs), categories as categories, missing values as missing,
+no resampling. Training is deterministic: the same rows, parameters and seed give the same trees, byte for byte.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from features.catalogue import Catalogue
+from features.errors import ConfigError, explain, nearest
+from features.feature import Target
+from training.dataset import Array
+from training.splits import Fold
+
+__all__ = ["Recipe", "Rehearsal", "directions", "fit_booster", "make_recipe", "model_names", "raw_scores", "rehearse"]
+
+_DEFAULTS: Mapping[str, float | int | str] = {
+    "learning_rate": 0.04,
+    "num_leaves": 15,
+    "max_depth": 5,
+    "min_data_in_leaf": 50,
+    "lambda_l2": 10.0,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "max_bin": 127,
+    "cat_smooth": 20.0,
+    "cat_l2": 20.0,
+}
+_FURTHER = (
+    "lambda_l1",
+    "min_gain_to_split",
+    "min_sum_hessian_in_leaf",
+    "min_data_per_group",
+    "path_smooth",
+    "extra_trees",
+    "max_cat_threshold",
+)
+_ROUNDS = ("rounds", "max_rounds")
+_MAX_ROUNDS = 600
+_PATIENCE = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a target's model is trained.
+
+    Parameters
+    ----------
+    parameters
+        LightGBM's, complete but for the constraints.
+    rounds
+        The number of trees; None to choose it on later folds.
+    max_rounds
+        The most trees that may be chosen.
+    threads
+        Threads of the training; more than there are free cores make it many times slower.
+    """
+
+    parameters: Mapping[str, float | int | str]
+    rounds: int | None
+    max_rounds: int
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """What the inner folds taught.
+
+    Parameters
+    ----------
+    rounds
+        The number of trees with the least log loss on later rows, on average over the folds.
+    rows
+        `(m,)` positions of the rows that were held out.
+    raw
+        `(m,)` their raw scores, each from a model that was trained on earlier rows only.
+    """
+
+    rounds: int
+    rows: npt.NDArray[np.intp]
+    raw: Array
+
+
+def make_recipe(overrides: Mapping[str, float | int | str], *, seed: int, threads: int) -> Recipe:
+    """Combine the default parameters with a workspace's overrides.
+
+    Besides LightGBM's names, `rounds` fixes the number of trees and `max_rounds` bounds it.
+
+    Raises
+    ------
+    ConfigError
+        If an override has an unknown name.
+
+    Examples
+    --------
+    >>> make_recipe({"rounds": 120}, seed=0, threads=1).rounds
+    120
+    """
+    allowed = (*_DEFAULTS, *_FURTHER, *_ROUNDS)
+    for name in overrides:
+        if name not in allowed:
+            raise ConfigError(
+                explain(
+                    f"unknown training parameter {name!r}",
+                    given=f"{name} = {overrides[name]}",
+                    allowed=", ".join(sorted(allowed)),
+                    todo=nearest(name, allowed) or "Remove it from [training.parameters].",
+                )
+            )
+    chosen = {name: value for name, value in overrides.items() if name not in _ROUNDS}
+    return Recipe(
+        parameters={**_DEFAULTS, **chosen},
+        rounds=int(overrides["rounds"]) if "rounds" in overrides else None,
+        max_rounds=int(overrides.get("max_rounds", _MAX_ROUNDS)),
+        seed=seed,
+        threads=threads,
+    )
+
+
+def directions(catalogue: Catalogue, target: Target) -> tuple[int, ...]:
+    """Return for each feature +1 or -1 if the target's odds may only rise or fall with it, else 0; categories have no direction."""
+    return tuple(feature.direction.get(target, 0) if feature.kind == "number" else 0 for feature in catalogue)
+
+
+def rehearse(
+    matrix: Array, target: Array, folds: Sequence[Fold], *, catalogue: Catalogue, constraints: Sequence[int], recipe: Recipe
+) -> Rehearsal:
+    """Train on each fold's earlier rows, choose the number of trees on its later ones, and return the scores of those."""
+    result = lgb.cv(
+        _parameters(recipe, constraints),
+        _lightgbm_dataset(matrix, target, catalogue),
+        num_boost_round=recipe.rounds or recipe.max_rounds,
+        folds=list(folds),
+        callbacks=[] if recipe.rounds else [lgb.early_stopping(_PATIENCE, verbose=False)],
+        return_cvbooster=True,
+    )
+    boosters = result["cvbooster"]
+    assert isinstance(boosters, lgb.CVBooster)
+    rounds = recipe.rounds or boosters.best_iteration
+    raw = [
+        booster.predict(matrix[later], raw_score=True, num_iteration=rounds, num_threads=recipe.threads)
+        for booster, (_, later) in zip(boosters.boosters, folds, strict=True)
+    ]
+    return Rehearsal(rounds=rounds, rows=np.concatenate([later for _, later in folds]), raw=np.concatenate(raw))
+
+
+def fit_booster(matrix: Array, target: Array, *, catalogue: Catalogue, constraints: Sequence[int], recipe: Recipe, rounds: int) -> str:
+    """Train on all rows with a fixed number of trees, and return the model in LightGBM's text format."""
+    booster = lgb.train(_parameters(recipe, constraints), _lightgbm_dataset(matrix, target, catalogue), num_boost_round=rounds)
+    text: str = booster.model_to_string()
+    return text
+
+
+def raw_scores(booster: lgb.Booster, matrix: Array, *, threads: int = 1) -> Array:
+    """Return the raw scores `(n,)` of encoded rows, in log-odds."""
+    if len(matrix) == 0:
+        return np.empty(0)
+    return np.asarray(booster.predict(matrix, raw_score=True, num_threads=1 if len(matrix) == 1 else threads))
+
+
+def model_names(features: Sequence[str]) -> list[str]:
+    """Return the features' names as LightGBM can hold them: position, then the name without special characters.
+
+    Examples
+    --------
+    >>> model_names(["active_users_28d", "events: api"])
+    ['0_active_users_28d', '1_events__api']
+    """
+    return [f"{position}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}" for position, name in enumerate(features)]
+
+
+def _lightgbm_dataset(matrix: Array, target: Array, catalogue: Catalogue) -> lgb.Dataset:
+    categories = [position for position, feature in enumerate(catalogue) if feature.kind == "category"]
+    return lgb.Dataset(matrix, target, feature_name=model_names(catalogue.names), categorical_feature=categories, params={"verbosity": -1})
+
+
+def _parameters(recipe: Recipe, constraints: Sequence[int]) -> dict[str, Any]:
+    monotone = {"monotone_constraints": list(constraints), "monotone_constraints_method": "intermediate"} if any(constraints) else {}
+    return {
+        **recipe.parameters,
+        **monotone,
+        "objective": "binary",
+        "metric": "binary_logloss",
+        "seed": recipe.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": recipe.threads,
+        "verbosity": -1,
+    }

@@ -1,0 +1,302 @@
+"""The model package: everything that a scorer needs, and nothing that can be executed.
+
+A package is a folder of text. `manifest.json` holds the SHA-256 of every other file, and no file is believed before its sum agrees:
+
+    manifest.json     format, version, package hash, sum of each file
+    package.json      target, time window, category levels, calibrator, where the model came from
+    model.txt         the trees, in LightGBM's own text format
+    catalogue.json    the features, in the order of the model's columns
+    reference.json    how the features were distributed in training
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import lightgbm as lgb
+import numpy as np
+import pandas as pd
+
+from features.catalogue import Catalogue, read_catalogue
+from features.errors import PackageError, explain
+from features.feature import Target
+from features.ledger import fingerprint
+from training.calibration import Calibrator, calibrator_from_json
+from training.dataset import Array, Categories, encode_features
+from training.explanation import parts
+from training.model import model_names, raw_scores
+
+__all__ = ["Package", "Reference", "Scores", "describe", "load_package"]
+
+_FORMAT = "renewcast-package"
+_VERSION = 1
+_FILES = ("package.json", "model.txt", "catalogue.json", "reference.json")
+_QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How the features were distributed in training.
+
+    Parameters
+    ----------
+    quantiles
+        For a number feature, its quantiles at `levels`; None where no value was present.
+    shares
+        For a category feature, the share of each level among the rows that have one.
+    missing
+        For each feature, the share of rows without a value.
+    """
+
+    levels: tuple[float, ...]
+    quantiles: Mapping[str, tuple[float, ...] | None]
+    shares: Mapping[str, Mapping[str, float]]
+    missing: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of `n` rows.
+
+    Parameters
+    ----------
+    raw
+        `(n,)` log-odds, to which the parts of an explanation add up.
+    probability
+        `(n,)` calibrated, a rising function of `raw`.
+    """
+
+    raw: Array
+    probability: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Package:
+    """A trained model with all that is needed to score and explain with it.
+
+    Parameters
+    ----------
+    model
+        The trees, in LightGBM's text format.
+    catalogue
+        The features that the model reads, in the order of its columns.
+    cutoff
+        The last cutoff that the model was trained on, UTC.
+    base_rate
+        Share of positives among the rows that it was trained on.
+    data_fingerprint
+        SHA-256 of the snapshots that it was trained on.
+    code_version
+        Version of the code that trained it.
+    """
+
+    target: Target
+    model: str
+    calibrator: Calibrator
+    catalogue: Catalogue
+    categories: Categories
+    reference: Reference
+    horizon_days: int
+    lead_days: int
+    cutoff: datetime
+    base_rate: float
+    data_fingerprint: str
+    code_version: str
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features, in the order of the model's columns."""
+        return self.catalogue.names
+
+    @cached_property
+    def booster(self) -> lgb.Booster:
+        """The trees, ready to predict; one booster may be used by several threads."""
+        return lgb.Booster(model_str=self.model)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the package's contents: two packages with one hash give the same scores and the same words."""
+        return fingerprint(_sums(self._texts))
+
+    def encode(self, frame: pd.DataFrame) -> Array:
+        """Return the matrix `(n, n_features)` that the model reads; see `training.dataset.encode_features`."""
+        return encode_features(frame, features=self.features, categories=self.categories)
+
+    def score_rows(self, frame: pd.DataFrame, *, threads: int = 1) -> Scores:
+        """Score rows of features.
+
+        Raises
+        ------
+        PackageError
+            If a feature has no column, or a number feature holds text.
+        """
+        raw = raw_scores(self.booster, self.encode(frame), threads=threads)
+        return Scores(raw=raw, probability=self.calibrator.probability(raw))
+
+    def explain_rows(self, frame: pd.DataFrame, *, threads: int = 1) -> Array:
+        """Return the parts `(n, n_features + 1)` of the raw scores in log-odds, the base last; see `training.explanation.parts`."""
+        return parts(self.booster, self.encode(frame), threads=threads)
+
+    def save(self, folder: Path) -> None:
+        """Write the package's files into a folder, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self._texts.items():
+            (folder / name).write_bytes(text.encode())
+        manifest = {"format": _FORMAT, "version": _VERSION, "hash": self.hash, "files": _sums(self._texts)}
+        (folder / "manifest.json").write_bytes(_json(manifest).encode())
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        facts = {
+            "target": self.target,
+            "horizon_days": self.horizon_days,
+            "lead_days": self.lead_days,
+            "cutoff": self.cutoff.isoformat(),
+            "base_rate": self.base_rate,
+            "calibrator": self.calibrator.to_json(),
+            "categories": {name: list(levels) for name, levels in self.categories.items()},
+            "catalogue_hash": self.catalogue.hash,
+            "data_fingerprint": self.data_fingerprint,
+            "code_version": self.code_version,
+        }
+        return {
+            "package.json": _json(facts),
+            "model.txt": self.model,
+            "catalogue.json": self.catalogue.to_json(),
+            "reference.json": _json(vars(self.reference)),
+        }
+
+
+def describe(frame: pd.DataFrame, catalogue: Catalogue) -> Reference:
+    """Describe how the features of training rows are distributed."""
+    numbers = [feature.name for feature in catalogue if feature.kind == "number"]
+    levels = [feature.name for feature in catalogue if feature.kind == "category"]
+    return Reference(
+        levels=_QUANTILES,
+        quantiles={name: _quantiles(frame[name]) for name in numbers},
+        shares={name: _shares(frame[name]) for name in levels},
+        missing={name: float(frame[name].isna().mean()) for name in catalogue.names},
+    )
+
+
+def load_package(folder: Path) -> Package:
+    """Read a package, and believe no file of it before its SHA-256 agrees with the manifest.
+
+    Raises
+    ------
+    PackageError
+        If the folder holds no package, a file of it is missing, damaged or from another package, or the format is unknown.
+    """
+    manifest = _read_manifest(folder)
+    texts = {name: _verified(folder / name, manifest["files"][name]) for name in _FILES}
+    try:
+        package = _from_texts(folder, texts)
+    except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+    if package.booster.feature_name() != model_names(package.features):
+        raise _damaged(folder, "the model's columns are not the features of the catalogue")
+    return package
+
+
+def _from_texts(folder: Path, texts: Mapping[str, str]) -> Package:
+    facts = json.loads(texts["package.json"])
+    catalogue = read_catalogue(folder / "catalogue.json")
+    if catalogue.hash != facts["catalogue_hash"]:
+        raise ValueError("the catalogue is not the one that the model was trained with")
+    return Package(
+        target=_target(facts["target"]),
+        model=texts["model.txt"],
+        calibrator=calibrator_from_json(facts["calibrator"]),
+        catalogue=catalogue,
+        categories={name: tuple(levels) for name, levels in facts["categories"].items()},
+        reference=_reference(json.loads(texts["reference.json"])),
+        horizon_days=int(facts["horizon_days"]),
+        lead_days=int(facts["lead_days"]),
+        cutoff=datetime.fromisoformat(facts["cutoff"]),
+        base_rate=float(facts["base_rate"]),
+        data_fingerprint=facts["data_fingerprint"],
+        code_version=facts["code_version"],
+    )
+
+
+def _target(name: str) -> Target:
+    for known in get_args(Target):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"unknown target {name!r}")
+
+
+def _reference(data: Mapping[str, Any]) -> Reference:
+    return Reference(
+        levels=tuple(data["levels"]),
+        quantiles={name: values and tuple(values) for name, values in data["quantiles"].items()},
+        shares=data["shares"],
+        missing=data["missing"],
+    )
+
+
+def _quantiles(column: pd.Series) -> tuple[float, ...] | None:
+    values = column.dropna().to_numpy(dtype=np.float64)
+    return tuple(float(value) for value in np.quantile(values, _QUANTILES)) if len(values) else None
+
+
+def _shares(column: pd.Series) -> dict[str, float]:
+    return {str(level): float(share) for level, share in column.value_counts(normalize=True).sort_index().items()}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except FileNotFoundError as error:
+        raise PackageError(explain("there is no model package", given=folder, todo="Run `renewcast train` first.")) from error
+    except ValueError as error:
+        raise _damaged(folder, f"manifest.json is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise PackageError(explain("this is not a Renewcast model package", given=folder, todo="Run `renewcast train` to make one."))
+    if manifest.get("version") != _VERSION:
+        raise PackageError(
+            explain(
+                f"{folder} is a model package of a format that this version does not read",
+                given=f"format version {manifest.get('version')}",
+                allowed=f"format version {_VERSION}",
+                todo="Run `renewcast train` again, or use the version of Renewcast that made it.",
+            )
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != set(_FILES) or fingerprint(files) != manifest.get("hash"):
+        raise _damaged(folder, "manifest.json does not agree with itself")
+    return manifest
+
+
+def _verified(path: Path, expected: str) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise _damaged(path.parent, f"{path.name} is missing") from error
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise _damaged(
+            path.parent, f"{path.name} has SHA-256 {actual[:12]}..., not {expected[:12]}...: it is cut short, changed or of another package"
+        )
+    return content.decode()
+
+
+def _damaged(folder: Path, what: str) -> PackageError:
+    return PackageError(
+        explain(
+            f"the model package is damaged: {what}", given=folder, todo="Fetch it again from the registry, or run `renewcast train` again."
+        )
+    )
+
+
+def _sums(texts: Mapping[str, str]) -> dict[str, str]:
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
