@@ -1,0 +1,233 @@
+"""Scoring a whole book: from the latest snapshot and the champion packages to a score set that is served."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.engine import Engine
+from features.errors import NotEnoughDataError, WorkspaceError, explain
+from features.feature import Feature, Target
+from features.ledger import fingerprint
+from features.progress import Progress, silent
+from features.workspace import Workspace
+from serving.facts import earlier_rows, read_facts, read_sources
+from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
+from serving.scoring import Column, Manifest, ScoreSet, Source, TargetModel, write_score_set
+from training.dataset import require_columns
+from training.package import Package, Scores, load_package
+
+__all__ = ["PEERS_NEEDED", "ScoringSummary", "score_workspace"]
+
+PEERS_NEEDED = 10
+"""A median of fewer accounts would say too much about one of them."""
+
+_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSummary:
+    """What one scoring did.
+
+    Parameters
+    ----------
+    arr, arr_at_risk
+        Sums over the book in the workspace's currency; None for a business without subscriptions.
+    packages
+        SHA-256 of the package behind each target.
+    """
+
+    version: str
+    cutoff: datetime
+    accounts: int
+    bands: Mapping[Band, int]
+    arr: float | None
+    arr_at_risk: float | None
+    packages: Mapping[Target, str]
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Book:
+    """The accounts of one cutoff, `(n,)` rows in all frames, indexed by account_id."""
+
+    cutoff: datetime
+    rows: pd.DataFrame
+    earlier: pd.DataFrame
+    facts: pd.DataFrame
+    sources: tuple[Source, ...]
+
+
+def score_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> ScoringSummary:
+    """Score the accounts of the latest cutoff with the champion packages, and make the result the current score set.
+
+    Raises
+    ------
+    NotEnoughDataError
+        If there is no champion for churn.
+    WorkspaceError
+        If the snapshots have not been made, or the published definition of health is damaged.
+    PackageError
+        If a champion is damaged or does not fit the snapshots.
+    """
+    packages = _champions(workspace.training / "champion")
+    features = {feature.name: feature for package in packages.values() for feature in package.catalogue}
+    book = _read_book(workspace, tuple(features))
+    on_progress("scores", 1, _STEPS)
+    scores = {target: package.score_rows(book.rows) for target, package in packages.items()}
+    definition = published_definition(workspace.state / "health.json", scores["churn"].probability, book.cutoff)
+    on_progress("scores", 2, _STEPS)
+    score_set = ScoreSet(
+        manifest=_manifest(workspace, book, packages, scores, definition),
+        accounts=_account_columns(book, scores, definition),
+        values=_feature_columns(book.rows, features.values()),
+        earlier=_feature_columns(book.earlier, features.values()),
+        peers=_peers(book, features.values()),
+        parts={target: package.explain_rows(book.rows) for target, package in packages.items()},
+        packages=packages,
+    )
+    on_progress("scores", 3, _STEPS)
+    write_score_set(score_set, workspace.scores)
+    on_progress("scores", _STEPS, _STEPS)
+    return _summary(score_set, workspace.scores)
+
+
+def _champions(folder: Path) -> dict[Target, Package]:
+    packages: dict[Target, Package] = {target: load_package(folder / target) for target in get_args(Target) if (folder / target).is_dir()}
+    if "churn" not in packages:
+        raise NotEnoughDataError(
+            explain(
+                "there is no model of churn to score with",
+                given=f"models in {folder}: {', '.join(packages) or 'none'}",
+                todo="Run `renewcast train`; `renewcast report` says why a target was not trained.",
+            )
+        )
+    return packages
+
+
+def _read_book(workspace: Workspace, names: Sequence[str]) -> _Book:
+    path = workspace.snapshots / "features.parquet"
+    rows, cutoff = _latest_rows(path, names)
+    with Engine() as engine:
+        facts = read_facts(engine, workspace.tables, cutoff).reindex(rows.index)
+        sources = read_sources(engine, workspace.tables, cutoff)
+        earlier = earlier_rows(engine, path, cutoff, names).reindex(rows.index)
+    facts = facts.join(_contracts(workspace.snapshots / "labels.parquet", cutoff))
+    return _Book(cutoff=cutoff, rows=rows, earlier=earlier, facts=facts, sources=sources)
+
+
+def _latest_rows(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, datetime]:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise WorkspaceError(explain("the snapshots have not been made yet", given=path, todo="Run `renewcast features` first.")) from error
+    require_columns(table.column_names, names)
+    if len(table) == 0:
+        raise NotEnoughDataError(explain("the snapshots hold no account to score", given=path, todo="See what `renewcast check` reports."))
+    cutoff = pc.max(table["cutoff"])
+    rows = table.filter(pc.equal(table["cutoff"], cutoff)).select(["account_id", *names]).to_pandas()
+    return rows.set_index("account_id").sort_index(), cutoff.as_py()
+
+
+def _contracts(path: Path, cutoff: datetime) -> pd.DataFrame:
+    labels = pq.read_table(path, columns=["account_id", "cutoff", "arr", "renewal_at"])
+    chosen = labels.filter(pc.equal(labels["cutoff"], pa.scalar(cutoff, labels["cutoff"].type)))
+    contracts: pd.DataFrame = chosen.to_pandas()
+    return contracts.set_index("account_id")[["arr", "renewal_at"]]
+
+
+def _manifest(
+    workspace: Workspace, book: _Book, packages: Mapping[Target, Package], scores: Mapping[Target, Scores], health: HealthDefinition
+) -> Manifest:
+    scored_at = datetime.now(UTC).replace(tzinfo=None)
+    models = {
+        target: TargetModel(
+            package_hash=package.hash,
+            trained_until=package.cutoff,
+            horizon_days=package.horizon_days,
+            lead_days=package.lead_days,
+            average_probability=float(scores[target].probability.mean()),
+        )
+        for target, package in packages.items()
+    }
+    return Manifest(
+        version=f"{scored_at:%Y%m%dT%H%M%S%f}-{fingerprint([package.hash for package in packages.values()])[:8]}",
+        workspace=workspace.config.name,
+        currency=workspace.config.currency,
+        cutoff=book.cutoff,
+        scored_at=scored_at,
+        health=health,
+        models=models,
+        sources=book.sources,
+    )
+
+
+def _account_columns(book: _Book, scores: Mapping[Target, Scores], definition: HealthDefinition) -> dict[str, Column]:
+    facts = book.facts
+    arr = facts["arr"].to_numpy(dtype=np.float64, na_value=np.nan)
+    churn = scores["churn"].probability
+    health = health_of(churn, definition)
+    columns: dict[str, Column] = {
+        "account_id": _texts(facts.index.to_series()),
+        "name": _texts(facts["name"].fillna(facts.index.to_series())),
+        **{name: _texts(facts[name]) for name in ("segment", "csm", "partner_id", "partner_name")},
+        "arr": arr,
+        "arr_at_risk": churn * arr,
+        "renewal_at": facts["renewal_at"].to_numpy(dtype="datetime64[us]"),
+        "age_days": facts["age_days"].to_numpy(dtype=np.float64),
+        "earlier_at": book.earlier["earlier_at"].to_numpy(dtype="datetime64[us]"),
+        "health": health,
+        "band": np.array([band_of(int(points)) for points in health], dtype=object),
+        "new_account": facts["new_account"].to_numpy(dtype=bool),
+        "no_telemetry": facts["no_telemetry"].to_numpy(dtype=bool),
+    }
+    for target, scored in scores.items():
+        columns |= {f"{target}_raw": scored.raw, f"{target}_probability": scored.probability}
+    return columns
+
+
+def _feature_columns(frame: pd.DataFrame, features: Iterable[Feature]) -> dict[str, Column]:
+    return {
+        feature.name: frame[feature.name].to_numpy(dtype=np.float64, na_value=np.nan)
+        if feature.kind == "number"
+        else _texts(frame[feature.name])
+        for feature in features
+    }
+
+
+def _peers(book: _Book, features: Iterable[Feature]) -> dict[str, dict[str, float]]:
+    numbers = sorted({feature.name for feature in features if feature.kind == "number"})
+    grouped = book.rows[numbers].groupby(book.facts["segment"])
+    medians = grouped.median().where(grouped.count() >= PEERS_NEEDED).dropna(how="all")
+    return {str(segment): {str(name): float(value) for name, value in row.dropna().items()} for segment, row in medians.iterrows()}
+
+
+def _texts(column: pd.Series) -> Column:
+    return column.astype(object).where(column.notna(), None).to_numpy(dtype=object)
+
+
+def _summary(score_set: ScoreSet, scores: Path) -> ScoringSummary:
+    accounts = score_set.accounts
+    counts = {band: int((accounts["band"] == band).sum()) for band in BANDS}
+    return ScoringSummary(
+        version=score_set.manifest.version,
+        cutoff=score_set.manifest.cutoff,
+        accounts=len(score_set),
+        bands=counts,
+        arr=total(accounts["arr"]),
+        arr_at_risk=total(accounts["arr_at_risk"]),
+        packages={target: model.package_hash for target, model in score_set.manifest.models.items()},
+        folder=scores / score_set.manifest.version,
+    )
+
+
+def total(column: Column) -> float | None:
+    """Return the sum of the known values, or None if none is known."""
+    return None if np.isnan(column).all() else float(np.nansum(column))

@@ -1,0 +1,318 @@
+"""The score set: the scores of a whole book at one cutoff, with all that is needed to explain them.
+
+A score set is a folder `scores/<version>/` that never changes once it is there; `scores/CURRENT` names the one that is served and is
+switched last, by an atomic rename. What is in its files is what the endpoint answers and what the pages show, to the last bit:
+
+    manifest.json             cutoff, workspace, health definition, models with their package hashes, freshness of the sources
+    accounts.parquet          one row an account: who it is, scores, health, ARR, renewal, partner
+    values.parquet            the features' values at the cutoff
+    earlier.parquet           the same accounts' values about a quarter before
+    peers.parquet             medians by segment
+    parts-<target>.parquet    exact parts of the raw score, the base last
+    packages/<target>/        the models that made the scores
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.errors import ServiceError, explain
+from features.feature import Feature, Target
+from features.ledger import replace_file
+from serving.health import Band, HealthDefinition
+from training.package import Package, load_package
+
+__all__ = [
+    "AccountScore",
+    "Manifest",
+    "ScoreSet",
+    "Source",
+    "TargetModel",
+    "current_version",
+    "load_score_set",
+    "write_score_set",
+]
+
+BASE = "base"
+"""The column of `parts-<target>.parquet` that holds the model's average."""
+
+Column = npt.NDArray[Any]
+Columns = Mapping[str, Column]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How fresh one table is.
+
+    Parameters
+    ----------
+    latest
+        When its last row became known, UTC; None for a table without rows.
+    silent
+        Whether nothing became known for so long before the cutoff that scores lean on old data.
+    """
+
+    table: str
+    latest: datetime | None
+    silent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetModel:
+    """The model behind one target's scores.
+
+    Parameters
+    ----------
+    package_hash
+        SHA-256 of the package's contents.
+    trained_until
+        The last cutoff that it was trained on, UTC.
+    average_probability
+        Mean calibrated probability of the book that was scored.
+    """
+
+    package_hash: str
+    trained_until: datetime
+    horizon_days: int
+    lead_days: int
+    average_probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a score set is about; times are UTC."""
+
+    version: str
+    workspace: str
+    currency: str
+    cutoff: datetime
+    scored_at: datetime
+    health: HealthDefinition
+    models: Mapping[Target, TargetModel]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountScore:
+    """One account's row; what is not known is None.
+
+    Parameters
+    ----------
+    raw, probability
+        By target: log-odds, and calibrated probability.
+    arr_at_risk
+        Probability of churn times ARR, in the workspace's currency.
+    earlier_at
+        The cutoff of the earlier values, UTC.
+    limits
+        Codes of what makes the score less sure: `new_account`, `no_telemetry`.
+    """
+
+    row: int
+    account_id: str
+    name: str
+    segment: str | None
+    csm: str | None
+    partner_id: str | None
+    partner_name: str | None
+    arr: float | None
+    arr_at_risk: float | None
+    renewal_at: datetime | None
+    age_days: float | None
+    earlier_at: datetime | None
+    health: int
+    band: Band
+    raw: Mapping[Target, float]
+    probability: Mapping[Target, float]
+    limits: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreSet:
+    """A score set in memory.
+
+    Parameters
+    ----------
+    accounts, values, earlier
+        Columns `(n,)` by name; the accounts' order is the same in all.
+    peers
+        By segment, the medians of the number features; only segments with enough accounts.
+    parts
+        By target, `(n, n_features + 1)` log-odds in the order of the package's features, the base last.
+    """
+
+    manifest: Manifest
+    accounts: Columns
+    values: Columns
+    earlier: Columns
+    peers: Mapping[str, Mapping[str, float]]
+    parts: Mapping[Target, npt.NDArray[np.float64]]
+    packages: Mapping[Target, Package]
+
+    def __len__(self) -> int:
+        return len(self.accounts["account_id"])
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """The row of each account id."""
+        return {account_id: row for row, account_id in enumerate(self.accounts["account_id"])}
+
+    @cached_property
+    def features(self) -> Mapping[str, Feature]:
+        """The features of all models by name."""
+        return {feature.name: feature for package in self.packages.values() for feature in package.catalogue}
+
+    def account(self, row: int) -> AccountScore:
+        """Return one account's scores."""
+        plain = {name: _plain(self.accounts[name][row]) for name in _PLAIN_COLUMNS}
+        return AccountScore(
+            row=row,
+            raw={target: float(self.accounts[f"{target}_raw"][row]) for target in self.packages},
+            probability={target: float(self.accounts[f"{target}_probability"][row]) for target in self.packages},
+            limits=tuple(code for code in LIMITS if self.accounts[code][row]),
+            **plain,
+        )
+
+
+LIMITS = ("new_account", "no_telemetry")
+
+_PLAIN_COLUMNS = (
+    *("account_id", "name", "segment", "csm", "partner_id", "partner_name", "arr", "arr_at_risk"),
+    *("renewal_at", "age_days", "earlier_at", "health", "band"),
+)
+
+
+def write_score_set(score_set: ScoreSet, scores: Path) -> None:
+    """Write a score set below the folder `scores` and, when all of it is there, make it the current one.
+
+    The version's folder is new, and no reader opens it before `CURRENT` names it.
+    """
+    version = score_set.manifest.version
+    folder = scores / version
+    folder.mkdir(parents=True)
+    try:
+        _write_files(score_set, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    with replace_file(scores / "CURRENT") as temporary:
+        temporary.write_text(version, encoding="utf-8")
+
+
+def _write_files(score_set: ScoreSet, folder: Path) -> None:
+    _write_columns(folder / "accounts.parquet", score_set.accounts)
+    _write_columns(folder / "values.parquet", score_set.values)
+    _write_columns(folder / "earlier.parquet", score_set.earlier)
+    names = sorted({name for medians in score_set.peers.values() for name in medians})
+    peers = {name: pa.array([medians.get(name) for medians in score_set.peers.values()], pa.float64()) for name in names}
+    pq.write_table(pa.table({"segment": pa.array(list(score_set.peers), pa.string()), **peers}), folder / "peers.parquet")
+    for target, package in score_set.packages.items():
+        package.save(folder / "packages" / target)
+        columns = {name: score_set.parts[target][:, position] for position, name in enumerate((*package.features, BASE))}
+        _write_columns(folder / f"parts-{target}.parquet", columns)
+    (folder / "manifest.json").write_text(json.dumps(asdict(score_set.manifest), indent=1, default=_isoformat), encoding="utf-8")
+
+
+def current_version(scores: Path) -> str:
+    """Return the version that `scores/CURRENT` names.
+
+    Raises
+    ------
+    ServiceError
+        If nothing has been scored yet.
+    """
+    try:
+        return (scores / "CURRENT").read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise ServiceError(
+            explain("there are no scores yet", given=scores, todo="Run `renewcast score`, or `renewcast up` for all steps.")
+        ) from error
+
+
+def load_score_set(scores: Path) -> ScoreSet:
+    """Read the current score set into memory; its packages are verified.
+
+    Raises
+    ------
+    ServiceError
+        If nothing has been scored yet, or the score set was damaged.
+    PackageError
+        If one of its packages was damaged.
+    """
+    folder = scores / current_version(scores)
+    try:
+        manifest = _manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+        packages = {target: load_package(folder / "packages" / target) for target in manifest.models}
+        return ScoreSet(
+            manifest=manifest,
+            accounts=_read_columns(folder / "accounts.parquet"),
+            values=_read_columns(folder / "values.parquet"),
+            earlier=_read_columns(folder / "earlier.parquet"),
+            peers=_read_peers(folder / "peers.parquet"),
+            parts={target: _read_parts(folder / f"parts-{target}.parquet", package) for target, package in packages.items()},
+            packages=packages,
+        )
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ServiceError(
+            explain(f"the score set is damaged: {type(error).__name__}: {error}", given=folder, todo="Run `renewcast score` again.")
+        ) from error
+
+
+def _write_columns(path: Path, columns: Columns) -> None:
+    pq.write_table(pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()}), path, compression="zstd")
+
+
+def _read_columns(path: Path) -> dict[str, Column]:
+    table = pq.read_table(path)
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _read_peers(path: Path) -> dict[str, dict[str, float]]:
+    rows = pq.read_table(path).to_pylist()
+    return {row["segment"]: {name: value for name, value in row.items() if name != "segment" and value is not None} for row in rows}
+
+
+def _read_parts(path: Path, package: Package) -> npt.NDArray[np.float64]:
+    columns = _read_columns(path)
+    return np.column_stack([columns[name] for name in (*package.features, BASE)])
+
+
+def _manifest(data: dict[str, Any]) -> Manifest:
+    models = {
+        target: TargetModel(**(model | {"trained_until": _instant(model["trained_until"])})) for target, model in data["models"].items()
+    }
+    sources = tuple(Source(**(source | {"latest": source["latest"] and _instant(source["latest"])})) for source in data["sources"])
+    times = {"cutoff": _instant(data["cutoff"]), "scored_at": _instant(data["scored_at"])}
+    return Manifest(**(data | times | {"health": HealthDefinition(**data["health"]), "models": models, "sources": sources}))
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _isoformat(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"not JSON: {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy scalar as a Python one, and a missing one as None."""
+    plain = (
+        value.astype("datetime64[us]").item()
+        if isinstance(value, np.datetime64)
+        else value.item()
+        if isinstance(value, np.generic)
+        else value
+    )
+    return None if plain is None or plain != plain else plain

@@ -1,0 +1,144 @@
+"""Numbers in words that people who look after customers use: odds, amounts with units, dates, and how a value moved."""
+
+import math
+from datetime import datetime
+
+__all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case"]
+
+_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
+_SHARES = frozenset({"share", "percent"})
+_UNITLESS = frozenset({"share", "ratio", "level", "score", "index", "rank", "percent", "points", ""})
+
+
+def chance(probability: float) -> str:
+    """Say a probability as a natural frequency.
+
+    Examples
+    --------
+    >>> [chance(p) for p in (0.0001, 0.033, 0.125, 0.3, 0.52, 0.97)]
+    ['less than 1 in 200', '1 in 30', '1 in 8', '3 in 10', '5 in 10', 'more than 9 in 10']
+    """
+    if probability < 0.005:
+        return "less than 1 in 200"
+    if probability > 0.95:
+        return "more than 9 in 10"
+    if probability > 0.28:
+        return f"{math.floor(10 * probability + 0.5)} in 10"
+    one_in = 1 / probability
+    return f"1 in {round(one_in) if one_in < 20 else 5 * round(one_in / 5)}"
+
+
+def number(value: float, unit: str = "") -> str:
+    """Write a number with as many digits as a reader needs.
+
+    Examples
+    --------
+    >>> number(41.0), number(0.234, "share"), number(1234.5), number(3.14159), number(0.0123), number(-2.5)
+    ('41', '23 %', '1,234', '3.1', '0.012', '−2.5')
+    """
+    sign, size = ("−" if value < 0 else ""), abs(value) * (100 if unit == "share" else 1)
+    if size == round(size) or size >= 100:
+        text = f"{size:,.0f}"
+    elif size >= 1 and unit not in _SHARES:
+        text = f"{size:.1f}".removesuffix(".0")
+    elif size >= 1:
+        text = f"{size:.0f}"
+    else:
+        text = f"{size:.2g}"
+    return ("" if float(text.replace(",", "")) == 0 else sign) + text + (" %" if unit in _SHARES else "")
+
+
+def amount(value: float | str | None, unit: str) -> str:
+    """Write a value with its unit.
+
+    Examples
+    --------
+    >>> amount(23.0, "users"), amount(1.0, "users"), amount(0.5, "share"), amount(1200.0, "USD")
+    ('23 users', '1 user', '50 %', '$1,200')
+    >>> amount("gold", "level"), amount(None, "users")
+    ('gold', 'not known')
+    """
+    if value is None:
+        return "not known"
+    if isinstance(value, str):
+        return value
+    if len(unit) == 3 and unit.isupper():
+        return money(value, unit)
+    if unit in _UNITLESS:
+        return number(value, unit)
+    return f"{number(value)} {unit.removesuffix('s') if abs(value) == 1 else unit}"
+
+
+def money(value: float, currency: str) -> str:
+    """Write an amount of money in whole units of the currency.
+
+    Examples
+    --------
+    >>> money(1234.5, "USD"), money(-3.0, "EUR"), money(0.4, "CHF")
+    ('$1,234', '−€3', 'CHF 0')
+    """
+    size = f"{abs(value):,.0f}"
+    sign = "−" if value < 0 and size != "0" else ""
+    return sign + (_SYMBOLS[currency] + size if currency in _SYMBOLS else f"{currency} {size}")
+
+
+def moved(value: float | str | None, earlier: float | str | None, unit: str) -> str:
+    """Say how a value moved, as the verb of a sentence.
+
+    Examples
+    --------
+    >>> moved(23.0, 41.0, "users"), moved(23.0, 23.0, "users"), moved(23.0, None, "users"), moved("gold", "silver", "level")
+    ('fell from 41 to 23', 'stayed at 23', 'stood at 23', 'went from silver to gold')
+    """
+    if value is None:
+        return "is not known"
+    now = _bare(value, unit)
+    if earlier is None:
+        return f"stood at {now}"
+    before = _bare(earlier, unit)
+    if now == before:
+        return f"stayed at {now}"
+    if isinstance(value, str) or isinstance(earlier, str):
+        return f"went from {before} to {now}"
+    return f"{'rose' if value > earlier else 'fell'} from {before} to {now}"
+
+
+def factor(odds_factor: float) -> str:
+    """Write a factor on the odds.
+
+    Examples
+    --------
+    >>> factor(1.84), factor(0.5), factor(12.3), factor(1.004)
+    ('× 1.8', '× 0.50', '× 12', '× 1.0')
+    """
+    if odds_factor >= 10:
+        return f"× {odds_factor:.0f}"
+    return f"× {odds_factor:.1f}" if odds_factor >= 0.995 else f"× {odds_factor:.2f}"
+
+
+def day(instant: datetime) -> str:
+    """Write a date.
+
+    Examples
+    --------
+    >>> day(datetime(2025, 7, 1, 12))
+    '1 Jul 2025'
+    """
+    return f"{instant.day} {instant:%b %Y}"
+
+
+def sentence_case(text: str) -> str:
+    """Start a text with a capital, leaving the rest as it is.
+
+    Examples
+    --------
+    >>> sentence_case("active users fell from 41 to 23")
+    'Active users fell from 41 to 23'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def _bare(value: float | str, unit: str) -> str:
+    if isinstance(value, str):
+        return value
+    return money(value, unit) if len(unit) == 3 and unit.isupper() else number(value, unit)
