@@ -6,6 +6,7 @@ An engine lives in memory, spills to a folder when a memory limit is reached, an
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +45,16 @@ def quoted_name(name: str) -> str:
     "a ""b"" c"
     """
     return '"' + name.replace('"', '""') + '"'
+
+
+@ibis.udf.scalar.builtin(name="epoch_us")  # type: ignore[untyped-decorator]
+def _epoch_us(time: datetime) -> int:  # type: ignore[empty-body]
+    """Stand for DuckDB's function of that name."""
+
+
+@ibis.udf.scalar.builtin(name="getvariable")  # type: ignore[untyped-decorator]
+def _getvariable(variable: str) -> int:  # type: ignore[empty-body]
+    """Stand for DuckDB's function of that name."""
 
 
 class Engine:
@@ -98,19 +109,56 @@ class Engine:
         self.run(f"CREATE OR REPLACE TEMP VIEW {quoted_name(name)} AS {sql}")
         return self.connection.table(name)
 
+    def table(self, sql: str | ir.Table, *, name: str) -> ir.Table:
+        """Compute a query now, keep its result under a name and return it as an Ibis table."""
+        query = sql if isinstance(sql, str) else self.connection.compile(sql)
+        self.run(f"CREATE OR REPLACE TEMP TABLE {quoted_name(name)} AS {query}")
+        return self.connection.table(name)
+
+    def hold(self, rows: pa.Table, *, name: str) -> ir.Table:
+        """Give a table in memory a name, without a copy, and return it as an Ibis table."""
+        self.connection.con.register(name, rows)
+        return self.connection.table(name)
+
+    def microseconds(self, time: ir.TimestampValue) -> ir.IntegerValue:
+        """Return the timestamp as a whole number of microseconds since 1970-01-01 UTC."""
+        return _epoch_us(time.cast("timestamp"))
+
+    @property
+    def cutoff(self) -> ir.IntegerValue:
+        """The instant of `at`, as an expression: one compiled query serves any number of cutoffs."""
+        return _getvariable("cutoff")
+
+    def at(self, cutoff: int) -> None:
+        """Set the instant that `cutoff` stands for, in microseconds since 1970-01-01 UTC."""
+        self.run(f"SET VARIABLE cutoff = {int(cutoff)}::BIGINT")
+
+    def compile(self, table: ir.Table) -> str:
+        """Return the query for a table, to be run any number of times with `fetch`."""
+        return str(self.connection.compile(table))
+
+    def fetch(self, sql: str) -> pa.Table:
+        """Run a compiled query."""
+        return self.connection.con.sql(sql).to_arrow_table()
+
     def read_parquet(self, files: Path | Sequence[Path], **options: object) -> ir.Table:
         """Open Parquet files as one table, their columns joined by name; options as of DuckDB's `read_parquet`."""
         return self.view(f"SELECT * FROM read_parquet({_arguments(files, {'union_by_name': True} | options)})")
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """Compute a table."""
-        return self.connection.to_pyarrow(table)
+        return self.fetch(self.compile(table))
 
     def write_parquet(self, table: ir.Table | str, path: Path) -> int:
         """Stream a table (or an SQL query) to a Parquet file and return the number of its rows."""
         sql = table if isinstance(table, str) else self.connection.compile(table)
         options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}"
         return int(self.rows(f"COPY ({sql}) TO {quoted(path)} ({options})")[0][0])
+
+    def export_database(self, file: Path, sql: str, path: Path) -> None:
+        """Write what a query finds in a DuckDB database, opened for reading only, to a Parquet file."""
+        with duckdb.connect(str(file), read_only=True) as connection:
+            connection.execute(f"COPY ({sql}) TO {quoted(path)} (FORMAT parquet)")
 
 
 def _arguments(files: Path | Sequence[Path], options: Mapping[str, object]) -> str:
