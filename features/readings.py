@@ -1,0 +1,250 @@
+"""How text is read as times, numbers and flags: which ways of writing are understood, and how the values of a column decide.
+
+Times are read as ISO 8601 with or without a zone, as seconds, milliseconds, microseconds or nanoseconds since 1970, as `20240131`,
+and as day and month with slashes, dots or dashes. Only for the last the column must decide: some value must show which number is the
+day. Numbers may have thousands separators and a currency sign. A decimal comma is understood where a value of the column can only be
+read so, and none can only be read with a point.
+
+But: words for months are not understood; give the column a `time_format`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+__all__ = [
+    "EPOCH_UNITS",
+    "Evidence",
+    "NumberStyle",
+    "SlashStyle",
+    "filled",
+    "finite",
+    "gather",
+    "read_flag",
+    "read_number",
+    "read_time",
+    "read_typed_time",
+]
+
+SlashStyle = Literal["day first", "month first"]
+NumberStyle = Literal["point", "comma"]
+
+_UTC = dt.Timestamp(timezone="UTC")
+_MARKERS = ("null", "none", "nan", "nat", "na", "n/a", "#n/a", "-")
+"""What programs write for a number or time that is missing."""
+
+_ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}($|[T ]\d)"
+_ZONE = r":\d\d.*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
+_SLASHES = r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{4}|\d{2})($|[T ,]+\d)"
+_COMPACT = r"^(19|20|21)\d{6}$"
+_EPOCH = r"^\d{9,19}(\.\d*)?$"
+_POINT = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?$"
+_COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?$"
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+
+EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1), (float("inf"), 0.001))
+"""Numbers below the first are epoch times of so many microseconds a unit: seconds, then milli-, micro- and nanoseconds."""
+_EARLIEST_EPOCH = 631_152_000_000_000  # 1990 in microseconds: a smaller number is not a time but something else
+_LATEST_EPOCH = 4_102_444_800_000_000  # 2100
+
+
+@ibis.udf.scalar.builtin(name="try_strptime", signature=((dt.string, dt.Array(dt.string)), dt.timestamp))
+def _parsed_by(text, formats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for the engine's function of that name."""
+
+
+@ibis.udf.scalar.builtin(name="try_strptime", signature=((dt.string, dt.string), _UTC))
+def _parsed_with_zone(text, given):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for the engine's function of that name, for a format that holds a zone."""
+
+
+@ibis.udf.scalar.builtin(name="timezone", signature=((dt.string, dt.timestamp), _UTC))
+def _in_zone(zone, time):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for the engine's function of that name: the instant at which clocks in the zone show the time."""
+
+
+@ibis.udf.scalar.builtin(name="make_timestamp", signature=((dt.int64,), dt.timestamp))
+def _of_microseconds(count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for the engine's function of that name."""
+
+
+def filled(text: ir.StringValue) -> ir.StringValue:
+    """Return the text without blanks around it, and null where nothing is left."""
+    return text.strip().nullif("")
+
+
+def _stated(text: ir.StringValue) -> ir.StringValue:
+    """Return the filled text, and null where it only says that there is no value."""
+    kept = filled(text)
+    return ibis.ifelse(kept.lower().isin(_MARKERS), ibis.null("string"), kept)
+
+
+def read_time(text: ir.StringValue, *, slashes: SlashStyle | None, zone: str | None = None, given: str | None = None) -> ir.TimestampValue:
+    """Read text as an instant in UTC; null where it is not one.
+
+    Parameters
+    ----------
+    slashes
+        Which number comes first in dates such as `03/04/2024`; they are not read if None.
+    zone
+        The zone of times that name none; UTC if None.
+    given
+        A format in the codes of `strptime`, instead of the ways that are understood without.
+    """
+    stated = _stated(text)
+    if given is not None and ("%z" in given or "%Z" in given):
+        return _plausible(_parsed_with_zone(stated, given).cast("timestamp"))
+    if given is not None:
+        return _plausible(_to_utc(_parsed_by(stated, ibis.array([given])), zone))
+    ways = [_iso(stated, zone), _numeric(stated, zone)]
+    if slashes is not None:
+        ways.append(_to_utc(_slashed(stated, slashes), zone))
+    return _plausible(ibis.coalesce(*ways))
+
+
+def read_typed_time(value: ir.Value, *, zone: str | None = None) -> ir.TimestampValue | None:
+    """Read a column that is no text as an instant in UTC; None if its type cannot hold a time."""
+    kind = value.type()
+    if kind.is_timestamp():
+        return _plausible(value.cast("timestamp") if kind.timezone is not None else _to_utc(value.cast("timestamp"), zone))
+    if kind.is_date():
+        return _plausible(_to_utc(value.cast("timestamp"), zone))
+    if kind.is_integer() or kind.is_floating() or kind.is_decimal():
+        return _numeric(_digits(value), zone)
+    return None
+
+
+def _digits(value: ir.NumericValue) -> ir.StringValue:
+    return (value if value.type().is_integer() else value.cast("decimal(38, 6)")).cast("string")
+
+
+def _plausible(time: ir.TimestampValue) -> ir.TimestampValue:
+    """Drop infinity and years that only a sentinel or a slip of the pen has."""
+    return ibis.ifelse(
+        time.between(ibis.timestamp("1900-01-01"), ibis.timestamp("9999-12-31 23:59:59.999999")), time, ibis.null("timestamp")
+    )
+
+
+def _to_utc(time: ir.TimestampValue, zone: str | None) -> ir.TimestampValue:
+    return time if zone is None else _in_zone(zone, time).cast("timestamp")
+
+
+def _iso(text: ir.StringValue, zone: str | None) -> ir.TimestampValue:
+    shaped = ibis.ifelse(text.re_search(_ISO), text, ibis.null("string"))
+    absolute = shaped.try_cast(_UTC).cast("timestamp")
+    if zone is None:
+        return absolute
+    return ibis.ifelse(text.re_search(_ZONE), absolute, _to_utc(shaped.try_cast("timestamp"), zone))
+
+
+def _numeric(text: ir.StringValue, zone: str | None) -> ir.TimestampValue:
+    compact = _to_utc(text.re_replace(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3").try_cast("timestamp"), zone)
+    return ibis.ifelse(text.re_search(_COMPACT), compact, ibis.ifelse(text.re_search(_EPOCH), _epoch(text), ibis.null("timestamp")))
+
+
+def _epoch(text: ir.StringValue) -> ir.TimestampValue:
+    number = text.try_cast("decimal(38, 6)")
+    small = text.try_cast("float64")
+    scaled = ibis.cases(*((small < limit, number * ibis.literal(scale).cast("decimal(10, 3)")) for limit, scale in EPOCH_UNITS))
+    microseconds = scaled.cast("int64")
+    return ibis.ifelse(microseconds.between(_EARLIEST_EPOCH, _LATEST_EPOCH), _of_microseconds(microseconds), ibis.null("timestamp"))
+
+
+def _slashed(text: ir.StringValue, style: SlashStyle) -> ir.TimestampValue:
+    day = "%d/%m/" if style == "day first" else "%m/%d/"
+    plain = text.re_replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d+)", r"\1/\2/\3").re_replace(r"[T ,]+(\d)", r" \1")
+    long, short = (_parsed_by(plain, ibis.array([day + year + clock for clock in _CLOCKS])) for year in ("%Y", "%y"))
+    is_long = text.re_search(r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}")
+    return ibis.ifelse(text.re_search(_SLASHES), ibis.ifelse(is_long, long, short), ibis.null("timestamp"))
+
+
+def read_number(text: ir.StringValue, *, style: NumberStyle) -> ir.FloatingValue:
+    """Read text as a number; null where it is not one."""
+    plain = _plain(text)
+    shaped = ibis.ifelse(plain.re_search(_POINT if style == "point" else _COMMA), plain, ibis.null("string"))
+    digits = shaped.re_replace(",", "") if style == "point" else shaped.re_replace(r"\.", "").re_replace(",", ".")
+    return finite(digits.try_cast("float64"))
+
+
+def finite(number: ir.FloatingValue) -> ir.FloatingValue:
+    """Drop infinity and NaN."""
+    return ibis.ifelse(number.isinf() | number.isnan(), ibis.null("float64"), number)
+
+
+def _plain(text: ir.StringValue) -> ir.StringValue:
+    return _stated(text).re_replace(r"[\s\x{00a0}\x{202f}'$€£¥₹]", "").re_replace("\u2212", "-")
+
+
+def read_flag(text: ir.StringValue) -> ir.BooleanValue:
+    """Read text as true or false; null where it is neither."""
+    word = _stated(text).lower()
+    yes, no = word.isin(("true", "t", "yes", "y", "1")), word.isin(("false", "f", "no", "n", "0"))
+    return ibis.cases((yes, True), (no, False))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How many values of a text column can be read in which way.
+
+    Parameters
+    ----------
+    stated
+        Values that are there; `markers` only say that there is none.
+    times
+        Those that are a time whatever the order of day and month; `slashed` may be one if the order is known, `day_first` and
+        `month_first` in one order only.
+    numbers, point_only, comma_only
+        Those that are a number, and those that are one in one style only.
+    whole, padded, flags
+        Those that are a whole number, start with a superfluous zero, are true or false.
+    """
+
+    stated: int
+    markers: int
+    times: int
+    slashed: int
+    day_first: int
+    month_first: int
+    numbers: int
+    point_only: int
+    comma_only: int
+    whole: int
+    padded: int
+    flags: int
+
+    @property
+    def number_style(self) -> NumberStyle:
+        """The style in which the column's numbers are written."""
+        return "comma" if self.comma_only and not self.point_only else "point"
+
+    @property
+    def slash_style(self) -> SlashStyle | None:
+        """The order of day and month; None where the values do not show it, or contradict each other."""
+        if bool(self.day_first) == bool(self.month_first):
+            return None
+        return "day first" if self.day_first else "month first"
+
+
+def gather(text: ir.StringColumn) -> dict[str, ir.IntegerScalar]:
+    """Return the counts that make an `Evidence`, by name."""
+    stated, plain = _stated(text), _plain(text)
+    day, month = (_slashed(stated, style).notnull() for style in ("day first", "month first"))
+    point, comma = (read_number(text, style=style).notnull() for style in ("point", "comma"))
+    found = {
+        "stated": stated.notnull(),
+        "markers": filled(text).notnull() & stated.isnull(),
+        "times": ibis.coalesce(_iso(stated, None), _numeric(stated, None)).notnull(),
+        "slashed": day | month,
+        "day_first": day & ~month,
+        "month_first": month & ~day,
+        "numbers": point | comma,
+        "point_only": point & ~comma,
+        "comma_only": comma & ~point,
+        "whole": plain.re_search(r"^[+-]?\d{1,18}$"),
+        "padded": plain.re_search(r"^0\d"),
+        "flags": stated.lower().isin(("true", "false")),
+    }
+    return {name: condition.sum().coalesce(0) for name, condition in found.items()}
