@@ -57,6 +57,8 @@ class TableContract:
         Pairs of time columns of which the first must not be later than the second.
     term
         The pair of time columns between which the row is in force, the end excluded.
+    ended
+        The time column that says when it really ended, if before the end of its term.
     """
 
     meaning: str
@@ -66,6 +68,7 @@ class TableContract:
     unique: tuple[str, ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
     term: tuple[str, str] | None = None
+    ended: str | None = None
 
 
 def _key(meaning: str) -> Column:
@@ -115,6 +118,7 @@ CONTRACT: Mapping[str, TableContract] = {
         occurred="start_date",
         ordered=(("start_date", "end_date"),),
         term=("start_date", "end_date"),
+        ended="ended_at",
         unique=("subscription_id", "start_date"),
         columns={
             "account_id": _key("the customer"),
@@ -127,7 +131,10 @@ CONTRACT: Mapping[str, TableContract] = {
             "currency": Column(type="text", meaning="currency of arr and list_arr; the workspace's if not mapped"),
             "list_arr": Column(type="number", meaning="annual recurring revenue at list price", low=0),
             "auto_renew": Column(type="flag", meaning="whether it renews unless cancelled"),
-            "cancelled_at": Column(type="time", meaning="when the customer gave notice", known_from="cancelled_at"),
+            "cancelled_at": Column(
+                type="time", meaning="when the customer gave notice; the term still runs to its end", known_from="cancelled_at"
+            ),
+            "ended_at": Column(type="time", meaning="when it really ended, where that was before end_date", known_from="ended_at"),
             "recorded_at": _RECORDED_AT,
         },
     ),
@@ -160,6 +167,7 @@ CONTRACT: Mapping[str, TableContract] = {
             "account_id": _key("the customer"),
             "opened_at": _when("when it was opened"),
             "closed_at": Column(type="time", meaning="when it was closed, empty while open", known_from="closed_at"),
+            "reopened_at": Column(type="time", meaning="when it was first reopened", known_from="reopened_at"),
             "severity": Column(type="text", meaning="how bad it is"),
             "csat": Column(type="number", meaning="the customer's rating of the answer, 1 to 5", known_from="closed_at", low=1, high=5),
         },

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-__all__ = ["Family", "Feature", "Kind", "Sensitivity", "Target", "Window"]
+__all__ = ["Direction", "Family", "Feature", "Kind", "Sensitivity", "Target", "Window"]
 
 Family = Literal["usage", "engagement", "support", "commercial", "outcomes", "partner", "peers"]
 Sensitivity = Literal["shared", "vendor", "partner"]
 Target = Literal["churn", "contraction", "expansion"]
 Kind = Literal["number", "category"]
+Direction = Mapping[Target, Literal[-1, 1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,6 @@ class Feature:
     inputs: tuple[str, ...] = ()
     empty: float | None = None
     kind: Kind = "number"
-    direction: Mapping[Target, Literal[-1, 1]] = field(default_factory=dict)
+    direction: Direction = field(default_factory=dict)
     sensitivity: Sensitivity = "shared"
     actionable: bool = False

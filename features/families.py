@@ -1,0 +1,88 @@
+"""Puts a workspace's catalogue together from the families, dropping what its tables cannot give."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import ibis.expr.types as ir
+
+from features.catalogue import Catalogue
+from features.commercial import AttributeType, account_features, commercial_features, subscription_changes
+from features.engagement import engagement_features
+from features.feature import Feature
+from features.outcomes import outcome_features
+from features.partner import assigned_partner, partner_book, partner_features
+from features.peers import peer_features
+from features.slices import KnownTables
+from features.support import support_features
+from features.usage import event_features, ratio_features, usage_features
+
+__all__ = ["VIEWS", "build_catalogue"]
+
+VIEWS: Mapping[str, Callable[[KnownTables], ir.Table]] = {
+    "subscription_changes": subscription_changes,
+    "assigned_partner": assigned_partner,
+    "partner_book": partner_book,
+}
+"""Tables that features name and that the contract does not: each is made from contract tables."""
+
+_MADE_FROM = {"subscription_changes": "subscriptions", "assigned_partner": "assignments", "partner_book": "assignments"}
+
+
+def build_catalogue(
+    columns: Mapping[str, Collection[str]],
+    *,
+    currency: str,
+    events: Sequence[str] = (),
+    ratios: Mapping[str, tuple[Sequence[str], Sequence[str]]] | None = None,
+    attributes: Mapping[str, AttributeType] | None = None,
+) -> Catalogue:
+    """Return the features that a workspace's tables allow, in a fixed order.
+
+    Parameters
+    ----------
+    columns
+        Columns of each canonical table that is there.
+    currency
+        The workspace's currency, as the unit of amounts.
+    events
+        Kinds of event that have features of their own.
+    ratios
+        Declared ratios of kinds of event: the kinds above and the kinds below the line.
+    attributes
+        Declared attributes of accounts and their types.
+
+    Examples
+    --------
+    >>> catalogue = build_catalogue({"accounts": ["account_id"], "telemetry": ["account_id", "occurred_at", "event"]}, currency="USD")
+    >>> catalogue.feature("events_28d").meaning
+    'what users did in the product in the last 28 days, in events'
+    >>> "active_users_28d" in catalogue  # there is no user_id
+    False
+    """
+    candidates = [
+        *usage_features(),
+        *event_features(events, columns["telemetry"]),
+        *ratio_features(ratios or {}),
+        *engagement_features(),
+        *support_features(),
+        *commercial_features(currency),
+        *account_features(columns["accounts"], attributes or {}),
+        *outcome_features(),
+        *partner_features(columns.get("partners", ()), subscribed="subscriptions" in columns),
+        *peer_features(),
+    ]
+    measured = {feature.name for feature in candidates if feature.source and _is_possible(feature, columns)}
+    return Catalogue(tuple(_with_inputs(candidates, measured)))
+
+
+def _is_possible(feature: Feature, columns: Mapping[str, Collection[str]]) -> bool:
+    assert feature.source is not None
+    table = _MADE_FROM.get(feature.source.table, feature.source.table)
+    return table in columns and feature.needs <= set(columns[table])
+
+
+def _with_inputs(candidates: Sequence[Feature], possible: set[str]) -> list[Feature]:
+    """Keep the possible features and, until nothing changes, the derived ones whose inputs are all possible."""
+    known = set(possible)
+    while added := {feature.name for feature in candidates if not feature.source and set(feature.inputs) <= known} - known:
+        known |= added
+    return [feature for feature in candidates if feature.name in known]

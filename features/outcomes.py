@@ -1,0 +1,106 @@
+"""Outcome features: the success plan that was agreed with the customer, and what of it is verified."""
+
+import ibis.expr.types as ir
+
+from features.feature import Feature, Window
+
+__all__ = ["outcome_features"]
+
+_EVER = Window(table="outcomes")
+
+
+def _verified(rows: ir.Table) -> ir.BooleanValue:
+    return rows.verified_at.notnull()
+
+
+def _overdue(rows: ir.Table) -> ir.BooleanValue:
+    return rows.verified_at.isnull() & (rows.due_at_age_days > 0)
+
+
+def outcome_features() -> list[Feature]:
+    """Return the outcome features."""
+    verified = frozenset({"verified_at"})
+    return [
+        Feature(
+            name="outcomes_agreed",
+            family="outcomes",
+            unit="outcomes",
+            meaning="outcomes agreed with the customer so far",
+            sentence="agreed outcomes {moved}",
+            source=_EVER,
+            expression=lambda rows: rows.count(),
+            empty=0.0,
+            actionable=True,
+        ),
+        Feature(
+            name="outcomes_verified",
+            family="outcomes",
+            unit="outcomes",
+            meaning="agreed outcomes that were verified from data",
+            sentence="verified outcomes {moved}",
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_verified(rows)),
+            needs=verified,
+            empty=0.0,
+            actionable=True,
+        ),
+        Feature(
+            name="outcomes_overdue",
+            family="outcomes",
+            unit="outcomes",
+            meaning="agreed outcomes whose date has passed without proof",
+            sentence="overdue outcomes {moved}",
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_overdue(rows)),
+            needs=verified,
+            empty=0.0,
+            direction={"churn": 1},
+            actionable=True,
+        ),
+        Feature(
+            name="outcomes_progress",
+            family="outcomes",
+            unit="share",
+            meaning="share of the agreed outcomes that are verified",
+            sentence="progress in the success plan {moved}",
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_verified(rows)) / rows.count(),
+            needs=verified,
+            direction={"churn": -1},
+            actionable=True,
+        ),
+        Feature(
+            name="outcome_longest_overdue_days",
+            family="outcomes",
+            unit="days",
+            meaning="how long the most overdue outcome has been due",
+            sentence="the most overdue outcome has been due for {value}",
+            source=_EVER,
+            expression=lambda rows: rows.due_at_age_days.max(where=_overdue(rows)),
+            needs=verified,
+            empty=0.0,
+            actionable=True,
+        ),
+        Feature(
+            name="days_since_outcome_verified",
+            family="outcomes",
+            unit="days",
+            meaning="days since an outcome was last verified",
+            sentence="the last outcome was verified {value} ago",
+            source=_EVER,
+            expression=lambda rows: rows.verified_at_age_days.min(),
+            needs=verified,
+            actionable=True,
+        ),
+        Feature(
+            name="outcomes_value_verified",
+            family="outcomes",
+            unit="amount",
+            meaning="what the verified outcomes are worth to the customer",
+            sentence="the worth of verified outcomes {moved}",
+            source=_EVER,
+            expression=lambda rows: rows["value"].sum(),
+            needs=verified | {"value"},
+            empty=0.0,
+        ),
+    ]

@@ -1,0 +1,253 @@
+"""Slices: the rows of a table that a feature may see, for many accounts and cutoffs at once.
+
+The *spine* lists the (account, cutoff) pairs that are asked for; its rows are numbered, and everything that is computed is keyed by
+that number. `KnownTables` loads each contract table once, with accounts as whole numbers and instants as microseconds, and hands out
+a table's slice for a `Window`: its rows joined to the spine, cut to what was known at the cutoff and to the window, with every field
+that became known later set to missing. A slice has, beside the table's own columns,
+
+row, cutoff
+    the spine's row and its cutoff
+age_days
+    days from the row's own time to the cutoff
+<column>_age_days
+    the same for every other time column of the contract, such as `end_date_age_days`, negative while it lies ahead
+day, week
+    telemetry's day number, and whole weeks before the cutoff
+running, ends_age_days
+    for tables with terms: whether the term is in force at the cutoff, and the age of its end, planned or known to be earlier
+level
+    for a window with `each`: the number of the level in `KnownTables.levels`
+
+Two ways of cutting give the same rows. Where few cutoffs are shared by many accounts, one query is compiled and run for each cutoff
+in turn (`per cutoff`): the window then skips most of the table. Where accounts have cutoffs of their own, the table is joined to the
+whole spine once (`at once`). The number of candidate pairs decides.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import clock
+from features.contracts import CONTRACT, TableContract
+from features.engine import Engine
+from features.feature import Window
+
+__all__ = ["KnownTables", "Spine", "cut"]
+
+ROWS_WORTH_A_QUERY = 300_000
+"""One more query costs about as much as joining this many rows to the spine (measured on 2 cores)."""
+
+
+@dataclass(frozen=True)
+class Spine:
+    """The (account, cutoff) pairs for which features are computed, in the order of the matrix' rows.
+
+    Parameters
+    ----------
+    account_id
+        Strings, shape `(n_rows,)`.
+    cutoff
+        Naive UTC timestamps in microseconds, shape `(n_rows,)`.
+    """
+
+    account_id: pa.Array
+    cutoff: pa.Array
+
+    def __post_init__(self) -> None:
+        if len(self.account_id) != len(self.cutoff):
+            raise ValueError(f"a spine has one cutoff for each account; given: {len(self.account_id)} accounts, {len(self.cutoff)} cutoffs")
+
+    def __len__(self) -> int:
+        return len(self.account_id)
+
+    @property
+    def instants(self) -> np.ndarray:
+        """The cutoffs as microseconds since 1970-01-01 UTC, shape `(n_rows,)`."""
+        return np.asarray(self.cutoff.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(zero_copy_only=False))
+
+    def take(self, rows: np.ndarray) -> "Spine":
+        """Return the spine of these rows only, renumbered."""
+        return Spine(self.account_id.take(pa.array(rows)), self.cutoff.take(pa.array(rows)))
+
+
+class KnownTables:
+    """The contract tables of a workspace, as they were known at each row of a spine.
+
+    Parameters
+    ----------
+    engine
+        Where the tables are and the queries run.
+    tables
+        Canonical tables by contract name; absent ones are not there.
+    spine
+        The rows asked for.
+    levels
+        For a column such as `event`: the levels that have features of their own, numbered in this order.
+    views
+        Further tables that windows may name: functions that return one or more rows for a spine's `row`, already cut to what was known.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tables: Mapping[str, ir.Table],
+        spine: Spine,
+        *,
+        levels: Mapping[str, Sequence[str]] | None = None,
+        views: Mapping[str, Callable[["KnownTables"], ir.Table]] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.tables = dict(tables)
+        self.levels = {column: tuple(names) for column, names in (levels or {}).items()}
+        self.views = dict(views or {})
+        self.cutoffs = np.unique(spine.instants)
+        self._loaded: dict[str, ir.Table] = {}
+        self._n_rows: dict[str, int] = {}
+        accounts = pc.unique(spine.account_id)
+        self._rows_per_account = len(spine) / max(1, len(accounts))
+        self.accounts = engine.hold(
+            pa.table({"account_id": accounts, "account": pa.array(np.arange(len(accounts), dtype=np.int32))}), name="spine_accounts"
+        )
+        self.spine = engine.hold(
+            pa.table(
+                {
+                    "row": pa.array(np.arange(len(spine), dtype=np.int32)),
+                    "account": pc.index_in(spine.account_id, value_set=accounts).cast(pa.int32()),
+                    "cutoff": pa.array(spine.instants),
+                }
+            ),
+            name="spine",
+        )
+
+    def __contains__(self, table: str) -> bool:
+        return table in self.tables
+
+    def segments(self, account_id: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the segment of each account, missing where none is known."""
+        accounts = self.tables["accounts"]
+        if "segment" not in accounts.columns:
+            return pa.nulls(len(account_id), pa.string())
+        segments = self.engine.to_arrow(accounts.select("account_id", "segment"))
+        return segments["segment"].take(pc.index_in(account_id, value_set=segments["account_id"]))
+
+    def in_microseconds(self, name: str) -> ir.Table:
+        """Return a table of all accounts with its times as microseconds."""
+        source = self.tables[name]
+        times = [column for column, type_ in source.schema().items() if type_.is_timestamp()]
+        return source.mutate(**{column: self.engine.microseconds(source[column]) for column in times})
+
+    def loaded(self, name: str) -> ir.Table:
+        """Return a table of the spine's accounts, numbered in `account`, with its times as microseconds and its levels numbered."""
+        if name not in self._loaded:
+            rows = self.in_microseconds(name).join(self.accounts, "account_id").drop("account_id")
+            for column in set(self.levels) & set(rows.columns):
+                rows = rows.left_join(self._numbered_levels(column), column).drop(f"{column}_right")
+            self._loaded[name] = self.engine.table(rows, name=f"loaded_{name}")
+            self._n_rows[name] = int(self.engine.rows(f"SELECT count(*) FROM loaded_{name}")[0][0])
+        return self._loaded[name]
+
+    def _numbered_levels(self, column: str) -> ir.Table:
+        names = self.levels[column]
+        numbers = pa.array(np.arange(len(names), dtype=np.int16))
+        return self.engine.hold(pa.table({column: pa.array(names, pa.string()), f"{column}_level": numbers}), name=f"levels_of_{column}")
+
+    def n_parts(self, table: str) -> int:
+        """Return in how many parts a slice of the table comes: one, or one a cutoff."""
+        if table in self.views:
+            return 1
+        self.loaded(table)
+        at_once = self._n_rows[table] * self._rows_per_account <= len(self.cutoffs) * ROWS_WORTH_A_QUERY
+        return 1 if at_once else len(self.cutoffs)
+
+    def slices(self, window: Window) -> Iterator[ir.Table]:
+        """Yield the window's slice, in one part or in one part a cutoff; see the module for its columns.
+
+        A part must be computed before the next one is asked for: each belongs to the cutoff that the engine stands at.
+        """
+        if window.table in self.views:
+            yield self.views[window.table](self)
+            return
+        rows = self.loaded(window.table)
+        if self.n_parts(window.table) == 1:
+            yield cut(rows, self.spine, window)
+            return
+        occurred = CONTRACT[window.table].occurred
+        if occurred:
+            rows = rows.filter(clock.in_window(rows[occurred], self.engine.cutoff, days=window.days, lag_days=window.lag_days))
+        part = cut(rows, self.spine.filter(self.spine.cutoff == self.engine.cutoff), window)
+        for cutoff in self.cutoffs:
+            self.engine.at(int(cutoff))
+            yield part
+
+
+def summed(part: ir.Table, window: Window) -> ir.Table:
+    """Sum a slice's rows up by the window's `by` columns, so that each user, day or week is one row.
+
+    Beside `events`, `quantity` and `users` (distinct), a summed row has the age in days of its newest and of its oldest event, and
+    for `by=("day",)` the days since the account's previous active day in the window.
+    """
+    if not window.by:
+        return part
+    sums = {"events": part.events.sum(), "newest_age_days": part.age_days.min(), "oldest_age_days": part.age_days.max()}
+    if "quantity" in part.columns:
+        sums["quantity"] = part.quantity.sum()
+    if "user_id" in part.columns:
+        sums["users"] = part.user_id.nunique()
+    rows = part.group_by(["row", *window.by]).agg(**sums)
+    if window.by != ("day",):
+        return rows
+    earlier = ibis.window(group_by="row", order_by="day")
+    return rows.mutate(gap_days=rows.day - rows.day.lag().over(earlier))
+
+
+def cut(rows: ir.Table, spine: ir.Table, window: Window) -> ir.Table:
+    """Join a table's rows to the spine and keep what the window holds and what was known; see the module for the columns."""
+    contract = CONTRACT[window.table]
+    joined = rows.join(spine, "account")
+    if contract.occurred:
+        joined = joined.filter(clock.in_window(joined[contract.occurred], joined.cutoff, days=window.days, lag_days=window.lag_days))
+    if "recorded_at" in rows.columns:
+        joined = _latest_known(joined, contract)
+    known = joined.mutate(**_masked(joined, contract))
+    return known.mutate(**_measures(known, contract, window))
+
+
+def _latest_known(rows: ir.Table, contract: TableContract) -> ir.Table:
+    known = rows.filter(clock.known_by(rows.known_at, rows.cutoff))
+    if not contract.unique:
+        return known
+    newest_first = ibis.window(group_by=["row", *contract.unique], order_by=known.known_at.desc())
+    return known.filter(ibis.row_number().over(newest_first) == 0)
+
+
+def _masked(rows: ir.Table, contract: TableContract) -> dict[str, ir.Value]:
+    late = {name: column.known_from for name, column in contract.columns.items() if column.known_from and name in rows.columns}
+    return {name: clock.unless_unknown(rows[name], rows[known_from], rows.cutoff) for name, known_from in late.items()}
+
+
+def _measures(rows: ir.Table, contract: TableContract, window: Window) -> dict[str, ir.Value]:
+    measures: dict[str, ir.Value] = {}
+    if contract.occurred:
+        time = rows[contract.occurred]
+        measures |= {
+            "age_days": clock.age_days(time, rows.cutoff),
+            "week": clock.week_number(time, rows.cutoff),
+            "day": clock.day_number(time),
+        }
+    for name, column in contract.columns.items():
+        if column.type == "time" and name in rows.columns and name not in (contract.occurred, "recorded_at"):
+            measures[f"{name}_age_days"] = clock.age_days(rows[name], rows.cutoff)
+    if contract.term:
+        start, end = contract.term
+        ends = rows[end] if end in rows.columns else ibis.null("int64")
+        if contract.ended in rows.columns:
+            ends = ibis.coalesce(rows[contract.ended], ends)
+        measures |= {"running": clock.active_at(rows[start], ends, rows.cutoff), "ends_age_days": clock.age_days(ends, rows.cutoff)}
+    if window.each:
+        measures["level"] = rows[f"{window.each}_level"]
+    return measures

@@ -1,0 +1,114 @@
+"""Snapshots: the feature matrix, one row for each account and cutoff.
+
+Features that share a window are computed by one query a slice. Results come back keyed by the number of the spine's row and are
+written straight into the columns of the matrix, so nothing is ever pivoted or joined by the engine. Derived features follow, as
+formulae on the finished columns.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.catalogue import Catalogue
+from features.feature import Feature, Window
+from features.progress import Progress, silent
+from features.slices import KnownTables, Spine, summed
+
+__all__ = ["build_matrix"]
+
+Columns = dict[str, np.ndarray]
+
+
+def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_progress: Progress = silent) -> pa.Table:
+    """Compute every feature of the catalogue at every row of the spine.
+
+    Returns
+    -------
+    pa.Table
+        `account_id`, `cutoff` and one column for each feature in the catalogue's order, shape `(n_rows, 2 + n_features)`: float64, or
+        string for categories; null where missing.
+    """
+    columns = {feature.name: _unfilled(feature, len(spine)) for feature in catalogue if feature.source}
+    windows = _by_window(catalogue)
+    parts = sum(known.n_parts(window.table) for window, _ in windows)
+    done = 0
+    for window, features in windows:
+        levels = known.levels[window.each] if window.each else ()
+        for values in _measure(known, window, features):
+            _fill(columns, features, values, levels=levels)
+            done += 1
+            on_progress("features", done, parts)
+    matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | {name: _arrow(values) for name, values in columns.items()})
+    return _with_derived(known, matrix, catalogue).select(["account_id", "cutoff", *catalogue.names])
+
+
+def _by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
+    """Group the measured features by the window that they share, a table's windows together."""
+    windows: dict[Window, list[Feature]] = {}
+    for feature in catalogue:
+        if feature.source:
+            windows.setdefault(feature.source, []).append(feature)
+    return sorted(windows.items(), key=lambda item: item[0].table)
+
+
+def _measure(known: KnownTables, window: Window, features: Sequence[Feature]) -> Iterator[pa.Table]:
+    """Yield, for each part of the window's slice, `row` (and `level`) and one column for each different expression."""
+    compiled_for: ir.Table | None = None
+    for part in known.slices(window):
+        if part is not compiled_for:
+            rows = summed(part, window)
+            if window.each:
+                rows = rows.filter(rows.level.notnull())
+            values = {name: expression(rows) for expression, name in _expressions(features).items()}
+            query = known.engine.compile(rows.group_by(["row", "level"] if window.each else ["row"]).agg(**values))
+            compiled_for = part
+        yield known.engine.fetch(query)
+
+
+def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Value], str]:
+    """Return the different expressions with a name for each; the levels of one statistic share theirs."""
+    return {expression: f"value_{i}" for i, expression in enumerate(dict.fromkeys(feature.expression for feature in features))}
+
+
+def _fill(columns: Columns, features: Sequence[Feature], values: pa.Table, *, levels: Sequence[str]) -> None:
+    """Write the values of one part into the columns; a feature of a level takes the rows of that level."""
+    names = _expressions(features)
+    rows = values["row"].to_numpy()
+    of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
+    for feature in features:
+        found = values[names[feature.expression]]
+        array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
+        if feature.level is None:
+            columns[feature.name][rows] = array
+        else:
+            here = of_level[feature.level]
+            columns[feature.name][rows[here]] = array[here]
+
+
+def _unfilled(feature: Feature, n_rows: int) -> np.ndarray:
+    if feature.kind == "category":
+        return np.full(n_rows, None, dtype=object)
+    return np.full(n_rows, np.nan if feature.empty is None else feature.empty)
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    return pa.array(values, pa.string() if values.dtype == object else pa.float64(), from_pandas=True)
+
+
+def _with_derived(known: KnownTables, matrix: pa.Table, catalogue: Catalogue) -> pa.Table:
+    """Add the derived features, those first whose inputs are there."""
+    waiting = [feature for feature in catalogue if feature.source is None]
+    if not waiting:
+        return matrix
+    context = {"row": pa.array(np.arange(len(matrix), dtype=np.int64)), "segment": known.segments(matrix["account_id"])}
+    table = known.engine.hold(pa.table(context | {name: matrix[name] for name in matrix.column_names}), name="matrix")
+    while waiting:
+        ready = [feature for feature in waiting if set(feature.inputs) <= set(table.columns)]
+        if not ready:
+            raise KeyError(f"no input of these derived features is in the catalogue: {[feature.name for feature in waiting]}")
+        table = table.mutate(**{feature.name: feature.expression(table).cast("float64") for feature in ready})
+        waiting = [feature for feature in waiting if feature not in ready]
+    return known.engine.to_arrow(table.order_by("row"))

@@ -1,0 +1,515 @@
+"""Usage features: what the account's users do in the product."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+
+import ibis
+import ibis.expr.types as ir
+
+from features.feature import Direction, Feature, Window
+
+__all__ = ["event_features", "ratio_features", "usage_features"]
+
+WINDOWS = (7, 28, 91, 182, 364)
+LONG_WINDOWS = (28, 91, 182, 364)
+TREND_WINDOWS = (28, 91, 182)
+
+_FALLING: Direction = {"churn": -1}
+_RISING: Direction = {"churn": 1}
+
+
+def count_rows(rows: ir.Table) -> ir.Value:
+    """Count the rows."""
+    return rows.count()
+
+
+def sum_events(rows: ir.Table) -> ir.Value:
+    """Count events, a summed-up row with its weight."""
+    return rows.events.sum()
+
+
+def sum_quantity(rows: ir.Table) -> ir.Value:
+    """Sum what the events carry."""
+    return rows.quantity.sum()
+
+
+def mean_quantity(rows: ir.Table) -> ir.Value:
+    """Average what the events carry."""
+    return rows.quantity.mean()
+
+
+def distinct_users(rows: ir.Table) -> ir.Value:
+    """Count distinct users."""
+    return rows.user_id.nunique()
+
+
+def usage_features() -> list[Feature]:
+    """Return the usage features that every telemetry table allows."""
+    return [
+        *(feature for days in WINDOWS for feature in _volume(days)),
+        *(feature for days in LONG_WINDOWS for feature in _users(days)),
+        *(feature for days in TREND_WINDOWS for feature in _trends(days)),
+        *_rhythm(),
+        *_gaps(),
+        *_history(),
+        *_seats(),
+    ]
+
+
+def _span(days: int) -> str:
+    return f"in the last {days} days"
+
+
+def _telemetry(days: int | None, lag_days: int = 0, by: tuple[str, ...] = ()) -> Window:
+    return Window(table="telemetry", days=days, lag_days=lag_days, by=by)
+
+
+def _volume(days: int) -> list[Feature]:
+    return [
+        Feature(
+            name=f"events_{days}d",
+            family="usage",
+            unit="events",
+            meaning=f"what users did in the product {_span(days)}, in events",
+            sentence=f"activity {{moved}} events {_span(days)}",
+            source=_telemetry(days),
+            expression=sum_events,
+            empty=0.0,
+            direction=_FALLING,
+            actionable=True,
+        ),
+        Feature(
+            name=f"active_days_{days}d",
+            family="usage",
+            unit="days",
+            meaning=f"days on which anybody used the product, {_span(days)}",
+            sentence=f"days with any activity {{moved}} {_span(days)}",
+            source=_telemetry(days),
+            expression=lambda rows: rows.day.nunique(),
+            empty=0.0,
+            direction=_FALLING,
+            actionable=True,
+        ),
+        Feature(
+            name=f"active_users_{days}d",
+            family="usage",
+            unit="users",
+            meaning=f"people who used the product {_span(days)}",
+            sentence=f"active users {{moved}} {_span(days)}",
+            source=_telemetry(days),
+            expression=distinct_users,
+            needs=frozenset({"user_id"}),
+            empty=0.0,
+            direction=_FALLING,
+            actionable=True,
+        ),
+        Feature(
+            name=f"users_peak_{days}d",
+            family="usage",
+            unit="users",
+            meaning=f"the most users counted on one day {_span(days)}",
+            sentence=f"the busiest day's users {{moved}} {_span(days)}",
+            source=_telemetry(days),
+            expression=lambda rows: rows.users.max(),
+            needs=frozenset({"users"}),
+            empty=0.0,
+            actionable=True,
+        ),
+    ]
+
+
+def _users(days: int) -> list[Feature]:
+    return [
+        Feature(
+            name=f"event_types_{days}d",
+            family="usage",
+            unit="kinds",
+            meaning=f"how many kinds of event the account's users did {_span(days)}: how broadly the product is used",
+            sentence=f"the breadth of use {{moved}} kinds of activity {_span(days)}",
+            source=_telemetry(days),
+            expression=lambda rows: rows.event.nunique(),
+            empty=0.0,
+            actionable=True,
+        ),
+        Feature(
+            name=f"products_used_{days}d",
+            family="usage",
+            unit="products",
+            meaning=f"how many products or modules were used {_span(days)}",
+            sentence=f"products in use {{moved}} {_span(days)}",
+            source=_telemetry(days),
+            expression=lambda rows: rows["product"].nunique(),
+            needs=frozenset({"product"}),
+            empty=0.0,
+            actionable=True,
+        ),
+        Feature(
+            name=f"events_per_user_{days}d",
+            family="usage",
+            unit="events per user",
+            meaning=f"events {_span(days)} for each active user: how deeply people use the product",
+            sentence=f"activity per user {{moved}} {_span(days)}",
+            inputs=(f"events_{days}d", f"active_users_{days}d"),
+            expression=lambda row: row[f"events_{days}d"] / row[f"active_users_{days}d"].nullif(0),
+            actionable=True,
+        ),
+        Feature(
+            name=f"top_user_share_{days}d",
+            family="usage",
+            unit="share",
+            meaning=f"share of the activity {_span(days)} that comes from the most active user: how much hangs on one person",
+            sentence=f"the most active user's share of all activity {{moved}} {_span(days)}",
+            source=_telemetry(days, by=("user_id",)),
+            expression=lambda users: users.events.max() / users.events.sum().nullif(0),
+            needs=frozenset({"user_id"}),
+            actionable=True,
+        ),
+        Feature(
+            name=f"users_lost_{days}d",
+            family="usage",
+            unit="users",
+            meaning=f"users who were active in the {days} days before and no longer {_span(days)}",
+            sentence=f"users who fell silent {{moved}} {_span(days)}",
+            source=_telemetry(2 * days, by=("user_id",)),
+            expression=lambda users: users.count(where=users.newest_age_days >= days),
+            needs=frozenset({"user_id"}),
+            empty=0.0,
+            actionable=True,
+        ),
+        Feature(
+            name=f"users_kept_share_{days}d",
+            family="usage",
+            unit="share",
+            meaning=f"share of the users of the {days} days before who were active again {_span(days)}",
+            sentence=f"the share of users who came back {{moved}} {_span(days)}",
+            source=_telemetry(2 * days, by=("user_id",)),
+            expression=lambda users: (
+                users.count(where=(users.newest_age_days < days) & (users.oldest_age_days >= days))
+                / users.count(where=users.oldest_age_days >= days).nullif(0)
+            ),
+            needs=frozenset({"user_id"}),
+            actionable=True,
+        ),
+        Feature(
+            name=f"users_new_{days}d",
+            family="usage",
+            unit="users",
+            meaning=f"users whose first activity at this account fell {_span(days)}",
+            sentence=f"new users {{moved}} {_span(days)}",
+            source=_telemetry(None, by=("user_id",)),
+            expression=lambda users: users.count(where=users.oldest_age_days < days),
+            needs=frozenset({"user_id"}),
+            empty=0.0,
+            actionable=True,
+        ),
+    ]
+
+
+def _trends(days: int) -> list[Feature]:
+    before = f"in the {days} days before the last {days}"
+    return [
+        Feature(
+            name=f"events_before_{days}d",
+            family="usage",
+            unit="events",
+            meaning=f"events {before}: what the trend is measured against",
+            sentence=f"earlier activity {{moved}} events, {before}",
+            source=_telemetry(days, lag_days=days),
+            expression=sum_events,
+            empty=0.0,
+        ),
+        Feature(
+            name=f"users_before_{days}d",
+            family="usage",
+            unit="users",
+            meaning=f"active users {before}: what the trend is measured against",
+            sentence=f"earlier active users {{moved}}, {before}",
+            source=_telemetry(days, lag_days=days),
+            expression=distinct_users,
+            needs=frozenset({"user_id"}),
+            empty=0.0,
+        ),
+        Feature(
+            name=f"events_trend_{days}d",
+            family="usage",
+            unit="ratio",
+            meaning=f"events {_span(days)} as a multiple of those {before}, one added to both",
+            sentence=f"activity is {{value}} of what it was {before}",
+            inputs=(f"events_{days}d", f"events_before_{days}d"),
+            expression=lambda row: (row[f"events_{days}d"] + 1) / (row[f"events_before_{days}d"] + 1),
+            actionable=True,
+        ),
+        Feature(
+            name=f"users_trend_{days}d",
+            family="usage",
+            unit="ratio",
+            meaning=f"active users {_span(days)} as a multiple of those {before}, one added to both",
+            sentence=f"active users are {{value}} of what they were {before}",
+            inputs=(f"active_users_{days}d", f"users_before_{days}d"),
+            expression=lambda row: (row[f"active_users_{days}d"] + 1) / (row[f"users_before_{days}d"] + 1),
+            actionable=True,
+        ),
+    ]
+
+
+def _rhythm() -> list[Feature]:
+    return [*(_stickiness(days) for days in (28, 91)), *(_weekly_swing(days) for days in LONG_WINDOWS)]
+
+
+def _stickiness(days: int) -> Feature:
+    return Feature(
+        name=f"stickiness_{days}d",
+        family="usage",
+        unit="share",
+        meaning=f"average daily users as a share of all users {_span(days)} (DAU/MAU): how much the product is a habit",
+        sentence=f"how often a user comes back {{moved}} {_span(days)}",
+        source=_telemetry(days, by=("user_id", "day")),
+        expression=lambda user_days: user_days.count() / float(days) / user_days.user_id.nunique(),
+        needs=frozenset({"user_id"}),
+        actionable=True,
+    )
+
+
+def _weekly_swing(days: int) -> Feature:
+    return Feature(
+        name=f"weekly_swing_{days}d",
+        family="usage",
+        unit="ratio",
+        meaning=f"how much activity swings from week to week {_span(days)}: standard deviation over mean, weeks without any included",
+        sentence=f"the swing from week to week {{moved}} {_span(days)}",
+        source=_telemetry(days, by=("week",)),
+        expression=lambda weeks: _coefficient_of_variation(weeks.events, days // 7),
+    )
+
+
+def _coefficient_of_variation(values: ir.Column, n: int) -> ir.Value:
+    """Return the standard deviation over the mean of n numbers, those that are not listed being zero."""
+    mean = values.sum() / float(n)
+    variance = (values * values).sum() / float(n) - mean * mean
+    return ibis.greatest(variance, 0.0).sqrt() / mean.nullif(0)
+
+
+def _gaps() -> list[Feature]:
+    year = _telemetry(364, by=("day",))
+    return [
+        Feature(
+            name="days_since_last_event",
+            family="usage",
+            unit="days",
+            meaning="days since anybody used the product",
+            sentence="nobody has used the product for {value}",
+            source=_telemetry(None),
+            expression=lambda rows: rows.age_days.min(),
+            direction=_RISING,
+            actionable=True,
+        ),
+        Feature(
+            name="gap_longest_364d",
+            family="usage",
+            unit="days",
+            meaning="the longest break between two days of use in the last 364 days",
+            sentence="the longest break in use {moved} in the last 364 days",
+            source=year,
+            expression=lambda days: days.gap_days.max(),
+            direction=_RISING,
+        ),
+        Feature(
+            name="gap_mean_364d",
+            family="usage",
+            unit="days",
+            meaning="the average break between two days of use in the last 364 days",
+            sentence="the usual break between two days of use {moved}",
+            source=year,
+            expression=lambda days: days.gap_days.mean(),
+            direction=_RISING,
+        ),
+        Feature(
+            name="gap_deviation_364d",
+            family="usage",
+            unit="days",
+            meaning="how much the breaks between two days of use differ in the last 364 days, as a standard deviation",
+            sentence="the breaks between days of use have become less even: {moved}",
+            source=year,
+            expression=lambda days: days.gap_days.cast("float64").std(how="sample"),
+        ),
+        Feature(
+            name="silence_against_usual",
+            family="usage",
+            unit="ratio",
+            meaning="the present break in use as a multiple of the account's usual one",
+            sentence="the present break in use is {value} the account's usual one",
+            inputs=("days_since_last_event", "gap_mean_364d"),
+            expression=lambda row: row.days_since_last_event / (row.gap_mean_364d + 1),
+            direction=_RISING,
+            actionable=True,
+        ),
+    ]
+
+
+def _history() -> list[Feature]:
+    ever = _telemetry(None)
+    return [
+        Feature(
+            name="days_since_first_event",
+            family="usage",
+            unit="days",
+            meaning="days since the account's first use of the product",
+            sentence="the account has used the product for {value}",
+            source=ever,
+            expression=lambda rows: rows.age_days.max(),
+        ),
+        Feature(
+            name="events_ever",
+            family="usage",
+            unit="events",
+            meaning="events since the account's first",
+            sentence="all activity so far comes to {value}",
+            source=ever,
+            expression=sum_events,
+            empty=0.0,
+        ),
+        Feature(
+            name="users_ever",
+            family="usage",
+            unit="users",
+            meaning="people who ever used the product at this account",
+            sentence="{value} have ever used the product",
+            source=ever,
+            expression=distinct_users,
+            needs=frozenset({"user_id"}),
+            empty=0.0,
+        ),
+        Feature(
+            name="users_now_share",
+            family="usage",
+            unit="share",
+            meaning="users of the last 182 days as a share of all who ever used the product",
+            sentence="the share of all users so far who are still active {moved}",
+            inputs=("active_users_182d", "users_ever"),
+            expression=lambda row: row.active_users_182d / row.users_ever.nullif(0),
+            actionable=True,
+        ),
+        *_short_against_long(),
+    ]
+
+
+def _short_against_long() -> list[Feature]:
+    return [
+        _part_of(name, column, words, short, long)
+        for name, column, words in (("events", "events", "events"), ("users", "active_users", "active users"))
+        for short, long in ((28, 182), (91, 182), (182, 364))
+    ]
+
+
+def _part_of(name: str, column: str, words: str, short: int, long: int) -> Feature:
+    return Feature(
+        name=f"{name}_{short}d_of_{long}d",
+        family="usage",
+        unit="share",
+        meaning=f"{words} of the last {short} days as a share of those of the last {long}",
+        sentence=f"{words} of the last {short} days are {{value}} of those of the last {long}",
+        inputs=(f"{column}_{short}d", f"{column}_{long}d"),
+        expression=lambda row: row[f"{column}_{short}d"] / row[f"{column}_{long}d"].nullif(0),
+        actionable=True,
+    )
+
+
+def _seats() -> list[Feature]:
+    return [
+        *(_seat_use(days, "seat_use", "active_users", "active users") for days in (28, 91)),
+        *(_seat_use(days, "seat_use_peak", "users_peak", "the busiest day's users") for days in (7, 28, 91, 182)),
+    ]
+
+
+def _seat_use(days: int, name: str, column: str, words: str) -> Feature:
+    return Feature(
+        name=f"{name}_{days}d",
+        family="usage",
+        unit="share",
+        meaning=f"{words} {_span(days)} as a share of the seats paid for",
+        sentence=f"{words} as a share of the seats paid for {{moved}} {_span(days)}",
+        inputs=(f"{column}_{days}d", "seats"),
+        expression=lambda row: row[f"{column}_{days}d"] / row.seats.nullif(0),
+        actionable=True,
+    )
+
+
+def event_features(events: Sequence[str], columns: Collection[str]) -> list[Feature]:
+    """Return the features of single kinds of event.
+
+    Parameters
+    ----------
+    events
+        The kinds that have features of their own.
+    columns
+        Columns of the telemetry table.
+    """
+    return [feature for event in events for feature in _event(event, columns)]
+
+
+@cache
+def _each_event(days: int) -> Window:
+    return Window(table="telemetry", days=days, each="event")
+
+
+def _event(event: str, columns: Collection[str]) -> list[Feature]:
+    slug = _slug(event)
+    counts = [
+        Feature(
+            name=f"event_{slug}_{days}d",
+            family="usage",
+            unit="events",
+            meaning=f"events of the kind '{event}' {_span(days)}",
+            sentence=f"'{event}' {{moved}} times {_span(days)}",
+            source=_each_event(days),
+            level=event,
+            expression=sum_events,
+            empty=0.0,
+            actionable=True,
+        )
+        for days in (28, 91)
+    ]
+    amounts = [
+        Feature(
+            name=f"amount_{slug}_{days}d",
+            family="usage",
+            unit="amount",
+            meaning=f"the amount that events of the kind '{event}' carry {_span(days)}",
+            sentence=f"the amount of '{event}' {{moved}} {_span(days)}",
+            source=_each_event(days),
+            level=event,
+            expression=sum_quantity,
+            needs=frozenset({"quantity"}),
+        )
+        for days in (28, 91)
+    ]
+    return counts + (amounts if "quantity" in columns else [])
+
+
+def ratio_features(ratios: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> list[Feature]:
+    """Return the declared ratios of kinds of event, such as deals lost over deals lost and won.
+
+    Parameters
+    ----------
+    ratios
+        From a name to the kinds above and the kinds below the line.
+    """
+    return [_ratio(name, tuple(above), tuple(below), days) for name, (above, below) in ratios.items() for days in (28, 91, 182)]
+
+
+def _ratio(name: str, above: tuple[str, ...], below: tuple[str, ...], days: int) -> Feature:
+    words = f"{' and '.join(above)} over {' and '.join(below)}"
+    return Feature(
+        name=f"{_slug(name)}_{days}d",
+        family="usage",
+        unit="ratio",
+        meaning=f"{words} {_span(days)}, in events",
+        sentence=f"{name.replace('_', ' ')} {{moved}} {_span(days)}",
+        source=_telemetry(days),
+        expression=lambda rows: rows.events.sum(where=rows.event.isin(above)) / rows.events.sum(where=rows.event.isin(below)).nullif(0),
+        actionable=True,
+    )
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")
