@@ -51,6 +51,8 @@ class ColumnMap:
         How a time is written, in the codes of `strptime`; found out from the values if None.
     time_zone
         The zone of times that name none; UTC if None.
+    low, high
+        Bounds of plausible numbers, beside those of the contract.
     """
 
     name: str
@@ -59,6 +61,8 @@ class ColumnMap:
     constant: str | float | bool | datetime | None = None
     time_format: str | None = None
     time_zone: str | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,9 @@ class Column:
         The column that says when this one became known, where that is later than the row itself. The snapshot engine hides the
         value until then.
     low, high
-        Bounds of plausible numbers; a row outside them is quarantined.
+        Bounds of plausible numbers. A number outside them is blanked where the column is nullable; else its row is quarantined.
+    future
+        Whether the time may lie in the future, as a renewal date does.
     """
 
     type: ColumnType
@@ -39,6 +41,7 @@ class Column:
     known_from: str | None = None
     low: float | None = None
     high: float | None = None
+    future: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ def _key(meaning: str) -> Column:
     return Column(type="id", meaning=meaning, required=True, nullable=False)
 
 
-def _when(meaning: str) -> Column:
-    return Column(type="time", meaning=meaning, required=True, nullable=False)
+def _when(meaning: str, *, future: bool = False) -> Column:
+    return Column(type="time", meaning=meaning, required=True, nullable=False, future=future)
 
 
 _RECORDED_AT = Column(type="time", meaning="when your systems first held the row; past cutoffs do not see it earlier")
@@ -123,8 +126,10 @@ CONTRACT: Mapping[str, TableContract] = {
         columns={
             "account_id": _key("the customer"),
             "subscription_id": _key("the subscription; several terms may share it"),
-            "start_date": _when("first day of the term"),
-            "end_date": Column(type="time", meaning="the renewal date, the first day after the term; empty for an open end", required=True),
+            "start_date": _when("first day of the term", future=True),
+            "end_date": Column(
+                type="time", future=True, meaning="the renewal date, the first day after the term; empty for an open end", required=True
+            ),
             "arr": Column(type="number", meaning="annual recurring revenue of the term", required=True, nullable=False, low=0),
             "product": Column(type="text", meaning="the plan or product"),
             "seats": Column(type="number", meaning="seats paid for", low=0),
@@ -132,9 +137,11 @@ CONTRACT: Mapping[str, TableContract] = {
             "list_arr": Column(type="number", meaning="annual recurring revenue at list price", low=0),
             "auto_renew": Column(type="flag", meaning="whether it renews unless cancelled"),
             "cancelled_at": Column(
-                type="time", meaning="when the customer gave notice; the term still runs to its end", known_from="cancelled_at"
+                type="time", future=True, meaning="when the customer gave notice; the term still runs to its end", known_from="cancelled_at"
             ),
-            "ended_at": Column(type="time", meaning="when it really ended, where that was before end_date", known_from="ended_at"),
+            "ended_at": Column(
+                type="time", future=True, meaning="when it really ended, where that was before end_date", known_from="ended_at"
+            ),
             "recorded_at": _RECORDED_AT,
         },
     ),
@@ -191,8 +198,8 @@ CONTRACT: Mapping[str, TableContract] = {
         columns={
             "account_id": _key("the customer"),
             "partner_id": _key("the partner"),
-            "valid_from": _when("first day of the assignment"),
-            "valid_to": Column(type="time", meaning="first day after it, empty while it lasts", known_from="valid_to"),
+            "valid_from": _when("first day of the assignment", future=True),
+            "valid_to": Column(type="time", future=True, meaning="first day after it, empty while it lasts", known_from="valid_to"),
         },
     ),
     "outcomes": TableContract(
@@ -204,7 +211,7 @@ CONTRACT: Mapping[str, TableContract] = {
             "account_id": _key("the customer"),
             "outcome_id": _key("the outcome"),
             "agreed_at": _when("when it was agreed"),
-            "due_at": _when("when it is due"),
+            "due_at": _when("when it is due", future=True),
             "verified_at": Column(type="time", meaning="when it was verified from data, empty until then", known_from="verified_at"),
             "verified_by": Column(type="text", meaning="who verified it", known_from="verified_at"),
             "value": Column(type="number", meaning="what it is worth to the customer", known_from="verified_at"),

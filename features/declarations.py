@@ -188,6 +188,8 @@ def _column(section: Section, key: str, name: str, *, ignoring: str | None = Non
         constant=part.get("constant", None),
         time_format=part.text("time_format", None),
         time_zone=_zone(part),
+        low=part.number("low", None, low=float("-inf")),
+        high=part.number("high", None, low=float("-inf")),
     )
     part.refuse_others()
     return mapped
