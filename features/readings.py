@@ -27,6 +27,7 @@ __all__ = [
     "read_number",
     "read_time",
     "read_typed_time",
+    "stated",
 ]
 
 SlashStyle = Literal["day first", "month first"]
@@ -76,7 +77,7 @@ def filled(text: ir.StringValue) -> ir.StringValue:
     return text.strip().nullif("")
 
 
-def _stated(text: ir.StringValue) -> ir.StringValue:
+def stated(text: ir.StringValue) -> ir.StringValue:
     """Return the filled text, and null where it only says that there is no value."""
     kept = filled(text)
     return ibis.ifelse(kept.lower().isin(_MARKERS), ibis.null("string"), kept)
@@ -94,14 +95,14 @@ def read_time(text: ir.StringValue, *, slashes: SlashStyle | None, zone: str | N
     given
         A format in the codes of `strptime`, instead of the ways that are understood without.
     """
-    stated = _stated(text)
+    said = stated(text)
     if given is not None and ("%z" in given or "%Z" in given):
-        return _plausible(_parsed_with_zone(stated, given).cast("timestamp"))
+        return _plausible(_parsed_with_zone(said, given).cast("timestamp"))
     if given is not None:
-        return _plausible(_to_utc(_parsed_by(stated, ibis.array([given])), zone))
-    ways = [_iso(stated, zone), _numeric(stated, zone)]
+        return _plausible(_to_utc(_parsed_by(said, ibis.array([given])), zone))
+    ways = [_iso(said, zone), _numeric(said, zone)]
     if slashes is not None:
-        ways.append(_to_utc(_slashed(stated, slashes), zone))
+        ways.append(_to_utc(_slashed(said, slashes), zone))
     return _plausible(ibis.coalesce(*ways))
 
 
@@ -175,12 +176,12 @@ def finite(number: ir.FloatingValue) -> ir.FloatingValue:
 
 
 def _plain(text: ir.StringValue) -> ir.StringValue:
-    return _stated(text).re_replace(r"[\s\x{00a0}\x{202f}'$€£¥₹]", "").re_replace("\u2212", "-")
+    return stated(text).re_replace(r"[\s\x{00a0}\x{202f}'$€£¥₹]", "").re_replace("\u2212", "-")
 
 
 def read_flag(text: ir.StringValue) -> ir.BooleanValue:
     """Read text as true or false; null where it is neither."""
-    word = _stated(text).lower()
+    word = stated(text).lower()
     yes, no = word.isin(("true", "t", "yes", "y", "1")), word.isin(("false", "f", "no", "n", "0"))
     return ibis.cases((yes, True), (no, False))
 
@@ -230,13 +231,13 @@ class Evidence:
 
 def gather(text: ir.StringColumn) -> dict[str, ir.IntegerScalar]:
     """Return the counts that make an `Evidence`, by name."""
-    stated, plain = _stated(text), _plain(text)
-    day, month = (_slashed(stated, style).notnull() for style in ("day first", "month first"))
+    said, plain = stated(text), _plain(text)
+    day, month = (_slashed(said, style).notnull() for style in ("day first", "month first"))
     point, comma = (read_number(text, style=style).notnull() for style in ("point", "comma"))
     found = {
-        "stated": stated.notnull(),
-        "markers": filled(text).notnull() & stated.isnull(),
-        "times": ibis.coalesce(_iso(stated, None), _numeric(stated, None)).notnull(),
+        "stated": said.notnull(),
+        "markers": filled(text).notnull() & said.isnull(),
+        "times": ibis.coalesce(_iso(said, None), _numeric(said, None)).notnull(),
         "slashed": day | month,
         "day_first": day & ~month,
         "month_first": month & ~day,
@@ -245,6 +246,6 @@ def gather(text: ir.StringColumn) -> dict[str, ir.IntegerScalar]:
         "comma_only": comma & ~point,
         "whole": plain.re_search(r"^[+-]?\d{1,18}$"),
         "padded": plain.re_search(r"^0\d"),
-        "flags": stated.lower().isin(("true", "false")),
+        "flags": said.lower().isin(("true", "false")),
     }
     return {name: condition.sum().coalesce(0) for name, condition in found.items()}

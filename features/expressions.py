@@ -1,0 +1,204 @@
+"""Runs the SQL that a user wrote in `renewcast.toml` over a source: queries over files, conditions, and expressions for columns.
+
+Such SQL sees numbers as numbers and times as times even where the source is text: a text column that it names is read as what at
+least half of its values are. What cannot be read is null there, and the rows for which that decides are marked as broken. A `query`
+sees a text column as a number or time only if all its values are one, because its rows can no longer be traced to their values.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import sqlglot
+from sqlglot import expressions as sge
+
+from features.config import TableSource
+from features.engine import Engine, QueryError, quoted_name
+from features.errors import ConfigError, explain, nearest
+from features.readings import Evidence, filled, gather, read_flag, read_number, read_time
+from features.sources import PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
+
+__all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "gather_evidence", "query_files"]
+
+RAW, SQL, BROKEN, HASH = "raw:", "sql:", "broken:", "__hash"
+"""Prefixes of a derived table's columns: as the source has them, by expression, whether an expression used a broken value."""
+
+
+@dataclass(frozen=True)
+class DerivedSource:
+    """A source after its condition and expressions.
+
+    Parameters
+    ----------
+    table
+        `PROVENANCE`, `HASH` of the whole raw row, `raw:<column>`, and `sql:<name>` with `broken:<name>` for each expression.
+    left_out
+        Rows that did not meet the condition.
+    """
+
+    table: ir.Table
+    left_out: int
+
+
+def gather_evidence(table: ir.Table, columns: Iterable[str]) -> dict[str, Evidence]:
+    """Look at all values of text columns at once."""
+    names = list(columns)
+    if not names:
+        return {}
+    counts = {f"{number} {what}": count for number, name in enumerate(names) for what, count in gather(table[name]).items()}
+    found = table.aggregate(**counts).to_pyarrow().to_pylist()[0]
+    kinds = list(gather(table[names[0]]))
+    return {name: Evidence(**{what: int(found[f"{number} {what}"]) for what in kinds}) for number, name in enumerate(names)}
+
+
+def query_files(engine: Engine, opened: OpenedSource, source: TableSource, staging: Path) -> OpenedSource:
+    """Run a source's query over its files and lookups; lines that could not be read stay rows of the result.
+
+    Raises
+    ------
+    ConfigError
+        If the query cannot be run.
+    """
+    for number, (name, location) in enumerate(source.lookups.items()):
+        folder = staging / f"lookup_{source.table}_{number}_{len(list(staging.iterdir()))}"
+        folder.mkdir()
+        lookup = open_files(engine, location, None, folder)
+        engine.view(engine.compile(_clean(lookup)), name=name)
+    engine.view(engine.compile(_clean(opened)), name="source")
+    out = staging / f"query_{len(list(staging.iterdir()))}.parquet"
+    try:
+        engine.write_parquet(f"SELECT *, row_number() OVER () AS __result FROM ({str(source.query).strip().rstrip(';')})", out)
+    except QueryError as error:
+        todo = "Try the query in the duckdb shell."
+        given, allowed = source.query, f"source ({', '.join(opened.columns)}); lookups: {', '.join(source.lookups) or 'none'}"
+        raise ConfigError(
+            explain(f"tables.{source.table}.query cannot be run: {error}", given=given, allowed=allowed, todo=todo)
+        ) from error
+    result = engine.read_parquet(out)
+    traced = set(PROVENANCE) <= set(result.columns)
+    numbered = result if traced else result.mutate(**_provenance(source, result))
+    unreadable = opened.table.filter(opened.table[PROBLEM].notnull()).select(*PROVENANCE)
+    return replace(opened, table=_with_rows(numbered.drop("__result"), unreadable))
+
+
+def _provenance(source: TableSource, result: ir.Table) -> dict[str, ir.Value]:
+    texts = {name: ibis.null("string") for name in PROVENANCE}
+    return texts | {"__file": ibis.literal(f"{source.location}: query"), ROW: result["__result"]}
+
+
+def _with_rows(table: ir.Table, unreadable: ir.Table) -> ir.Table:
+    others = {name: ibis.null(kind) for name, kind in table.schema().items() if name not in PROVENANCE}
+    whole = unreadable.mutate(**others).cast({ROW: table[ROW].type()})
+    return table.union(whole.select(*table.columns))
+
+
+def _clean(opened: OpenedSource) -> ir.Table:
+    """Return the readable rows, text columns read as what all of their values are."""
+    table = opened.table.filter(opened.table[PROBLEM].isnull())
+    evidence = gather_evidence(table, _text_columns(opened.table, opened.columns))
+    return table.mutate(**{name: read for name, found in evidence.items() if (read := _reading(table[name], found, share=1.0)) is not None})
+
+
+def _text_columns(table: ir.Table, columns: Iterable[str]) -> list[str]:
+    return [name for name in columns if table[name].type().is_string()]
+
+
+def _reading(text: ir.StringColumn, found: Evidence, *, share: float) -> ir.Value | None:
+    """Read a text column as what at least that share of its values are; None if they are just text."""
+    needed = share * found.stated
+    if found.stated == 0 or (share == 1.0 and found.markers):
+        return None
+    if found.flags == found.stated:
+        return read_flag(text)
+    if found.numbers >= needed and not found.padded:
+        number = read_number(text, style=found.number_style)
+        return number.cast("int64") if found.whole == found.numbers else number
+    if found.times + (found.slashed if found.slash_style else 0) >= needed:
+        return read_time(text, slashes=found.slash_style)
+    return None
+
+
+def derive(engine: Engine, opened: OpenedSource, source: TableSource, *, as_text: Collection[str]) -> DerivedSource:
+    """Apply a source's condition and compute the expressions of its columns.
+
+    Parameters
+    ----------
+    as_text
+        Columns that stay text in SQL, because the contract's ids and texts are taken from them.
+
+    Raises
+    ------
+    ConfigError
+        If the condition or an expression cannot be computed.
+    """
+    table = opened.table
+    expressions = {name: column.sql for name, column in source.columns.items() if column.sql is not None}
+    named = {name: _referenced(sql, opened, f"tables.{source.table}.columns.{name}") for name, sql in expressions.items()}
+    deciding = _referenced(source.where, opened, f"tables.{source.table}.where") if source.where else set()
+    used = deciding.union(*named.values()) - set(as_text)
+    readings = {
+        name: read
+        for name, found in gather_evidence(table, _text_columns(table, used)).items()
+        if (read := _reading(table[name], found, share=0.5)) is not None
+    }
+    broken = {name: filled(table[name]).notnull() & read.isnull() for name, read in readings.items()}
+    view = engine.view(
+        engine.compile(
+            table.select(
+                *(table[name] for name in PROVENANCE),
+                **{name: readings.get(name, table[name]) for name in opened.columns},
+                **{RAW + name: table[name] for name in opened.columns},
+                **{BROKEN + name: _any(broken, columns) for name, columns in {**named, "where": deciding}.items()},
+            )
+        )
+    )
+    return _computed(engine, view, source, opened, expressions)
+
+
+def _any(broken: Mapping[str, ir.BooleanValue], columns: Collection[str]) -> ir.BooleanValue:
+    found: ir.BooleanValue = ibis.literal(value=False)
+    for name in sorted(columns):
+        found = found | broken[name] if name in broken else found
+    return found
+
+
+def _computed(engine: Engine, view: ir.Table, source: TableSource, opened: OpenedSource, expressions: Mapping[str, str]) -> DerivedSource:
+    name = quoted_name(view.get_name())
+    for key, sql in {f"columns.{column}": sql for column, sql in expressions.items()}.items() | {"where": source.where or "true"}.items():
+        try:
+            engine.rows(f"SELECT ({sql}) FROM {name} LIMIT 0")
+        except QueryError as error:
+            raise _uncomputable(source, key, sql, error, opened) from error
+    raw = ", ".join(quoted_name(RAW + column) for column in opened.columns)
+    results = "".join(f", ({sql}) AS {quoted_name(SQL + column)}" for column, sql in expressions.items())
+    flags = "".join(f", {quoted_name(BROKEN + column)}" for column in expressions)
+    where = source.where or "true"
+    kept = f"{PROBLEM} IS NOT NULL OR coalesce(({where}), {quoted_name(BROKEN + 'where')})"
+    table = engine.view(
+        f"SELECT {', '.join(PROVENANCE)}, hash({raw}) AS {HASH}, {raw}{results}{flags}, "
+        f"{quoted_name(BROKEN + 'where')} AND ({where}) IS NULL AS {quoted_name(BROKEN + 'where')} FROM {name} WHERE {kept}"
+    )
+    left_out = int(view.count().execute()) - int(table.count().execute()) if source.where else 0
+    return DerivedSource(table, left_out)
+
+
+def _referenced(sql: str, opened: OpenedSource, key: str) -> set[str]:
+    """Return the source's columns that an expression names."""
+    try:
+        parsed = sqlglot.parse_one(sql, dialect="duckdb")
+    except sqlglot.errors.ParseError as error:
+        raise ConfigError(
+            explain(f"{key} is not an SQL expression", given=sql, todo="Correct it, or try it in the duckdb shell.")
+        ) from error
+    written = {column.name.lower() for column in parsed.find_all(sge.Column)}
+    return {name for name in opened.columns if name.lower() in written}
+
+
+def _uncomputable(source: TableSource, key: str, sql: str, error: Exception, opened: OpenedSource) -> ConfigError:
+    words = [column.name for column in sqlglot.parse_one(sql, dialect="duckdb").find_all(sge.Column)]
+    unknown = [word for word in words if word.lower() not in (name.lower() for name in opened.columns)]
+    todo = nearest(unknown[0], opened.columns) if unknown else "Name only columns of the source; cast text with TRY_CAST(... AS DOUBLE)."
+    wrong = f"tables.{source.table}.{key} cannot be computed: {str(error).split(chr(10), 1)[0]}"
+    return ConfigError(explain(wrong, given=sql, allowed=f"columns of {opened.label}: {', '.join(opened.columns)}", todo=todo))
