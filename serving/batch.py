@@ -20,14 +20,12 @@ from features.progress import Progress, silent
 from features.workspace import Workspace
 from serving.facts import earlier_rows, read_facts, read_sources
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
-from serving.scoring import Column, Manifest, ScoreSet, Source, TargetModel, write_score_set
+from serving.scoring import Column, Manifest, ScoreSet, Source, TargetModel, total_of, write_score_set
+from serving.sharing import PEERS_NEEDED
 from training.dataset import require_columns
 from training.package import Package, Scores, load_package
 
-__all__ = ["PEERS_NEEDED", "ScoringSummary", "score_workspace"]
-
-PEERS_NEEDED = 10
-"""A median of fewer accounts would say too much about one of them."""
+__all__ = ["ScoringSummary", "score_workspace"]
 
 _STEPS = 4
 
@@ -221,13 +219,8 @@ def _summary(score_set: ScoreSet, scores: Path) -> ScoringSummary:
         cutoff=score_set.manifest.cutoff,
         accounts=len(score_set),
         bands=counts,
-        arr=total(accounts["arr"]),
-        arr_at_risk=total(accounts["arr_at_risk"]),
+        arr=total_of(accounts["arr"]),
+        arr_at_risk=total_of(accounts["arr_at_risk"]),
         packages={target: model.package_hash for target, model in score_set.manifest.models.items()},
         folder=scores / score_set.manifest.version,
     )
-
-
-def total(column: Column) -> float | None:
-    """Return the sum of the known values, or None if none is known."""
-    return None if np.isnan(column).all() else float(np.nansum(column))

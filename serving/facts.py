@@ -10,12 +10,9 @@ import pandas as pd
 
 from features import clock
 from features.engine import Engine
-from serving.scoring import Source
+from serving.scoring import NEW_ACCOUNT_DAYS, Source
 
-__all__ = ["NEW_ACCOUNT_DAYS", "SILENT_AFTER_DAYS", "earlier_rows", "read_facts", "read_sources"]
-
-NEW_ACCOUNT_DAYS = 28
-"""An account younger than this has too little history for a score to lean on."""
+__all__ = ["SILENT_AFTER_DAYS", "earlier_rows", "read_facts", "read_sources"]
 
 SILENT_AFTER_DAYS = 28
 """A source of events of which nothing became known for longer than this is called silent."""

@@ -112,20 +112,21 @@ class Explanation:
     drivers: tuple[Driver, ...]
 
 
-def explain_score(target: Target, contributions: Iterable[Contribution], *, base: float, raw: float, calibrator: Calibrator) -> Explanation:
+def explain_score(
+    target: Target, contributions: Iterable[Contribution], *, base: float, raw: float, probability: float, calibrator: Calibrator
+) -> Explanation:
     """Group the parts of one raw score into drivers and measure each on the calibrated odds."""
     slope = log_odds_slope(calibrator, base, raw)
     groups: dict[tuple[str, str, str], list[Contribution]] = {}
     for contribution in contributions:
         groups.setdefault(_likeness(contribution.feature), []).append(contribution)
     drivers = [_driver(members, slope) for members in groups.values()]
-    base_probability, probability = (float(p) for p in calibrator.probability(np.array([base, raw])))
     return Explanation(
         target=target,
         raw=raw,
         base=base,
         probability=probability,
-        base_probability=base_probability,
+        base_probability=float(calibrator.probability(np.array([base]))[0]),
         drivers=tuple(sorted(drivers, key=lambda driver: -abs(driver.part))),
     )
 

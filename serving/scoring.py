@@ -33,6 +33,7 @@ from serving.health import Band, HealthDefinition
 from training.package import Package, load_package
 
 __all__ = [
+    "NEW_ACCOUNT_DAYS",
     "AccountScore",
     "Manifest",
     "ScoreSet",
@@ -40,8 +41,15 @@ __all__ = [
     "TargetModel",
     "current_version",
     "load_score_set",
+    "total_of",
     "write_score_set",
 ]
+
+NEW_ACCOUNT_DAYS = 28
+"""An account younger than this has too little history for a score to lean on."""
+
+LIMITS = ("new_account", "no_telemetry")
+"""Columns of `accounts.parquet` that say what makes a score less sure."""
 
 BASE = "base"
 """The column of `parts-<target>.parquet` that holds the model's average."""
@@ -184,12 +192,15 @@ class ScoreSet:
         )
 
 
-LIMITS = ("new_account", "no_telemetry")
-
 _PLAIN_COLUMNS = (
     *("account_id", "name", "segment", "csm", "partner_id", "partner_name", "arr", "arr_at_risk"),
     *("renewal_at", "age_days", "earlier_at", "health", "band"),
 )
+
+
+def total_of(column: Column) -> float | None:
+    """Return the sum of the known values, or None if none is known."""
+    return None if np.isnan(column).all() else float(np.nansum(column))
 
 
 def write_score_set(score_set: ScoreSet, scores: Path) -> None:

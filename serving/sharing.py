@@ -17,6 +17,7 @@ import numpy.typing as npt
 from serving.reasons import Contribution, Driver, Explanation
 
 __all__ = [
+    "PEERS_NEEDED",
     "POLICY",
     "VENDOR",
     "Audience",
@@ -28,6 +29,9 @@ __all__ = [
     "shared_explanation",
     "visible_accounts",
 ]
+
+PEERS_NEEDED = 10
+"""A median or an average over fewer accounts than this would say too much about one of them."""
 
 NAMED_DRIVERS = 5
 """How many drivers an explanation names; the rest is merged."""
@@ -66,25 +70,27 @@ VENDOR = Caller(None)
 
 Audience = Literal["shared", "vendor"]
 
+_SUMMARY: Mapping[str, Audience] = {
+    "account_id": "shared",
+    "name": "shared",
+    "segment": "shared",
+    "csm": "shared",
+    "partner_id": "shared",
+    "partner_name": "shared",
+    "health": "shared",
+    "band": "shared",
+    "churn_probability": "shared",
+    "expansion_probability": "shared",
+    "arr": "shared",
+    "arr_at_risk": "shared",
+    "renewal_at": "shared",
+    "first_driver": "shared",
+    "limits": "shared",
+}
+
 POLICY: Mapping[str, Mapping[str, Audience]] = {
-    "AccountSummary": {
-        "account_id": "shared",
-        "name": "shared",
-        "segment": "shared",
-        "csm": "shared",
-        "partner_id": "shared",
-        "partner_name": "shared",
-        "health": "shared",
-        "band": "shared",
-        "churn_probability": "shared",
-        "expansion_probability": "shared",
-        "arr": "shared",
-        "arr_at_risk": "shared",
-        "renewal_at": "shared",
-        "first_driver": "shared",
-        "limits": "shared",
-    },
-    "Account": {"summary": "shared", "scores": "shared", "as_of": "shared"},
+    "AccountSummary": _SUMMARY,
+    "Account": {**_SUMMARY, "earlier_at": "shared", "seats": "shared", "scores": "shared", "as_of": "shared"},
     "Score": {
         "target": "shared",
         "probability": "shared",
@@ -114,11 +120,11 @@ POLICY: Mapping[str, Mapping[str, Audience]] = {
         "sensitivity": "vendor",
     },
     "OtherFactors": {"part": "shared", "odds_factor": "shared", "features": "vendor", "confidential": "shared"},
+    "FirstDriver": {"sentence": "shared", "effect": "shared"},
     "Limit": {"code": "shared", "text": "shared"},
     "AsOf": {
         "score_set": "shared",
         "cutoff": "shared",
-        "earlier_cutoff": "shared",
         "scored_at": "shared",
         "health_version": "shared",
         "currency": "shared",

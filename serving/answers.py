@@ -1,0 +1,255 @@
+"""From a score set to what a caller gets to read: the one place where the API's answers and the pages' contents are made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from features.feature import Feature, Target
+from serving import schema
+from serving.health import band_of, health_of
+from serving.portfolio import BookPage
+from serving.reasons import Contribution, Driver, Explanation, explain_score
+from serving.scoring import NEW_ACCOUNT_DAYS, AccountScore, ScoreSet
+from serving.sharing import PEERS_NEEDED, Caller, OtherFactors, share, shared_explanation
+from serving.wording import day
+
+__all__ = ["account_answer", "as_of", "book_answer", "explain_account", "predict_account", "predict_rows"]
+
+
+def as_of(score_set: ScoreSet, caller: Caller) -> schema.AsOf:
+    """Return what answers from this score set stand on."""
+    manifest = score_set.manifest
+    values = {
+        "score_set": manifest.version,
+        "cutoff": manifest.cutoff,
+        "scored_at": manifest.scored_at,
+        "health_version": manifest.health.version,
+        "currency": manifest.currency,
+        "sources": [schema.Source(**share("Source", vars(source), caller)) for source in manifest.sources],
+    }
+    return schema.AsOf(**share("AsOf", values, caller))
+
+
+def book_answer(score_set: ScoreSet, page: BookPage, caller: Caller, *, page_size: int) -> schema.Book:
+    """Return one page of the book."""
+    totals = share("Totals", vars(page.totals) | {"bands": dict(page.totals.bands)}, caller)
+    values = {
+        "accounts": [schema.AccountSummary(**_summary(score_set, score_set.account(row), caller)) for row in page.rows],
+        "totals": schema.Totals(**totals),
+        "page": page.page,
+        "pages": page.pages,
+        "page_size": page_size,
+        "as_of": as_of(score_set, caller),
+    }
+    return schema.Book(**share("Book", values, caller))
+
+
+def account_answer(score_set: ScoreSet, row: int, caller: Caller) -> schema.Account:
+    """Return one account with its scores explained."""
+    account = score_set.account(row)
+    values = {
+        "earlier_at": account.earlier_at,
+        "seats": _shared_value(score_set, "seats", row, caller),
+        "scores": [_score(score_set, explain_account(score_set, row, target), caller) for target in score_set.packages],
+        "as_of": as_of(score_set, caller),
+    }
+    return schema.Account(**share("Account", _summary(score_set, account, caller) | values, caller))
+
+
+def explain_account(score_set: ScoreSet, row: int, target: Target) -> Explanation:
+    """Return one account's score of one target, split into drivers."""
+    package = score_set.packages[target]
+    parts = score_set.parts[target][row]
+    medians = score_set.peers.get(score_set.accounts["segment"][row], {})
+    contributions = [
+        Contribution(
+            feature=feature,
+            part=float(part),
+            value=_value(score_set.values[feature.name][row]),
+            earlier=_value(score_set.earlier[feature.name][row]),
+            peers=medians.get(feature.name),
+        )
+        for feature, part in zip(package.catalogue, parts[:-1], strict=True)
+    ]
+    raw = float(score_set.accounts[f"{target}_raw"][row])
+    probability = float(score_set.accounts[f"{target}_probability"][row])
+    return explain_score(target, contributions, base=float(parts[-1]), raw=raw, probability=probability, calibrator=package.calibrator)
+
+
+def predict_account(score_set: ScoreSet, row: int, caller: Caller) -> schema.Prediction:
+    """Return one account's scores, as the score set has them."""
+    account = score_set.account(row)
+    values = {
+        "id": account.account_id,
+        "health": account.health,
+        "band": account.band,
+        "scores": [_score(score_set, explain_account(score_set, row, target), caller) for target in score_set.packages],
+        "notes": [limit.text for limit in _limits(score_set, account, caller)],
+    }
+    return schema.Prediction(**share("Prediction", values, caller))
+
+
+def predict_rows(score_set: ScoreSet, ids: Sequence[str], frame: pd.DataFrame, caller: Caller) -> list[schema.Prediction]:
+    """Score rows of features on the fly with the score set's models, and explain them.
+
+    Raises
+    ------
+    PackageError
+        If a feature has no column, or a number feature holds text.
+    """
+    explained = {target: _explain_rows(score_set, target, frame) for target in score_set.packages}
+    churn = np.array([explanation.probability for explanation in explained["churn"]])
+    health = health_of(churn, score_set.manifest.health)
+    notes = _unseen_levels(score_set, frame)
+    results = []
+    for row, identifier in enumerate(ids):
+        values = {
+            "id": identifier,
+            "health": int(health[row]),
+            "band": band_of(int(health[row])),
+            "scores": [_score(score_set, explanations[row], caller) for explanations in explained.values()],
+            "notes": notes[row],
+        }
+        results.append(schema.Prediction(**share("Prediction", values, caller)))
+    return results
+
+
+def _explain_rows(score_set: ScoreSet, target: Target, frame: pd.DataFrame) -> list[Explanation]:
+    package = score_set.packages[target]
+    scores, parts = package.score_rows(frame), package.explain_rows(frame)
+    columns = [frame[feature.name].to_numpy(dtype=object) for feature in package.catalogue]
+    explanations = []
+    for row in range(len(frame)):
+        contributions = [
+            Contribution(feature=feature, part=float(parts[row, position]), value=_value(columns[position][row]))
+            for position, feature in enumerate(package.catalogue)
+        ]
+        explanation = explain_score(
+            target,
+            contributions,
+            base=float(parts[row, -1]),
+            raw=float(scores.raw[row]),
+            probability=float(scores.probability[row]),
+            calibrator=package.calibrator,
+        )
+        explanations.append(explanation)
+    return explanations
+
+
+def _unseen_levels(score_set: ScoreSet, frame: pd.DataFrame) -> list[list[str]]:
+    levels = {name: set(known) for package in score_set.packages.values() for name, known in package.categories.items()}
+    said = "{name}: the model has not seen {value!r} and treats it as not known"
+    return [
+        [said.format(name=name, value=row[name]) for name, known in levels.items() if row[name] is not None and row[name] not in known]
+        for row in frame[list(levels)].to_dict("records")
+    ]
+
+
+def _summary(score_set: ScoreSet, account: AccountScore, caller: Caller) -> dict[str, Any]:
+    values = {
+        "account_id": account.account_id,
+        "name": account.name,
+        "segment": account.segment,
+        "csm": account.csm,
+        "partner_id": account.partner_id,
+        "partner_name": account.partner_name,
+        "health": account.health,
+        "band": account.band,
+        "churn_probability": account.probability["churn"],
+        "expansion_probability": account.probability.get("expansion"),
+        "arr": account.arr,
+        "arr_at_risk": account.arr_at_risk,
+        "renewal_at": account.renewal_at,
+        "first_driver": _first_driver(score_set, account.row, caller),
+        "limits": _limits(score_set, account, caller),
+    }
+    return share("AccountSummary", values, caller)
+
+
+def _first_driver(score_set: ScoreSet, row: int, caller: Caller) -> schema.FirstDriver | None:
+    named = shared_explanation(explain_account(score_set, row, "churn"), caller).named
+    if not named:
+        return None
+    return schema.FirstDriver(**share("FirstDriver", {"sentence": named[0].sentence, "effect": named[0].effect}, caller))
+
+
+def _limits(score_set: ScoreSet, account: AccountScore, caller: Caller) -> list[schema.Limit]:
+    said = []
+    if "new_account" in account.limits:
+        days = round(account.age_days or 0)
+        said.append(
+            ("new_account", f"A customer for {days} days: under {NEW_ACCOUNT_DAYS} days there is too little history to rely on the score.")
+        )
+    if "no_telemetry" in account.limits:
+        said.append(("no_telemetry", "No telemetry has ever arrived for this account, so the score does not know how it is used."))
+    for source in score_set.manifest.sources:
+        if source.silent:
+            since = f"since {day(source.latest)}" if source.latest else "at all"
+            said.append(("silent_source", f"Nothing has arrived in {source.table} {since}, for any account: the score leans on old data."))
+    return [schema.Limit(**share("Limit", {"code": code, "text": text}, caller)) for code, text in said]
+
+
+def _score(score_set: ScoreSet, explanation: Explanation, caller: Caller) -> schema.Score:
+    model = score_set.manifest.models[explanation.target]
+    shared = shared_explanation(explanation, caller)
+    exact = shared.sizes == "exact"
+    values = {
+        "target": explanation.target,
+        "probability": explanation.probability,
+        "book_average": model.average_probability if len(score_set) >= PEERS_NEEDED else None,
+        "horizon_days": model.horizon_days,
+        "lead_days": model.lead_days,
+        "raw_score": explanation.raw,
+        "base": explanation.base,
+        "base_probability": explanation.base_probability,
+        "drivers": [schema.Driver(**_driver(driver, caller, sizes=_sizes(driver) if exact else _NO_SIZES)) for driver in shared.named],
+        "other_factors": _other_factors(shared.other, caller),
+        "sizes": shared.sizes,
+        "package": model.package_hash,
+    }
+    return schema.Score(**share("Score", values, caller))
+
+
+_NO_SIZES = {"part": None, "odds_factor": None}
+
+
+def _sizes(driver: Driver) -> dict[str, float]:
+    return {"part": driver.part, "odds_factor": driver.odds_factor}
+
+
+def _driver(driver: Driver, caller: Caller, *, sizes: dict[str, Any]) -> dict[str, Any]:
+    main = driver.main
+    values = {
+        "features": [member.feature.name for member in driver.members],
+        "family": main.feature.family,
+        "sentence": driver.sentence,
+        "effect": driver.effect,
+        "value": main.value,
+        "earlier": main.earlier,
+        "peers": main.peers,
+        "unit": main.feature.unit,
+        "actionable": any(member.feature.actionable for member in driver.members),
+        "sensitivity": main.feature.sensitivity,
+    }
+    return share("Driver", values | sizes, caller)
+
+
+def _other_factors(other: OtherFactors, caller: Caller) -> schema.OtherFactors:
+    return schema.OtherFactors(**share("OtherFactors", vars(other) | {"features": list(other.features)}, caller))
+
+
+def _shared_value(score_set: ScoreSet, name: str, row: int, caller: Caller) -> float | None:
+    feature: Feature | None = score_set.features.get(name)
+    if feature is None or not (caller.is_vendor or feature.sensitivity == "shared"):
+        return None
+    value = _value(score_set.values[name][row])
+    return value if isinstance(value, float) else None
+
+
+def _value(value: Any) -> float | str | None:
+    """Return a feature's value as JSON knows it: missing ones as None."""
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str) else float(value)

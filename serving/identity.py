@@ -1,0 +1,179 @@
+"""Who is calling: API keys for applications, sign-in links and sessions for people.
+
+A key is `rk_<id>_<secret>`; the store holds a keyed hash of the secret, never the secret. A sign-in link is signed, expires, and opens
+for the first browser that uses it and for no other. It is exchanged for a session cookie, signed and expiring as well. All signatures
+hang on one secret in the workspace's state, which only its owner can read.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Literal
+
+import sqlalchemy as sa
+from itsdangerous import BadData, URLSafeTimedSerializer
+from sqlalchemy.exc import IntegrityError
+
+from serving.sharing import Caller
+from serving.store import API_KEYS, SIGN_IN_LINKS, now
+
+__all__ = ["LINK_SECONDS", "SCOPES", "SESSION_SECONDS", "Identity", "Principal", "RefusedError", "Scope", "read_secret"]
+
+Scope = Literal["accounts:read", "predict"]
+SCOPES: tuple[Scope, ...] = ("accounts:read", "predict")
+
+LINK_SECONDS = 24 * 3600
+SESSION_SECONDS = 12 * 3600
+
+_UNKNOWN_HASH = "0" * 64
+
+
+class RefusedError(Exception):
+    """A credential that is not good; its message is for the journal, not for the caller."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A caller who has shown who it is.
+
+    Parameters
+    ----------
+    credential
+        What it showed, as the journal calls it: `key:<id>` or `session`.
+    scopes
+        What the credential is good for.
+    """
+
+    caller: Caller
+    credential: str
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Issues and checks credentials.
+
+    Parameters
+    ----------
+    secret
+        What signatures and hashes hang on, from `read_secret`.
+    """
+
+    store: sa.Engine
+    secret: bytes
+
+    def issue_key(self, caller: Caller, *, label: str, scopes: Collection[Scope] = SCOPES) -> str:
+        """Make an API key and return it; it cannot be shown a second time."""
+        key_id, key_secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        row = {
+            "key_id": key_id,
+            "key_hash": self._hash(key_secret),
+            "partner_id": caller.partner_id,
+            "scopes": " ".join(sorted(scopes)),
+            "label": label,
+            "created_at": now(),
+        }
+        with self.store.begin() as connection:
+            connection.execute(sa.insert(API_KEYS).values(row))
+        return f"rk_{key_id}_{key_secret}"
+
+    def revoke_key(self, key_id: str) -> bool:
+        """Make a key worthless from now on, and tell whether there was one to revoke."""
+        live = (API_KEYS.c.key_id == key_id) & API_KEYS.c.revoked_at.is_(None)
+        with self.store.begin() as connection:
+            return connection.execute(sa.update(API_KEYS).where(live).values(revoked_at=now())).rowcount == 1
+
+    def check_key(self, key: str) -> Principal:
+        """Return who owns the key.
+
+        Raises
+        ------
+        RefusedError
+            If the key is malformed, unknown, wrong or revoked.
+        """
+        prefix, _, rest = key.partition("_")
+        key_id, _, key_secret = rest.partition("_")
+        if prefix != "rk" or not key_secret:
+            raise RefusedError("malformed key")
+        with self.store.connect() as connection:
+            row = connection.execute(sa.select(API_KEYS).where(API_KEYS.c.key_id == key_id)).mappings().one_or_none()
+        # an unknown id costs the same comparison as a wrong secret
+        right = hmac.compare_digest(row["key_hash"] if row else _UNKNOWN_HASH, self._hash(key_secret))
+        if row is None or not right:
+            raise RefusedError("unknown key" if row is None else f"wrong secret for key:{key_id}")
+        if row["revoked_at"] is not None:
+            raise RefusedError(f"revoked key:{key_id}")
+        granted = frozenset(scope for scope in SCOPES if scope in row["scopes"].split())
+        return Principal(Caller(row["partner_id"]), f"key:{key_id}", granted)
+
+    def sign_in_token(self, caller: Caller) -> str:
+        """Return the token of a new sign-in link."""
+        return self._serializer("sign-in").dumps({"partner_id": caller.partner_id, "link_id": secrets.token_hex(16)})
+
+    def redeem_token(self, token: str, *, browser: str) -> Caller:
+        """Return whom a sign-in link is for; its first use ties it to the browser.
+
+        Raises
+        ------
+        RefusedError
+            If the link was not signed here, has expired, or was used in another browser.
+        """
+        try:
+            content = self._serializer("sign-in").loads(token, max_age=LINK_SECONDS)
+        except BadData as error:
+            raise RefusedError(f"sign-in link: {error}") from error
+        first = {"link_id": content["link_id"], "browser_hash": self._hash(browser), "used_at": now()}
+        try:
+            with self.store.begin() as connection:
+                connection.execute(sa.insert(SIGN_IN_LINKS).values(first))
+        except IntegrityError as error:
+            if not self._used_by(content["link_id"], browser):
+                raise RefusedError("sign-in link: it was used in another browser") from error
+        return Caller(content["partner_id"])
+
+    def session_cookie(self, caller: Caller) -> str:
+        """Return the value of a session cookie."""
+        return self._serializer("session").dumps({"partner_id": caller.partner_id})
+
+    def check_session(self, cookie: str) -> Principal:
+        """Return whose session it is.
+
+        Raises
+        ------
+        RefusedError
+            If the cookie was not signed here or has expired.
+        """
+        try:
+            content = self._serializer("session").loads(cookie, max_age=SESSION_SECONDS)
+        except BadData as error:
+            raise RefusedError(f"session: {error}") from error
+        return Principal(Caller(content["partner_id"]), "session", frozenset({"accounts:read"}))
+
+    def _used_by(self, link_id: str, browser: str) -> bool:
+        query = sa.select(SIGN_IN_LINKS.c.browser_hash).where(SIGN_IN_LINKS.c.link_id == link_id)
+        with self.store.connect() as connection:
+            return hmac.compare_digest(str(connection.execute(query).scalar_one()), self._hash(browser))
+
+    def _serializer(self, purpose: str) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(self.secret, salt=f"renewcast.{purpose}", signer_kwargs={"digest_method": hashlib.sha256})
+
+    def _hash(self, text: str) -> str:
+        return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret in the file; if there is no file, make one that only its owner can read."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # linked into place when it is complete, so that of two workers that start at once both read the same secret
+        with NamedTemporaryFile(dir=path.parent) as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            with suppress(FileExistsError):
+                path.hardlink_to(file.name)
+    return path.read_bytes()

@@ -1,0 +1,240 @@
+"""What goes over the wire: strict models, no unknown fields, no NaN, times in UTC.
+
+Every field of a response has a line in `serving.sharing.POLICY`; what a caller may not read is null.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from features.feature import Target
+from serving.health import Band
+from serving.reasons import Effect
+
+__all__ = [
+    "MOST_PREDICTIONS",
+    "Account",
+    "AccountSummary",
+    "AsOf",
+    "Book",
+    "Driver",
+    "FeatureRow",
+    "FieldProblem",
+    "FirstDriver",
+    "Limit",
+    "OtherFactors",
+    "PredictRequest",
+    "Prediction",
+    "Predictions",
+    "Problem",
+    "Score",
+    "Source",
+    "Totals",
+]
+
+MOST_PREDICTIONS = 10_000
+
+Value = float | str | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+def _in_utc(time: object) -> object:
+    return time.replace(tzinfo=UTC) if isinstance(time, datetime) and time.tzinfo is None else time
+
+
+Instant = Annotated[datetime, BeforeValidator(_in_utc)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class FieldProblem(_Strict):
+    """What is wrong with one field of a request."""
+
+    pointer: str = Field(examples=["/body/accounts/0"])
+    message: str
+
+
+class Problem(_Strict):
+    """An error, as RFC 9457 has it."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no such account."])
+    errors: list[FieldProblem] = []
+
+
+class FeatureRow(_Strict):
+    """Features of one account, to be scored on the fly."""
+
+    id: Identifier = Field(description="Your name for the row; it comes back with the result.")
+    features: dict[str, Value] = Field(description="One value for every feature of the models; null where it is not known.")
+
+
+class PredictRequest(_Strict):
+    """Accounts of the score set, or rows of features."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"accounts": ["acc-0001", "acc-0002"]},
+                {"rows": [{"id": "what-if", "features": {"active_users_28d": 12, "last_nps": None}}]},
+            ]
+        }
+    )
+
+    accounts: list[Identifier] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS)
+    rows: list[FeatureRow] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.accounts is None) == (self.rows is None):
+            raise ValueError("give either accounts or rows")
+        return self
+
+
+class Source(_Strict):
+    """How fresh one table is."""
+
+    table: str = Field(examples=["telemetry"])
+    latest: Instant | None
+    silent: bool = Field(description="Nothing has become known for more than 28 days.")
+
+
+class AsOf(_Strict):
+    """What the answer stands on."""
+
+    score_set: str
+    cutoff: Instant = Field(description="Only what was known at this time went into the scores.")
+    scored_at: Instant
+    health_version: int
+    currency: str
+    sources: list[Source]
+
+
+class Limit(_Strict):
+    """What makes a score less sure."""
+
+    code: Literal["new_account", "no_telemetry", "silent_source"]
+    text: str
+
+
+class FirstDriver(_Strict):
+    """The driver that matters most for churn."""
+
+    sentence: str = Field(examples=["Active users fell from 41 to 23 in 28 days"])
+    effect: Effect
+
+
+class Driver(_Strict):
+    """One reason for a score."""
+
+    features: list[str] = Field(description="Features that say nearly the same, the one in the sentence first.")
+    family: str
+    sentence: str = Field(examples=["Active users fell from 41 to 23 in 28 days"])
+    effect: Effect
+    part: float | None = Field(description="Exact part of the raw score, log-odds; null where sizes are withheld.")
+    odds_factor: float | None = Field(description="What it multiplies the odds by; null where sizes are withheld.", examples=[1.8])
+    value: Value
+    earlier: Value = Field(description="The account's own value about a quarter before.")
+    peers: float | None = Field(description="Median of the account's segment, if it has at least ten accounts.")
+    unit: str
+    actionable: bool
+    sensitivity: Literal["shared", "vendor", "partner"] | None
+
+
+class OtherFactors(_Strict):
+    """All drivers that are not named, merged exactly."""
+
+    part: float | None
+    odds_factor: float | None
+    features: list[str] | None
+    confidential: bool = Field(description="Whether factors are among them that you may not see one by one.")
+
+
+class Score(_Strict):
+    """One target's score and why: `base + parts of the drivers + part of the other factors = raw_score`."""
+
+    target: Target
+    probability: Probability
+    book_average: Probability | None
+    horizon_days: int
+    lead_days: int
+    raw_score: float = Field(description="Log-odds, before calibration.")
+    base: float = Field(description="The model's average raw score, from which the parts lead to this one.")
+    base_probability: Probability
+    drivers: list[Driver]
+    other_factors: OtherFactors
+    sizes: Literal["exact", "withheld"]
+    package: str = Field(description="SHA-256 of the model package.")
+
+
+class AccountSummary(_Strict):
+    """One line of the book."""
+
+    account_id: str
+    name: str
+    segment: str | None
+    csm: str | None
+    partner_id: str | None
+    partner_name: str | None
+    health: int = Field(ge=0, le=100)
+    band: Band
+    churn_probability: Probability
+    expansion_probability: Probability | None
+    arr: float | None
+    arr_at_risk: float | None = Field(description="Probability of churn times ARR.")
+    renewal_at: Instant | None
+    first_driver: FirstDriver | None
+    limits: list[Limit]
+
+
+class Account(AccountSummary):
+    """One account with its scores explained."""
+
+    earlier_at: Instant | None = Field(description="The cutoff of the drivers' earlier values.")
+    seats: float | None
+    scores: list[Score]
+    as_of: AsOf
+
+
+class Totals(_Strict):
+    """Sums over all accounts that the filters leave, not only those of the page."""
+
+    accounts: int
+    arr: float | None
+    arr_at_risk: float | None
+    bands: dict[Band, int]
+
+
+class Book(_Strict):
+    """A page of the accounts that the caller may see."""
+
+    accounts: list[AccountSummary]
+    totals: Totals
+    page: int
+    pages: int
+    page_size: int
+    as_of: AsOf
+
+
+class Prediction(_Strict):
+    """One account's or row's scores."""
+
+    id: str
+    health: int = Field(ge=0, le=100)
+    band: Band
+    scores: list[Score]
+    notes: list[str] = Field(description="What to know about the row, such as a category level that the model has not seen.")
+
+
+class Predictions(_Strict):
+    """Results in the order of the request; accounts that do not exist for the caller are listed apart."""
+
+    results: list[Prediction]
+    not_found: list[str]
+    as_of: AsOf
