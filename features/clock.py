@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    import numpy.typing as npt
 
 __all__ = [
     "MICROSECONDS_PER_DAY",
@@ -31,6 +34,7 @@ __all__ = [
     "microseconds",
     "midnight",
     "month_starts",
+    "not_after",
     "parse_instant",
     "shifted",
     "steps_of_days",
@@ -110,6 +114,12 @@ def label_window_end(cutoff: datetime, *, horizon_days: int, lead_days: int, gra
 def closed_by(cutoff: datetime, data_until: datetime, *, horizon_days: int, lead_days: int, grace_days: int = 0) -> bool:
     """Tell whether the cutoff's label window has closed by the end of the data; if not, the cutoff is censored."""
     return label_window_end(cutoff, horizon_days=horizon_days, lead_days=lead_days, grace_days=grace_days) <= data_until
+
+
+def not_after(times: "npt.NDArray[np.datetime64]", instant: "datetime | npt.NDArray[np.datetime64]") -> "npt.NDArray[np.bool_]":
+    """Tell which times had come by the instant, itself included; a missing time never comes."""
+    limit = np.asarray(instant, dtype="datetime64[us]")
+    return np.asarray(times.astype("datetime64[us]") <= limit)
 
 
 def midnight(instant: datetime) -> datetime:

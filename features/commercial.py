@@ -1,17 +1,15 @@
 """Commercial features: what the account is, what it pays for, and how that has moved."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal
 
 import ibis
 import ibis.expr.types as ir
 
+from features.config import ATTRIBUTE, AttributeKind
 from features.feature import Feature, Window
 from features.slices import KnownTables, cut
 
-__all__ = ["AttributeType", "account_features", "commercial_features", "subscription_changes"]
-
-AttributeType = Literal["category", "number", "date"]
+__all__ = ["account_features", "commercial_features", "subscription_changes"]
 
 _TERMS = Window(table="subscriptions")
 _CHANGES = Window(table="subscription_changes")
@@ -24,7 +22,7 @@ def commercial_features(currency: str) -> list[Feature]:
     return [*_contract(currency), *_renewal(), *_movement(currency), *_changes()]
 
 
-def account_features(columns: Collection[str], attributes: Mapping[str, AttributeType]) -> list[Feature]:
+def account_features(columns: Collection[str], attributes: Mapping[str, AttributeKind]) -> list[Feature]:
     """Return the features of what is known about the account itself.
 
     Parameters
@@ -39,7 +37,7 @@ def account_features(columns: Collection[str], attributes: Mapping[str, Attribut
     ages = [_age("customer_days", "created_at_age_days", "it became a customer")] if "created_at" in columns else []
     declared = []
     for name, type_ in attributes.items():
-        column = f"attribute_{name}"
+        column = ATTRIBUTE + name
         if type_ == "category":
             declared.append(_category(f"account_{name}", column))
         elif type_ == "number":
@@ -97,7 +95,7 @@ def _contract(currency: str) -> list[Feature]:
             meaning="annual recurring revenue of the terms that run now",
             sentence="ARR {moved}",
             source=_TERMS,
-            expression=lambda terms: terms.arr.sum(where=terms.running),
+            expression=lambda terms: terms.arr.sum(where=terms.running).fill_null(0.0),
             empty=0.0,
         ),
         Feature(
@@ -239,7 +237,7 @@ def _arr_then_and_now(days: int, currency: str) -> list[Feature]:
             meaning=f"ARR as it was {days} days ago",
             sentence=f"ARR {days} days ago {{moved}}",
             source=_TERMS,
-            expression=lambda terms: terms.arr.sum(where=_running_before(terms, days)),
+            expression=lambda terms: terms.arr.sum(where=_running_before(terms, days)).fill_null(0.0),
             empty=0.0,
         ),
         Feature(

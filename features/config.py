@@ -32,7 +32,7 @@ __all__ = [
 Measure = Literal["arr", "seats", "active_users", "events"]
 FileFormat = Literal["parquet", "csv", "jsonl"]
 Database = Literal["duckdb", "sqlite", "postgresql"]
-AttributeKind = Literal["category", "number"]
+AttributeKind = Literal["category", "number", "date"]
 BeforeCreated = Literal["keep", "quarantine"]
 
 ATTRIBUTE = "attribute_"
@@ -181,10 +181,17 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Which kinds of events get features of their own: those named, or the most frequent ones."""
+    """Which kinds of events get features of their own: those named, or the most frequent ones; and which are set in relation.
+
+    Parameters
+    ----------
+    ratios
+        From a name to the kinds above and the kinds below the line, such as deals lost over deals lost and won.
+    """
 
     events: tuple[str, ...] | None = None
     top_events: int = 12
+    ratios: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

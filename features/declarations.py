@@ -293,9 +293,22 @@ def _parameters(section: Section) -> dict[str, float | int | str]:
 
 
 def _features(section: Section) -> Features:
-    features = Features(events=section.texts("events", None), top_events=section.whole("top_events", 12, low=0, high=200))
+    features = Features(
+        events=section.texts("events", None),
+        top_events=section.whole("top_events", 12, low=0, high=200),
+        ratios=_ratios(section.section("ratios")),
+    )
     section.refuse_others()
     return features
+
+
+def _ratios(section: Section) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    ratios = {}
+    for name in section.values:
+        part = section.section(name)
+        ratios[name] = part.texts("above"), part.texts("below")
+        part.refuse_others()
+    return ratios
 
 
 def _tracking(section: Section) -> Tracking:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import ibis.expr.types as ir
 
 from features.catalogue import Catalogue
-from features.commercial import AttributeType, account_features, commercial_features, subscription_changes
+from features.commercial import account_features, commercial_features, subscription_changes
+from features.config import AttributeKind
 from features.engagement import engagement_features
 from features.feature import Feature
 from features.outcomes import outcome_features
@@ -32,8 +33,9 @@ def build_catalogue(
     *,
     currency: str,
     events: Sequence[str] = (),
+    carrying: Collection[str] = (),
     ratios: Mapping[str, tuple[Sequence[str], Sequence[str]]] | None = None,
-    attributes: Mapping[str, AttributeType] | None = None,
+    attributes: Mapping[str, AttributeKind] | None = None,
 ) -> Catalogue:
     """Return the features that a workspace's tables allow, in a fixed order.
 
@@ -45,6 +47,8 @@ def build_catalogue(
         The workspace's currency, as the unit of amounts.
     events
         Kinds of event that have features of their own.
+    carrying
+        Those of them whose events carry a quantity.
     ratios
         Declared ratios of kinds of event: the kinds above and the kinds below the line.
     attributes
@@ -60,7 +64,7 @@ def build_catalogue(
     """
     candidates = [
         *usage_features(),
-        *event_features(events, columns["telemetry"]),
+        *event_features(events, carrying),
         *ratio_features(ratios or {}),
         *engagement_features(),
         *support_features(),

@@ -14,8 +14,8 @@ import ibis
 import ibis.expr.types as ir
 
 from features.clock import known_by
-from features.config import ATTRIBUTE, ColumnMap, Config, TableConfig, TableSource
-from features.contracts import CONTRACT, Column
+from features.config import ATTRIBUTE, AttributeKind, ColumnMap, Config, TableConfig, TableSource
+from features.contracts import CONTRACT, Column, ColumnType
 from features.engine import Engine
 from features.errors import ConfigError, ContractError, explain, nearest
 from features.expressions import BROKEN, HASH, RAW, SQL, derive, gather_evidence, query_files
@@ -68,10 +68,13 @@ class _Cell:
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
+_ATTRIBUTE_TYPES: Mapping[AttributeKind, ColumnType] = {"category": "text", "number": "number", "date": "time"}
+
+
 def table_columns(table: TableConfig) -> dict[str, Column]:
     """Return the columns of a contract table, and the attributes that the workspace declares."""
     attributes = {
-        ATTRIBUTE + name: Column(type="number" if kind == "number" else "text", meaning="declared by the workspace")
+        ATTRIBUTE + name: Column(type=_ATTRIBUTE_TYPES[kind], meaning="declared by the workspace")
         for name, kind in table.attributes.items()
     }
     return dict(CONTRACT[table.table].columns) | attributes
@@ -130,7 +133,8 @@ def _complete(source: TableSource, columns: Mapping[str, Column], opened: Opened
     """Add the columns that the source has under the contract's own names, and find the others, whatever their case."""
     there = {name.lower(): name for name in opened.columns}
     implied = {name: ColumnMap(name=name, column=there[name]) for name in columns if name in there and name not in source.columns}
-    maps = {name: (source.columns | implied)[name] for name in columns if name in source.columns or name in implied}
+    offered = {**source.columns, **implied}
+    maps = {name: offered[name] for name in columns if name in offered}
     for name, column in columns.items():
         if column.required and name not in maps:
             raise _missing(source, opened, name, f"it needs {name}: {column.meaning}", nearest(name, opened.columns))
@@ -211,7 +215,7 @@ def _number_cell(raw: ir.Value, broken: ir.BooleanValue, mapped: ColumnMap, colu
         notes = {f"{mapped.name}: word for a missing value": evidence.markers} if evidence and evidence.markers else {}
     elif kind.is_numeric() or kind.is_boolean() or kind.is_null():
         number = finite((raw.cast("int8") if kind.is_boolean() else raw).cast("float64"))
-        unreadable = broken | raw.cast("float64").isinf().fill_null(value=False) if kind.is_floating() else broken
+        unreadable = broken | raw.cast("float64").isinf().fill_null(False) if kind.is_floating() else broken
     else:
         raise _wrong_type(key, "number", str(kind))
     value, outside, bounds = _bounded(number, mapped, column)
@@ -227,7 +231,7 @@ def _bounded(number: ir.FloatingValue, mapped: ColumnMap, column: Column) -> tup
         outside = outside | (number < ibis.literal(low, "float64"))
     if high is not None:
         outside = outside | (number > ibis.literal(high, "float64"))
-    outside = outside.fill_null(value=False)
+    outside = outside.fill_null(False)
     bounds = f"below {low:g}" if high is None and low is not None else f"above {high:g}" if low is None and high is not None else ""
     return ibis.ifelse(outside, ibis.null("float64"), number), outside, bounds or f"outside {low} to {high}"
 
@@ -282,7 +286,7 @@ def _assembled(table: ir.Table, cells: Mapping[str, _Cell], columns: Mapping[str
         **{
             FILE: table[FILE],
             ROW: table[ROW].cast("int64"),
-            HASH: table[HASH],
+            HASH: ibis.ifelse(unreadable.isnull(), table[HASH], ibis.null(table[HASH].type())),
             REASONS: ibis.ifelse(unreadable.notnull(), unreadable, _joined(reasons)),
             BLANKED: ibis.ifelse(unreadable.notnull(), "", _joined(blanked)),
         },

@@ -33,11 +33,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import clock
+from features.config import ATTRIBUTE
 from features.contracts import CONTRACT, TableContract
 from features.engine import Engine
 from features.feature import Window
 
-__all__ = ["KnownTables", "Spine", "cut"]
+__all__ = ["KnownTables", "Spine", "cut", "gather", "summed"]
 
 ROWS_WORTH_A_QUERY = 300_000
 """One more query costs about as much as joining this many rows to the spine (measured on 2 cores)."""
@@ -69,6 +70,10 @@ class Spine:
     def instants(self) -> np.ndarray:
         """The cutoffs as microseconds since 1970-01-01 UTC, shape `(n_rows,)`."""
         return np.asarray(self.cutoff.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(zero_copy_only=False))
+
+    def followed_by(self, other: "Spine") -> "Spine":
+        """Return the spine with the other's rows behind its own."""
+        return Spine(pa.concat_arrays([self.account_id, other.account_id]), pa.concat_arrays([self.cutoff, other.cutoff]))
 
     def take(self, rows: np.ndarray) -> "Spine":
         """Return the spine of these rows only, renumbered."""
@@ -184,6 +189,33 @@ class KnownTables:
             self.engine.at(int(cutoff))
             yield part
 
+    def outcome_slices(self, table: str, *, days: int, lead_days: int) -> Iterator[ir.Table]:
+        """Yield the rows of `(cutoff + lead, cutoff + lead + days]`, known then or not: what labels are made of, never features.
+
+        Parts come as those of `slices` do; each has the table's columns, row and cutoff.
+        """
+        rows = self.loaded(table)
+        occurred = CONTRACT[table].occurred
+        if self.n_parts(table) == 1:
+            pairs = rows.join(self.spine, "account")
+            yield pairs.filter(clock.in_label_window(pairs[occurred], pairs.cutoff, horizon_days=days, lead_days=lead_days))
+            return
+        rows = rows.filter(clock.in_label_window(rows[occurred], self.engine.cutoff, horizon_days=days, lead_days=lead_days))
+        part = rows.join(self.spine.filter(self.spine.cutoff == self.engine.cutoff), "account")
+        for cutoff in self.cutoffs:
+            self.engine.at(int(cutoff))
+            yield part
+
+
+def gather(engine: Engine, parts: Iterator[ir.Table], query: Callable[[ir.Table], ir.Table]) -> Iterator[pa.Table]:
+    """Run a query on each part of a slice; parts that differ in nothing but the engine's cutoff share one compiled query."""
+    compiled_for: ir.Table | None = None
+    sql = ""
+    for part in parts:
+        if part is not compiled_for:
+            sql, compiled_for = engine.compile(query(part)), part
+        yield engine.fetch(sql)
+
 
 def summed(part: ir.Table, window: Window) -> ir.Table:
     """Sum a slice's rows up by the window's `by` columns, so that each user, day or week is one row.
@@ -241,6 +273,9 @@ def _measures(rows: ir.Table, contract: TableContract, window: Window) -> dict[s
         }
     for name, column in contract.columns.items():
         if column.type == "time" and name in rows.columns and name not in (contract.occurred, "recorded_at"):
+            measures[f"{name}_age_days"] = clock.age_days(rows[name], rows.cutoff)
+    for name in rows.columns:
+        if name.startswith(ATTRIBUTE) and rows[name].type().is_int64():  # an attribute's number is a float64, its date an instant
             measures[f"{name}_age_days"] = clock.age_days(rows[name], rows.cutoff)
     if contract.term:
         start, end = contract.term

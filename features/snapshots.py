@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from features.catalogue import Catalogue
 from features.feature import Feature, Window
 from features.progress import Progress, silent
-from features.slices import KnownTables, Spine, summed
+from features.slices import KnownTables, Spine, gather, summed
 
 __all__ = ["build_matrix"]
 
@@ -56,16 +56,15 @@ def _by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
 
 def _measure(known: KnownTables, window: Window, features: Sequence[Feature]) -> Iterator[pa.Table]:
     """Yield, for each part of the window's slice, `row` (and `level`) and one column for each different expression."""
-    compiled_for: ir.Table | None = None
-    for part in known.slices(window):
-        if part is not compiled_for:
-            rows = summed(part, window)
-            if window.each:
-                rows = rows.filter(rows.level.notnull())
-            values = {name: expression(rows) for expression, name in _expressions(features).items()}
-            query = known.engine.compile(rows.group_by(["row", "level"] if window.each else ["row"]).agg(**values))
-            compiled_for = part
-        yield known.engine.fetch(query)
+
+    def query(part: ir.Table) -> ir.Table:
+        rows = summed(part, window)
+        values = {name: expression(rows) for expression, name in _expressions(features).items()}
+        if not window.each:
+            return rows.group_by("row").agg(**values)
+        return rows.filter(rows.level.notnull()).group_by(["row", "level"]).agg(**values)
+
+    return gather(known.engine, known.slices(window), query)
 
 
 def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Value], str]:

@@ -62,7 +62,7 @@ def _now() -> list[Feature]:
             meaning="age of the oldest open ticket",
             sentence="the oldest open ticket has waited for {value}",
             source=_tickets(None),
-            expression=lambda rows: rows.age_days.max(where=_open(rows)),
+            expression=lambda rows: rows.age_days.max(where=_open(rows)).fill_null(0.0),
             needs=closes,
             empty=0.0,
             actionable=True,

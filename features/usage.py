@@ -30,7 +30,7 @@ def sum_events(rows: ir.Table) -> ir.Value:
 
 def sum_quantity(rows: ir.Table) -> ir.Value:
     """Sum what the events carry."""
-    return rows.quantity.sum()
+    return rows.quantity.sum().fill_null(0.0)
 
 
 def mean_quantity(rows: ir.Table) -> ir.Value:
@@ -233,20 +233,20 @@ def _trends(days: int) -> list[Feature]:
             name=f"events_trend_{days}d",
             family="usage",
             unit="ratio",
-            meaning=f"events {_span(days)} as a multiple of those {before}, one added to both",
+            meaning=f"events {_span(days)} as a multiple of those {before}",
             sentence=f"activity is {{value}} of what it was {before}",
             inputs=(f"events_{days}d", f"events_before_{days}d"),
-            expression=lambda row: (row[f"events_{days}d"] + 1) / (row[f"events_before_{days}d"] + 1),
+            expression=lambda row: row[f"events_{days}d"] / row[f"events_before_{days}d"].nullif(0),
             actionable=True,
         ),
         Feature(
             name=f"users_trend_{days}d",
             family="usage",
             unit="ratio",
-            meaning=f"active users {_span(days)} as a multiple of those {before}, one added to both",
+            meaning=f"active users {_span(days)} as a multiple of those {before}",
             sentence=f"active users are {{value}} of what they were {before}",
             inputs=(f"active_users_{days}d", f"users_before_{days}d"),
-            expression=lambda row: (row[f"active_users_{days}d"] + 1) / (row[f"users_before_{days}d"] + 1),
+            expression=lambda row: row[f"active_users_{days}d"] / row[f"users_before_{days}d"].nullif(0),
             actionable=True,
         ),
     ]
@@ -434,17 +434,17 @@ def _seat_use(days: int, name: str, column: str, words: str) -> Feature:
     )
 
 
-def event_features(events: Sequence[str], columns: Collection[str]) -> list[Feature]:
+def event_features(events: Sequence[str], carrying: Collection[str]) -> list[Feature]:
     """Return the features of single kinds of event.
 
     Parameters
     ----------
     events
         The kinds that have features of their own.
-    columns
-        Columns of the telemetry table.
+    carrying
+        Those of them whose events carry a quantity.
     """
-    return [feature for event in events for feature in _event(event, columns)]
+    return [feature for event in events for feature in _event(event, carries=event in carrying)]
 
 
 @cache
@@ -452,7 +452,7 @@ def _each_event(days: int) -> Window:
     return Window(table="telemetry", days=days, each="event")
 
 
-def _event(event: str, columns: Collection[str]) -> list[Feature]:
+def _event(event: str, *, carries: bool) -> list[Feature]:
     slug = _slug(event)
     counts = [
         Feature(
@@ -483,7 +483,7 @@ def _event(event: str, columns: Collection[str]) -> list[Feature]:
         )
         for days in (28, 91)
     ]
-    return counts + (amounts if "quantity" in columns else [])
+    return counts + (amounts if carries else [])
 
 
 def ratio_features(ratios: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> list[Feature]:

@@ -1,0 +1,166 @@
+"""The step from checked tables to features and labels: what `renewcast features` does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.catalogue import Catalogue
+from features.contracts import CONTRACT
+from features.engine import Engine
+from features.errors import NotEnoughDataError, WorkspaceError, explain
+from features.families import VIEWS, build_catalogue
+from features.labels import build_labels, eligible_rows
+from features.ledger import replace_folder
+from features.progress import Progress, silent
+from features.slices import KnownTables, Spine
+from features.snapshots import build_matrix
+from features.spine import every_pair, existing, renewal_pairs, scoring_cutoff, shared_cutoffs
+from features.workspace import Workspace
+
+__all__ = ["PreparationSummary", "open_tables", "prepare_workspace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationSummary:
+    """What the step did.
+
+    Parameters
+    ----------
+    rows, accounts, cutoffs
+        Size of the feature matrix.
+    features
+        Number of features.
+    dropped_tables
+        Optional tables that are missing, whose features are therefore not there.
+    scoring_cutoff
+        The cutoff at which accounts are scored, UTC.
+    accounts_to_score
+        Accounts at that cutoff.
+    labelled
+        Rows with a churn label.
+    """
+
+    rows: int
+    accounts: int
+    cutoffs: int
+    features: int
+    dropped_tables: tuple[str, ...]
+    scoring_cutoff: datetime
+    accounts_to_score: int
+    labelled: int
+
+
+def open_tables(engine: Engine, folder: Path) -> dict[str, ir.Table]:
+    """Open the checked tables of a workspace.
+
+    Raises
+    ------
+    WorkspaceError
+        If they are not there.
+    """
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise WorkspaceError(explain("the tables of this workspace have not been checked yet", given=folder, todo="Run `renewcast check`."))
+    return {file.stem: engine.read_parquet(file) for file in files}
+
+
+def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> PreparationSummary:
+    """Compute features and labels for every customer and cutoff, and put them in the workspace's `snapshots` folder.
+
+    Raises
+    ------
+    NotEnoughDataError
+        If no account is a customer at any cutoff.
+    """
+    with Engine() as engine:
+        tables = open_tables(engine, workspace.tables)
+        catalogue, levels = _catalogue(engine, workspace, tables)
+        data_from, last_known = _known_times(engine, tables)
+        data_until = workspace.config.data_until or last_known
+        spine = _spine(engine, workspace, tables, data_from, data_until)
+        known = KnownTables(engine, tables, spine, levels=levels, views=VIEWS)
+        matrix = build_matrix(known, spine, catalogue, on_progress=on_progress)
+        labels = build_labels(known, spine, workspace.config.targets, data_until=data_until)
+    with replace_folder(workspace.snapshots) as folder:
+        pq.write_table(matrix, folder / "features.parquet", compression="zstd")
+        pq.write_table(labels, folder / "labels.parquet", compression="zstd")
+        (folder / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")
+    return _summary(matrix, labels, catalogue, tables, scoring_cutoff(data_until))
+
+
+def _catalogue(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
+    """Build the catalogue, and list the kinds of event that have features of their own."""
+    config = workspace.config
+    telemetry = tables["telemetry"]
+    carried = telemetry.quantity.count() if "quantity" in telemetry.columns else telemetry.count(where=telemetry.event.isnull())
+    counted = engine.to_arrow(telemetry.group_by("event").agg(events=telemetry.events.sum(), carried=carried)).sort_by(
+        [("events", "descending"), ("event", "ascending")]
+    )
+    found = counted["event"].to_pylist()
+    events = tuple(found[: config.features.top_events]) if config.features.events is None else config.features.events
+    carrying = set(counted.filter(pc.greater(counted["carried"], 0))["event"].to_pylist())
+    catalogue = build_catalogue(
+        {name: table.columns for name, table in tables.items()},
+        currency=config.currency,
+        events=events,
+        carrying=carrying,
+        ratios=config.features.ratios,
+        attributes=config.tables["accounts"].attributes,
+    )
+    return catalogue, {"event": events}
+
+
+def _known_times(engine: Engine, tables: Mapping[str, ir.Table]) -> tuple[datetime, datetime]:
+    """Return the first and the last known time of telemetry."""
+    known_at = tables["telemetry"].known_at
+    found = engine.to_arrow(tables["telemetry"].aggregate(first=known_at.min(), last=known_at.max())).to_pylist()[0]
+    if found["first"] is None:
+        raise NotEnoughDataError(explain("telemetry has no rows", todo="Look at `renewcast check` and the quarantine."))
+    return found["first"], found["last"]
+
+
+def _spine(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table], data_from: datetime, data_until: datetime) -> Spine:
+    """Return the customers at each cutoff, by what was known then."""
+    config = workspace.config
+    accounts = engine.to_arrow(tables["accounts"]).sort_by("account_id")
+    everyone = accounts["account_id"].combine_chunks()
+    here = every_pair(everyone, [scoring_cutoff(data_until)])
+    if config.cutoffs.every == "renewal":
+        spine = renewal_pairs(engine, tables["subscriptions"], config.cutoffs.before_renewal_days, data_until)
+    else:
+        shared = shared_cutoffs(config.cutoffs, data_from, data_until)
+        spine = every_pair(everyone, [cutoff for cutoff in shared if cutoff != scoring_cutoff(data_until)])
+    spine = spine.followed_by(here)
+    spine = spine.take(np.flatnonzero(existing(spine, accounts)))
+    customers = eligible_rows(KnownTables(engine, tables, spine), config.targets, n_rows=len(spine))
+    if not customers.any():
+        raise NotEnoughDataError(
+            explain(
+                "no account is a customer at any cutoff",
+                given=f"{len(everyone)} accounts, {len(pc.unique(spine.cutoff))} cutoffs",
+                todo="Look at start_date and end_date of subscriptions, or at eligible_events in [targets].",
+            )
+        )
+    return spine.take(np.flatnonzero(customers))
+
+
+def _summary(
+    matrix: pa.Table, labels: pa.Table, catalogue: Catalogue, tables: Mapping[str, ir.Table], scored_at: datetime
+) -> PreparationSummary:
+    return PreparationSummary(
+        rows=len(matrix),
+        accounts=len(pc.unique(matrix["account_id"])),
+        cutoffs=len(pc.unique(matrix["cutoff"])),
+        features=len(catalogue),
+        dropped_tables=tuple(name for name in CONTRACT if name not in tables),
+        scoring_cutoff=scored_at,
+        accounts_to_score=pc.sum(pc.equal(matrix["cutoff"], pa.scalar(scored_at, pa.timestamp("us")))).as_py(),
+        labelled=len(labels) - labels["churn"].null_count,
+    )
