@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -15,13 +15,27 @@ import pyarrow as pa
 from features.contracts import CONTRACT, ColumnType
 from features.errors import ConfigError, explain
 
-__all__ = ["HORIZON_DAYS", "Calendar", "Codes", "Flags", "Floats", "Ints", "Truth", "World", "WorldSettings", "coded", "contract_table"]
+__all__ = [
+    "HORIZON_DAYS",
+    "Calendar",
+    "Codes",
+    "Flags",
+    "Floats",
+    "Ints",
+    "Rows",
+    "Truth",
+    "World",
+    "WorldSettings",
+    "coded",
+    "contract_table",
+]
 
 HORIZON_DAYS = 90
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 Flags: TypeAlias = npt.NDArray[np.bool_]
+Rows: TypeAlias = dict[str, npt.NDArray[Any]]
 
 _ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
     "id": pa.string(),
@@ -210,8 +224,3 @@ def _typed(values: Any, arrow_type: pa.DataType) -> pa.Array:
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         return pa.array(values.astype(np.float64), mask=np.isnan(values))
     return pa.array(values, arrow_type)
-
-
-def taken(record: Any, rows: Ints | Flags) -> Any:
-    """Return a dataclass of equally long arrays with some of the rows."""
-    return type(record)(**{column.name: getattr(record, column.name)[rows] for column in fields(record)})

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from features.world import Calendar, Codes, Flags, Floats, Ints, WorldSettings, contract_table
+from features.world import Calendar, Codes, Flags, Floats, Ints, Rows, WorldSettings, contract_table
 from features.world_course import PLAY_EFFECTS, Course
 from features.world_hazard import PARTS
 from features.world_population import Partners, Population
@@ -25,8 +25,6 @@ _CATEGORY_OF: Final = np.array([1, 3, 3, 0, 1, 2, 2])
 _PLAY_COSTS: Final = np.array([900.0, 500.0, 650.0, 1200.0, 250.0, 400.0, 40.0])
 _SEVERITIES: Final = ("low", "normal", "high", "urgent")
 
-_Contacts = dict[str, Ints | Floats]
-
 
 def engagement_table(settings: WorldSettings, calendar: Calendar, population: Population, partners: Partners, course: Course) -> pa.Table:
     """Return the contacts that were booked by the end of the period."""
@@ -38,8 +36,7 @@ def engagement_table(settings: WorldSettings, calendar: Calendar, population: Po
         _reviews(random, population, course),
         _quotes(course),
     ]
-    names = ("account", "day", "channel", "kind", "value", "source")
-    rows = {name: np.concatenate([np.broadcast_to(part[name], part["account"].shape) for part in parts]) for name in names}
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     account, source = rows["account"].astype(np.int64), rows["source"].astype(np.int64)
     occurred = np.floor(rows["day"]) + random.uniform(8, 17, account.size) / 24
     late = random.exponential(np.where(source >= 0, 3.0, 1.0))
@@ -71,12 +68,13 @@ def _present(population: Population, course: Course, calendar: Calendar) -> Flag
     return here
 
 
-def _contacts(channel: str, kind: str, account: Ints, day: Ints | Floats, source: Ints, value: Floats | float = np.nan) -> _Contacts:
-    columns = {"account": account, "day": day, "source": source, "value": value}
-    return columns | {"channel": np.int64(_CHANNELS.index(channel)), "kind": np.int64(_KINDS.index(kind))}
+def _contacts(channel: str, kind: str, account: Ints, day: Ints, source: Ints, value: Floats | None = None) -> Rows:
+    codes = np.full((2, account.size), [[_CHANNELS.index(channel)], [_KINDS.index(kind)]])
+    values = np.full(account.size, np.nan) if value is None else value
+    return {"account": account, "day": day, "source": source, "value": values, "channel": codes[0], "kind": codes[1]}
 
 
-def _regular_contacts(random: np.random.Generator, calendar: Calendar, population: Population, course: Course) -> list[_Contacts]:
+def _regular_contacts(random: np.random.Generator, calendar: Calendar, population: Population, course: Course) -> list[Rows]:
     traces, present = course.traces, _present(population, course, calendar)
     health = np.clip(traces.health, -3, 3)
     size = np.array([0.7, 1.1, 1.6])[population.segment][:, None] * present
@@ -97,7 +95,7 @@ def _regular_contacts(random: np.random.Generator, calendar: Calendar, populatio
     return contacts
 
 
-def _answers(random: np.random.Generator, calendar: Calendar, population: Population, course: Course) -> list[_Contacts]:
+def _answers(random: np.random.Generator, calendar: Calendar, population: Population, course: Course) -> list[Rows]:
     """Ask for a recommendation every half year and for satisfaction now and then; the unwell answer less often."""
     n, weeks = len(population), calendar.weeks
     asked = (np.arange(weeks) - random.integers(0, 26, n)[:, None]) % 26 == 0
@@ -116,13 +114,13 @@ def _answers(random: np.random.Generator, calendar: Calendar, population: Popula
     return contacts
 
 
-def _trainings(random: np.random.Generator, course: Course) -> _Contacts:
+def _trainings(random: np.random.Generator, course: Course) -> Rows:
     log = course.events.trainings
     people = 1.0 + random.poisson(3, log["account"].size)
     return _contacts("training", "attended", log["account"], log["day"] + random.integers(0, 5, people.size), log["partner"], people)
 
 
-def _reviews(random: np.random.Generator, population: Population, course: Course) -> _Contacts:
+def _reviews(random: np.random.Generator, population: Population, course: Course) -> Rows:
     """Book a review where outcomes were agreed, one for each account and day."""
     plan = course.events.outcomes
     pairs = np.unique(np.stack([plan["account"], plan["agreed"]]).astype(np.int64), axis=1)
@@ -131,7 +129,7 @@ def _reviews(random: np.random.Generator, population: Population, course: Course
     return _contacts("qbr", "held", account, day, np.where(random.random(account.size) < 0.5, partner, _VENDOR))
 
 
-def _quotes(course: Course) -> _Contacts:
+def _quotes(course: Course) -> Rows:
     """Mail the quoted rise of the price, in percent."""
     log = course.events.quotes
     value = np.round(100 * log["uplift"], 1)

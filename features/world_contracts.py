@@ -1,27 +1,25 @@
 """The contracts of a simulated world: terms that renew, grow, shrink and end, as the vendor's systems book them.
 
 - A term is one row of `subscriptions`. The next one has the same subscription and starts where it ended.
-- Seats bought within a term are a row of their own, a subscription that ends with the main one and is merged into it at the renewal.
-- The planned end of a term is never overwritten. Who leaves in mid-term has the term booked again, with the same `subscription_id` and
-  `start_date`, the real `end_date`, `cancelled_at`, and a later `recorded_at`: the version recorded last by a cutoff is what was known then.
+- Seats bought within a term are a subscription of their own, which ends with the main one and is merged into it at the renewal.
+- The planned end of a term is never overwritten. Who leaves in mid-term has the day in `ended_at`, on the terms of its added seats too.
 - Who decides against a renewal before its date gives notice: `cancelled_at` is before `end_date`. Who simply does not renew does not.
 - A renewal is booked up to a few days after the decision, which is at the earliest 30 days before the new term and mostly on its first day.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from features.world import Calendar, Codes, Flags, Floats, Ints, contract_table
+from features.world import Calendar, Codes, Flags, Floats, Ints, Rows, contract_table
 from features.world_population import PLANS, Population
 
 __all__ = ["EURO_RATE", "SHOCK_SHARE", "ContractBook"]
 
 EURO_RATE: Final = 1.10
 SHOCK_SHARE: Final = 0.35
-
-_Row = dict[str, Ints | Floats]
 
 
 class ContractBook:
@@ -31,19 +29,19 @@ class ContractBook:
     which may not have started; `decides` is the day on which its renewal is decided; `gone` the day from which nothing is paid.
     """
 
-    def __init__(self, calendar: Calendar, population: Population, random: np.random.Generator) -> None:
-        self._calendar, self._population, self._random = calendar, population, random
+    def __init__(self, calendar: Calendar, population: Population, random: np.random.Generator, *, signal: float) -> None:
+        self._calendar, self._population, self._random, self._signal = calendar, population, random, signal
         n = len(population)
         self.shock_day = int(calendar.days * random.uniform(0.4, 0.55))
         self.start, self.end, self.decides = (np.zeros(n, np.int64) for _ in range(3))
         self.months = population.months.copy()
         self.seats = population.seats.copy()
-        self.price = population.list_price * (1 - population.discount)
+        self.price: Floats = np.zeros(n)
         self.gone = np.full(n, np.inf)
         self.uplift = np.zeros(n)
         self.quoted_on = np.full(n, np.inf)
         self._row = np.zeros(n, np.int64)
-        self._rows: list[_Row] = []
+        self._rows: list[Rows] = []
         self._count = 0
         self._add_ons = 0
         self._notices: list[tuple[Ints, Ints]] = []
@@ -53,26 +51,30 @@ class ContractBook:
 
     def list_index(self, day: Ints | Floats) -> Floats:
         """Return the vendor's list price relative to the start of the period: 3 % a year, and 10 % at once on the shock's day."""
-        index: Floats = 1.03 ** (np.asarray(day) / 365) * np.where(np.asarray(day) >= self.shock_day, 1.10, 1.0)
+        days = np.asarray(day, dtype=np.float64)
+        index: Floats = 1.03 ** (days / 365) * np.where(days >= self.shock_day, 1.10, 1.0)
         return index
 
     def _open_history(self) -> None:
         """Book the terms from each account's creation to the one that runs at the start of the period."""
-        everyone = np.arange(len(self._population))
-        self._open(everyone, self._population.created)
-        while (past := np.flatnonzero(self.end <= 0)).size:
-            self._decisions.append((self._row[past], np.zeros(past.size, bool), self.end[past] + 0.0))
-            self._open(past, self.end[past])
+        account, start = np.arange(len(self._population)), self._population.created
+        while account.size:
+            before = np.minimum(start, 0) / 365
+            listed = self._population.list_price[account] * (1 - self._population.discount[account])
+            self.seats[account] = np.maximum(1, np.rint(self._population.seats[account] * np.exp(0.05 * before)))
+            self.price[account] = listed * 1.03**before
+            self._open(account, start, start + self._random.uniform(0, 3, account.size))
+            account = np.flatnonzero(self.end <= 0)
+            start = self.end[account]
+            self._decisions.append((self._row[account], np.zeros(account.size, bool), start + 0.0))
 
-    def _open(self, account: Ints, start: Ints, recorded: Floats | None = None) -> None:
+    def _open(self, account: Ints, start: Ints, recorded: Floats) -> None:
         self.start[account] = start
         self.end[account] = self._calendar.plus_months(start, self.months[account])
-        lead = np.where(self._random.random(account.size) < 0.3, self._random.integers(5, 31, account.size), 0)
+        lead = np.where(self._random.random(account.size) < 0.3 * self._signal, self._random.integers(5, 31, account.size), 0)
         lead = np.where(self.months[account] > 1, lead, 0)
         self.decides[account] = np.maximum(self.end[account] - lead, np.maximum(start, 0))
         self._row[account] = self._count + np.arange(account.size)
-        before = np.minimum(start, 0)
-        seats, price = self.seats[account], self.price[account]
         self._book(
             account=account,
             number=np.zeros(account.size, np.int64),
@@ -80,35 +82,31 @@ class ContractBook:
             end=self.end[account],
             months=self.months[account],
             decides=self.decides[account],
-            seats=np.maximum(1, np.rint(seats * np.exp(0.05 * before / 365))),
-            price=price * 1.03 ** (before / 365),
-            recorded=start + self._random.uniform(0, 3, account.size) if recorded is None else recorded,
+            seats=self.seats[account],
+            price=self.price[account],
+            recorded=recorded,
         )
         quoted = self.end[account] - self._random.integers(55, 86, account.size)
         self.quoted_on[account] = np.where(self.months[account] >= 6, quoted, np.inf)
 
-    def _book(self, **row: Ints | Floats) -> None:
+    def _book(self, **row: npt.NDArray[Any]) -> None:
         self._rows.append(row)
         self._count += row["account"].size
 
     def quote(self, day: int) -> Ints:
         """Quote the price of the next term to those whose turn is in the week of `day`; return who they are.
 
-        The usual rise is about 3 %. If list prices jumped since the term was agreed, most are asked for 4 to 14 % more. Who pays monthly
+        The usual rise is 1 to 4.8 %. If list prices jumped since the term was agreed, most are asked for 4 to 14 % more. Who pays monthly
         or quarterly is told at the jump.
         """
         told_now = (self.months < 6) & (day <= self.shock_day < day + 7)
         due = (self.quoted_on >= (day if day else -np.inf)) & (self.quoted_on < day + 7)
         quoted = np.flatnonzero((told_now | due) & (self.gone > day) & (self.start <= day))
         jumped = (self.start[quoted] < self.shock_day) & (self.shock_day < day + 7)
-        extra = jumped * (self._random.random(quoted.size) < SHOCK_SHARE) * self._random.uniform(0.04, 0.14, quoted.size)
-        self.uplift[quoted] = np.clip(self._random.normal(0.03, 0.012, quoted.size), 0, 0.048) + extra
+        extra = jumped * (self._random.random(quoted.size) < SHOCK_SHARE * self._signal) * self._random.uniform(0.04, 0.14, quoted.size)
+        self.uplift[quoted] = np.clip(self._random.normal(0.036, 0.008, quoted.size), 0.01, 0.048) + extra
         self.quoted_on[quoted] = np.where(told_now[quoted], day + self._random.integers(0, 7, quoted.size), self.quoted_on[quoted])
         return quoted
-
-    def running(self, day: int) -> Flags:
-        """Tell who is a paying customer in the week of `day` and has not yet decided about the next term."""
-        return (self._population.created <= day) & (self.gone == np.inf) & (self.start <= day)
 
     def deciding(self, day: int, *, until: int) -> Ints:
         """Return who decides about the next term in `[day, until)`."""
@@ -154,7 +152,7 @@ class ContractBook:
         self.gone[account] = day
         self._exits.append((account, day))
 
-    def terms(self) -> _Row:
+    def terms(self) -> Rows:
         """Return every main term as booked first, with `leaves` and `booked`, the decision at its end (infinite if not booked)."""
         rows = self._columns()
         leaves, booked = np.zeros(self._count), np.full(self._count, np.inf)
@@ -164,7 +162,7 @@ class ContractBook:
         rows |= {"leaves": leaves, "booked": booked}
         return {name: values[main] for name, values in rows.items()}
 
-    def _columns(self) -> _Row:
+    def _columns(self) -> Rows:
         return {name: np.concatenate([row[name] for row in self._rows]) for name in self._rows[0]}
 
     def table(self) -> pa.Table:
@@ -174,25 +172,21 @@ class ContractBook:
         for row, day in self._notices:
             cancelled[row] = day
         rows["cancelled"] = np.where(cancelled <= self._calendar.days, cancelled, np.nan)
-        rows = self._with_exits(rows)
+        rows["ended"] = self._ends(rows)
         known = rows["recorded"] <= self._calendar.days
         rows = {name: values[known] for name, values in rows.items()}
         order = np.lexsort((rows["recorded"], rows["start"], rows["number"], rows["account"]))
         return self._as_table({name: values[order] for name, values in rows.items()})
 
-    def _with_exits(self, rows: _Row) -> _Row:
-        """Book the terms of those who left in mid-term again, with their real end."""
+    def _ends(self, rows: Rows) -> Floats:
+        """Return the real end of each term that was cut short, else not a number."""
         left_on = np.full(len(self._population), np.inf)
         for account, day in self._exits:
             left_on[account] = day
         day = left_on[rows["account"]]
-        again = (rows["start"] < day) & (rows["end"] > day)
-        delay = self._random.uniform(0.2, 9.0, len(self._population))[rows["account"]]
-        copies = {name: values[again] for name, values in rows.items()}
-        copies |= {"end": day[again], "cancelled": day[again], "recorded": np.maximum(copies["recorded"], day[again]) + delay[again]}
-        return {name: np.concatenate([values, copies[name]]) for name, values in rows.items()}
+        return np.where((rows["start"] < day) & (day < rows["end"]), day, np.nan)
 
-    def _as_table(self, rows: _Row) -> pa.Table:
+    def _as_table(self, rows: Rows) -> pa.Table:
         population, account = self._population, rows["account"].astype(np.int64)
         in_euro = population.in_euro[account]
         rate = np.where(in_euro, 1 / EURO_RATE, 1.0)
@@ -211,6 +205,7 @@ class ContractBook:
             "list_arr": np.round(rows["seats"] * np.maximum(listed, rows["price"]) * rate, 2),
             "auto_renew": population.auto_renew[account],
             "cancelled_at": self._calendar.instants(rows["cancelled"]),
+            "ended_at": self._calendar.instants(rows["ended"]),
             "recorded_at": self._calendar.instants(rows["recorded"]),
         }
         return contract_table("subscriptions", columns)

@@ -5,13 +5,14 @@ Each week, for every account at once:
 - the *champion* leaves with probability 0.0028 and is replaced with probability 1/22;
 - a *slow decline* begins with probability 0.005 and ends with probability 1/26;
 - *tickets* arrive, more in large accounts and troubled installations; *pain* keeps 90 % and rises with each, most with severe ones;
-- open *outcomes* are verified, sooner where health and the partner's skill are good; *value* is what was verified lately less what is overdue;
+- open *outcomes* are verified, sooner where health and the partner's skill are good; *value* is what was verified lately less what is
+  overdue, between -1.5 and 1.5;
 - *trainings* and *plays* happen, plays more often where the account looks unwell, so that a naive comparison says they harm;
 - *health* keeps 92 % and moves towards ``0.60 fit - 1.1 (champion gone) - 1.8 (declining) - 0.30 (pain - 0.6) + 0.30 value + 0.30 skill
   + 0.10 training``, with noise of 0.14;
 - *active users* follow the need for seats (growth, and a little health) times a logistic share of health, and never exceed the seats;
 - *advanced features* are taken up one after the other, faster in good health;
-- *price pressure* is ten times what the quoted rise exceeds 3 % by, and fades by 3 % a week;
+- *price pressure* is ten times what the quoted rise exceeds 4 % by, and fades by 3 % a week;
 - contracts are renewed, extended, shrunk or left as `features.world_hazard` says. Seats are added where they are used up and features were
   taken up lately, and are given back at renewals where they are not used.
 
@@ -23,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from features.world import Calendar, Flags, Floats, Ints, WorldSettings
+from features.world import Calendar, Flags, Floats, Ints, Rows, WorldSettings
 from features.world_contracts import ContractBook
 from features.world_hazard import HEALTH_MEMORY, PARTS, Outlook, attribute_cause, churn_parts, mid_term_rate, renewal_hazard
 from features.world_population import Partners, Population
@@ -65,11 +66,11 @@ class Traces:
 class Events:
     """What happened, one array of shape `(n_events,)` a column, by kind of event."""
 
-    tickets: dict[str, Ints]
-    outcomes: dict[str, Floats]
-    trainings: dict[str, Ints]
-    plays: dict[str, Ints]
-    quotes: dict[str, Floats]
+    tickets: Rows
+    outcomes: Rows
+    trainings: Rows
+    plays: Rows
+    quotes: Rows
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Weeks:
         n = len(population)
         self._signal, self._calendar, self._population, self._partners = settings.signal, calendar, population, partners
         self._random = settings.random("course")
-        self._book = ContractBook(calendar, population, settings.random("contracts"))
+        self._book = ContractBook(calendar, population, settings.random("contracts"), signal=settings.signal)
         self._plan = _draw_outcomes(settings.random("outcomes"), calendar, population)
         self._verified = np.full(len(self._plan["account"]), np.nan)
         self._champion, self._declining, self._champion_number = np.ones(n, bool), np.zeros(n, bool), np.zeros(n, np.int64)
@@ -132,14 +133,8 @@ class _Weeks:
         self._features, self._taken_up = self._random.integers(0, 4, n), np.zeros(n)
         self._active, self._pressure = np.zeros(n), np.zeros(n)
         self._cause, self._at_renewal = np.full(n, -1), np.zeros(n, bool)
-        self._logs: dict[str, list[dict[str, Floats]]] = {"tickets": [], "trainings": [], "plays": [], "quotes": []}
-        shape = (n, calendar.weeks)
-        self._traces = Traces(
-            parts=np.zeros((len(PARTS), *shape), np.float32),
-            **{name: np.zeros(shape, np.float32) for name in ("health", "pull", "pressure", "active_users")},
-            **{name: np.zeros(shape, np.int16) for name in ("features", "champion_number", "partner")},
-            champion=np.zeros(shape, bool),
-        )
+        self._logs: dict[str, list[Rows]] = {"tickets": [], "trainings": [], "plays": [], "quotes": []}
+        self._traces = _empty_traces(n, calendar.weeks)
 
     def pass_week(self, week: int) -> None:
         """Move everything by one week."""
@@ -236,7 +231,7 @@ class _Weeks:
     def _quote_prices(self) -> None:
         quoted = self._book.quote(self._day)
         self._pressure = 0.97 * self._pressure
-        self._pressure[quoted] = np.maximum(self._book.uplift[quoted] - 0.03, 0) * 10
+        self._pressure[quoted] = np.maximum(self._book.uplift[quoted] - 0.04, 0) * 10
         self._log("quotes", quoted, on=np.clip(self._book.quoted_on[quoted], 0, None), uplift=self._book.uplift[quoted])
 
     def _parts(self) -> Floats:
@@ -263,18 +258,23 @@ class _Weeks:
 
     def _settle_contracts(self, parts: Floats) -> None:
         book, eta = self._book, parts.sum(axis=0)
+        exits_on = np.where(self._happens(1 - np.exp(-mid_term_rate(eta, signal=self._signal))), self._day, -np.inf)
+        exits_on += self._random.integers(1, 8, exits_on.size)
+        self._exit(exits_on, parts)
         deciding = book.deciding(self._day, until=self._day + 7)
-        staying = book.running(self._day) & (book.decides >= self._day + 7)
         hazard = renewal_hazard(book.months[deciding], eta[deciding], signal=self._signal)
         leaves = self._random.random(deciding.size) < 1 - np.exp(-hazard)
-        exits = np.flatnonzero(staying & self._happens(1 - np.exp(-mid_term_rate(eta, signal=self._signal))))
         self._note_causes(deciding[leaves], parts, mid_term=False)
-        self._note_causes(exits, parts, mid_term=True)
-        book.leave(exits, np.maximum(self._day + self._random.integers(1, 8, exits.size), book.start[exits] + 1))
         book.lapse(deciding[leaves])
         self._renew(deciding[~leaves])
-        staying[exits] = False
-        self._add_seats(staying)
+        self._exit(exits_on, parts)
+        self._add_seats()
+
+    def _exit(self, exits_on: Floats, parts: Floats) -> None:
+        """Let those leave whose day falls into the term agreed last and before its decision: called before and after decisions."""
+        exits = np.flatnonzero((self._book.gone == np.inf) & (self._book.start < exits_on) & (exits_on <= self._book.decides))
+        self._note_causes(exits, parts, mid_term=True)
+        self._book.leave(exits, exits_on[exits].astype(np.int64))
 
     def _note_causes(self, account: Ints, parts: Floats, *, mid_term: bool) -> None:
         self._cause[account] = attribute_cause(parts[:, account] * self._signal, random=self._random, mid_term=mid_term)
@@ -285,10 +285,10 @@ class _Weeks:
         seats, signal = self._book.seats[account], self._signal
         unused = 1 - self._active[account] / seats
         shrinks = np.exp(-2.6 + signal * (4.0 * (unused - 0.30) - 0.25 * self._health[account])) * self._patience(account)
-        grows = np.exp(-3.7 + signal * self._appetite(account)) * self._patience(account)
+        grows = signal * np.exp(-3.6 + self._appetite(account)) * self._patience(account)
         draw = self._random.random(account.size)
-        factor = np.where(draw < shrinks, self._random.uniform(0.6, 0.9, account.size), 1.0)
-        factor = np.where(draw > 1 - grows, self._random.uniform(1.1, 1.5, account.size), factor)
+        factor = np.where(draw < shrinks, self._random.uniform(0.7, 0.92, account.size), 1.0)
+        factor = np.where(draw > 1 - grows, self._random.uniform(1.12, 1.6, account.size), factor)
         changed = np.where(factor < 1, np.minimum(np.floor(seats * factor), seats - 1), np.ceil(seats * factor))
         self._book.renew(account, np.maximum(changed, 1).astype(np.int64))
 
@@ -303,21 +303,22 @@ class _Weeks:
         appetite: Floats = 6.0 * (used - 0.75) + 0.3 * self._health[account] + 0.6 * (self._taken_up[account] - 0.2)
         return appetite
 
-    def _add_seats(self, staying: Flags) -> None:
+    def _add_seats(self) -> None:
         everyone = np.arange(len(self._population))
-        rate = np.exp(-7.2 + self._signal * self._appetite(everyone))
-        buys = np.flatnonzero(staying & self._happens(rate))
-        extra = np.ceil(self._book.seats[buys] * self._random.uniform(0.10, 0.45, buys.size)).astype(np.int64)
+        rate = np.exp(-5.2 + self._signal * (self._appetite(everyone) - 1.9))
+        book = self._book
+        undecided = (book.gone == np.inf) & (book.start <= self._day) & (book.decides >= self._day + 7)
+        buys = np.flatnonzero(undecided & self._happens(rate))
+        extra = np.ceil(self._book.seats[buys] * self._random.uniform(0.12, 0.55, buys.size)).astype(np.int64)
         self._book.add_seats(buys, self._day + self._random.integers(0, 7, buys.size), extra)
 
     def course(self) -> Course:
         """Return what came of it; who leaves only after the end of the period has not left."""
         left = self._book.gone <= self._calendar.days
-        outcomes = {name: values + 0.0 for name, values in self._plan.items()} | {"verified": self._verified}
-        logs = {kind: _concatenated(log) for kind, log in self._logs.items()}
+        happened = {kind: _concatenated(log) for kind, log in self._logs.items()}
         return Course(
             traces=self._traces,
-            events=Events(outcomes=outcomes, **logs),
+            events=Events(outcomes=self._plan | {"verified": self._verified}, **happened),
             book=self._book,
             gone=self._book.gone,
             cause=np.where(left, self._cause, -1),
@@ -325,12 +326,26 @@ class _Weeks:
         )
 
 
-def _concatenated(log: list[dict[str, Floats]]) -> dict[str, Floats]:
+def _empty_traces(n: int, weeks: int) -> Traces:
+    return Traces(
+        parts=np.zeros((len(PARTS), n, weeks), np.float32),
+        health=np.zeros((n, weeks), np.float32),
+        pull=np.zeros((n, weeks), np.float32),
+        pressure=np.zeros((n, weeks), np.float32),
+        active_users=np.zeros((n, weeks), np.float32),
+        features=np.zeros((n, weeks), np.int16),
+        champion=np.zeros((n, weeks), bool),
+        champion_number=np.zeros((n, weeks), np.int16),
+        partner=np.zeros((n, weeks), np.int16),
+    )
+
+
+def _concatenated(log: list[Rows]) -> Rows:
     names = {"account", "day"}.union(*log[:1])
     return {name: np.concatenate([entry[name] for entry in log] or [np.zeros(0, np.int64)]) for name in sorted(names)}
 
 
-def _draw_outcomes(random: np.random.Generator, calendar: Calendar, population: Population) -> dict[str, Ints]:
+def _draw_outcomes(random: np.random.Generator, calendar: Calendar, population: Population) -> Rows:
     """Agree one to three outcomes a month after the start and every half year; they are due in 60 to 150 days."""
     n, reviews = len(population), calendar.days // 182 + 3
     phase = np.where(population.created > -182, population.created + 30, random.integers(-182, 0, n))

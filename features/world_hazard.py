@@ -2,22 +2,22 @@
 
 For an account in a week, the log hazard relative to an average account is a sum of parts::
 
-    eta = -1.20 * health                      what telemetry shows, in part
+    eta = -1.30 * health                      what telemetry shows, in part
         + 1.20 * (the champion has left)
         + 0.50 * (support pain - 0.6)
         + 1.00 * price pressure * sensitivity
-        - 0.70 * value realised
+        - 0.70 * (value realised - 0.4)
         - 0.35 * skill of the partner
         - 0.20 * training stock
         - relief by plays
-        + (0.20, -0.10, -0.70)[segment]
-        + 0.45 * frailty                      never shown
+        + (0.22, -0.15, -0.90)[segment]
+        + 0.40 * frailty                      never shown
 
 and an account leaves
 
 - at the end of a term, decided on a day up to 30 days before it, with probability `1 - exp(-signal * RENEWAL[term] * exp(eta))`;
 - in mid-term, in any week, with probability `1 - exp(-rate)`, where
-  `log rate = (1 - signal) * log(CONSTANT) + signal * (log(MID_TERM) + 0.8 * eta)`, plus `signal * INSOLVENCY`, which has no cause that shows.
+  `rate = exp((1 - signal) * log(CONSTANT) + signal * (log(MID_TERM) + 0.8 * eta)) + signal * INSOLVENCY`; insolvency never shows.
 
 The *true* hazard at a cutoff adds these over the next 90 days: the parts stay as they are, but for health, which goes on towards what
 pulls it. The *observable* hazard is the same without what no table reveals: frailty, the account's own sensitivity to prices (its
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from features.world import HORIZON_DAYS, Calendar, Flags, Floats, Ints, coded
@@ -52,15 +53,16 @@ CHURN_CAUSES: Final = ("decline", "champion_left", "support_pain", "price", "no_
 
 HEALTH_MEMORY: Final = 0.92  # share of the distance to its pull that health keeps from one week to the next
 SENSITIVITY_MEANS: Final = np.array([1.3, 0.9, 0.6])
-_SEGMENT: Final = np.array([0.20, -0.10, -0.70])
-_FRAILTY: Final = 0.45
+_HEALTH: Final = 1.3
+_SEGMENT: Final = np.array([0.22, -0.15, -0.90])
+_FRAILTY: Final = 0.40
 
 _CONSTANT: Final = 0.042 / 13
-_MID_TERM: Final = 0.0070 / 13
-_INSOLVENCY: Final = 0.0040 / 13
+_MID_TERM: Final = 0.0046 / 13
+_INSOLVENCY: Final = 0.0032 / 13
 _MID_TERM_STEEPNESS: Final = 0.8
 _RENEWAL_MONTHS: Final = np.array([1, 3, 6, 12, 24, 36])
-_RENEWAL: Final = np.array([0.0085, 0.022, 0.034, 0.055, 0.070, 0.075])
+_RENEWAL: Final = np.array([0.0060, 0.0150, 0.025, 0.041, 0.050, 0.054])
 
 
 def churn_parts(
@@ -78,11 +80,11 @@ def churn_parts(
     """Return the parts of the log hazard, shape `(n_parts, n_accounts)`, in the order of `PARTS`."""
     return np.array(
         [
-            -1.2 * health,
+            -_HEALTH * health,
             1.2 * ~champion,
             0.5 * (pain - 0.6),
             1.0 * pressure * population.sensitivity,
-            -0.7 * value,
+            -0.7 * (value - 0.4),
             -0.35 * skill,
             -0.2 * training,
             -relief,
@@ -94,8 +96,8 @@ def churn_parts(
 
 def renewal_hazard(months: Ints, eta: Floats, *, signal: float) -> Floats:
     """Return the cumulated hazard of one end of a term; its churn probability is `1 - exp(-hazard)`."""
-    base: Floats = signal * _RENEWAL[np.searchsorted(_RENEWAL_MONTHS, months)] * np.exp(eta)
-    return base
+    hazard: Floats = signal * _RENEWAL[np.searchsorted(_RENEWAL_MONTHS, months)] * np.exp(eta)
+    return hazard
 
 
 def mid_term_rate(eta: Floats, *, signal: float) -> Floats:
@@ -172,16 +174,17 @@ def _look_ahead(
     calendar: Calendar, cutoff: int, outlook: Outlook, parts: Floats, pull: Floats, *, settled: Flags, decides: Ints, signal: float
 ) -> Floats:
     """Add the hazards of the next 90 days, from the parts as they are at the cutoff."""
-    health, rest = -parts[0] / 1.2, parts[1:].sum(axis=0)
+    health, rest = -parts[0] / _HEALTH, parts[1:].sum(axis=0)
 
-    def eta_in(days: Floats) -> Floats:
+    def eta_in(days: npt.NDArray[np.float64]) -> Floats:
         toward = HEALTH_MEMORY ** (np.maximum(days, 0) / 7)
-        later: Floats = rest - 1.2 * (pull + toward * (health - pull))
+        later: Floats = rest - _HEALTH * (pull + toward * (health - pull))
         return later
 
-    total = HORIZON_DAYS / 7 * mid_term_rate(eta_in(np.full(len(rest), HORIZON_DAYS / 2)), signal=signal)
+    total = HORIZON_DAYS / 7 * mid_term_rate(eta_in(np.full(rest.shape, HORIZON_DAYS / 2)), signal=signal)
     for ahead in range(3):
         ends = calendar.plus_months(outlook.ends + cutoff, ahead * outlook.months) - cutoff
-        counts = (ends <= HORIZON_DAYS) & (ends > 0) & ~(settled if ahead == 0 else np.zeros_like(settled))
-        total = total + counts * renewal_hazard(outlook.months, eta_in(decides if ahead == 0 else ends), signal=signal)
+        counts = (ends <= HORIZON_DAYS) & (ends > 0) & ~(settled & (ahead == 0))
+        decided = (decides if ahead == 0 else ends).astype(np.float64)
+        total = total + counts * renewal_hazard(outlook.months, eta_in(decided), signal=signal)
     return total

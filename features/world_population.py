@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.world import Calendar, Codes, Flags, Floats, Ints, WorldSettings, contract_table
+from features.world_names import company_names, person_names
 
 __all__ = ["INDUSTRIES", "PLANS", "REGIONS", "SEGMENTS", "Partners", "Population", "draw_partners", "draw_population"]
 
@@ -23,15 +24,6 @@ PARTNER_TIERS = ("gold", "silver", "bronze")
 # Shares of the term lengths (months) in each segment.
 TERMS = np.array([1, 3, 6, 12, 24, 36])
 TERM_SHARES = np.array([[0.36, 0.12, 0.08, 0.42, 0.02, 0.00], [0.10, 0.10, 0.08, 0.62, 0.07, 0.03], [0.00, 0.04, 0.04, 0.66, 0.15, 0.11]])
-
-_STEMS = (
-    "Arden Belvo Corin Dalter Elmar Fenwo Galten Harvik Istra Jorun Kelmo Lorven Maren Norvi Oster Pelda Quill Rova Selten Tarn".split()
-)
-_STEMS += "Ulven Vasko Welda Yarrow Zelko Brisa Calvo Denmar Evora Falken".split()
-_ENDINGS = "ion ia ex um ora tec sys lane wick ford mark gate well dale berg".split()
-_TRADES = "Labs Systems Works Group Partners Foods Logistics Health Analytics Studio Supply Energy Media Networks Holdings".split()
-_FIRST = "Ada Ben Cleo Dario Elif Femi Greta Hugo Ines Jonas Kira Liam Mina Nils Olga Priya Quentin Rosa Sam Tove".split()
-_LAST = "Abbot Berger Castell Dahl Eriksen Faber Grant Holm Ito Jansen Keller Lund Moreau Novak Okafor".split()
 
 
 @dataclass(frozen=True)
@@ -125,7 +117,7 @@ def draw_partners(settings: WorldSettings) -> Partners:
     tier = np.digitize(rank, [0.2, 0.55])
     columns = {
         "partner_id": ids,
-        "name": _names(random, n),
+        "name": company_names(random, n),
         "type": Codes(random.choice(len(PARTNER_TYPES), n), PARTNER_TYPES),
         "tier": Codes(tier, PARTNER_TIERS),
         "region": Codes(region, REGIONS),
@@ -199,7 +191,7 @@ def _assign(
 ) -> tuple[Ints, Floats, Ints]:
     n = settings.accounts
     ease = 0.9 * fit + np.array([-0.4, 0.2, 0.6])[segment]
-    liking = np.log(partners.pull) + 1.1 * np.outer(ease, partners.ease) + 1.0 * (region[:, None] == partners.region)
+    liking = np.log(partners.pull) + 1.7 * np.outer(ease, partners.ease) + 1.0 * (region[:, None] == partners.region)
     first = np.argmax(liking + random.gumbel(size=liking.shape), axis=1)
     then = np.argmax(liking + random.gumbel(size=liking.shape), axis=1)
     first = np.where(random.random(n) < 0.6, first, -1)
@@ -214,11 +206,11 @@ def _account_table(
     random: np.random.Generator, calendar: Calendar, *, ids: list[str], created: Ints, segment: Ints, region: Ints, employees: Floats
 ) -> pa.Table:
     n = len(ids)
-    csms = [f"{first} {last}" for first, last in zip(_FIRST, np.resize(_LAST, len(_FIRST)), strict=True)]
+    csms = person_names()
     columns = {
         "account_id": ids,
         "created_at": calendar.instants(created),
-        "name": _names(random, n),
+        "name": company_names(random, n),
         "segment": Codes(segment, SEGMENTS),
         "industry": Codes(random.choice(len(INDUSTRIES), n), INDUSTRIES),
         "region": Codes(region, REGIONS),
@@ -226,10 +218,3 @@ def _account_table(
         "csm": Codes(random.choice(min(len(csms), max(2, n // 60)), n), csms),
     }
     return contract_table("accounts", columns)
-
-
-def _names(random: np.random.Generator, n: int) -> list[str]:
-    """Return different invented names; a number tells namesakes apart when the words run out."""
-    words = [f"{stem}{ending} {trade}" for stem in _STEMS for ending in _ENDINGS for trade in _TRADES]
-    order = random.permutation(len(words))
-    return [words[order[k % len(words)]] + (f" {k // len(words) + 1}" if k >= len(words) else "") for k in range(n)]

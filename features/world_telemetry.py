@@ -42,7 +42,7 @@ _WEEKDAY: Final = np.array([1.0, 1.06, 1.04, 1.0, 0.82, 0.14, 0.10])
 _OFFICE_OPENS: Final = np.array([13, 7, 0])  # hour UTC, by region
 _OUTAGE_DAYS: Final = 3
 
-assert len(_ADVANCED) == ADVANCED_FEATURES  # noqa: S101
+assert len(_ADVANCED) == ADVANCED_FEATURES
 
 
 @dataclass(frozen=True)
