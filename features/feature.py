@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-__all__ = ["Direction", "Family", "Feature", "Kind", "Sensitivity", "Target", "Window"]
+__all__ = ["LOOKBACKS", "Direction", "Expression", "Family", "Feature", "Kind", "Sensitivity", "Target", "Window"]
 
 Family = Literal["usage", "engagement", "support", "commercial", "outcomes", "partner", "peers"]
 Sensitivity = Literal["shared", "vendor", "partner"]
 Target = Literal["churn", "contraction", "expansion"]
 Kind = Literal["number", "category"]
+Expression = Callable[["ir.Table"], "ir.Value"]
 Direction = Mapping[Target, Literal[-1, 1]]
+
+
+LOOKBACKS = (7, 28, 91, 182, 364)
+"""Days that features look back, all multiples of 7."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ class Feature:
     unit: str
     meaning: str
     sentence: str
-    expression: "Callable[[ir.Table], ir.Value]" = field(compare=False, repr=False)
+    expression: Expression = field(compare=False, repr=False)
     source: Window | None = None
     level: str | None = None
     needs: frozenset[str] = frozenset()

@@ -61,7 +61,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        old = _beside(path)
+        old = temporary.with_name(f"{temporary.name}-old")
         if path.exists():
             path.replace(old)
         temporary.replace(path)

@@ -36,7 +36,7 @@ from features import clock
 from features.config import ATTRIBUTE
 from features.contracts import CONTRACT, TableContract
 from features.engine import Engine
-from features.feature import Window
+from features.feature import LOOKBACKS, Window
 
 __all__ = ["KnownTables", "Spine", "cut", "gather", "summed"]
 
@@ -152,9 +152,17 @@ class KnownTables:
             rows = self.in_microseconds(name).join(self.accounts, "account_id").drop("account_id")
             for column in set(self.levels) & set(rows.columns):
                 rows = rows.left_join(self._numbered_levels(column), column).drop(f"{column}_right")
+            if "user_id" in rows.columns:
+                rows = self._with_numbered_users(rows)
             self._loaded[name] = self.engine.table(rows, name=f"loaded_{name}")
             self._n_rows[name] = int(self.engine.rows(f"SELECT count(*) FROM loaded_{name}")[0][0])
         return self._loaded[name]
+
+    def _with_numbered_users(self, rows: ir.Table) -> ir.Table:
+        """Replace user ids by numbers, which group several times faster than texts."""
+        users = rows.select("user_id").distinct().filter(lambda users: users.user_id.notnull())
+        numbered = self.engine.table(users.mutate(user=ibis.row_number().cast("int32")), name="numbered_users")
+        return rows.left_join(numbered, "user_id").drop("user_id", "user_id_right").rename(user_id="user")
 
     def _numbered_levels(self, column: str) -> ir.Table:
         names = self.levels[column]
@@ -218,19 +226,20 @@ def gather(engine: Engine, parts: Iterator[ir.Table], query: Callable[[ir.Table]
 
 
 def summed(part: ir.Table, window: Window) -> ir.Table:
-    """Sum a slice's rows up by the window's `by` columns, so that each user, day or week is one row.
+    """Sum a slice's rows up by the window's `by` columns, so that each user, day or week is one row; rows without a user are no user's.
 
-    Beside `events`, `quantity` and `users` (distinct), a summed row has the age in days of its newest and of its oldest event, and
-    for `by=("day",)` the days since the account's previous active day in the window.
+    Beside `events` and `quantity`, a summed row has the age in days of its newest and of its oldest event, its `events_<w>d` of the
+    last w days and the number `rows_before_<w>d` of its rows in the w days before those, for each lookback w; and, for
+    `by=("day",)`, the days since the account's previous active day in the window.
     """
     if not window.by:
         return part
     sums = {"events": part.events.sum(), "newest_age_days": part.age_days.min(), "oldest_age_days": part.age_days.max()}
-    if "quantity" in part.columns:
-        sums["quantity"] = part.quantity.sum()
-    if "user_id" in part.columns:
-        sums["users"] = part.user_id.nunique()
-    rows = part.group_by(["row", *window.by]).agg(**sums)
+    for days in LOOKBACKS:
+        sums[f"events_{days}d"] = part.events.sum(where=part.age_days < days)
+        sums[f"rows_before_{days}d"] = part.count(where=(part.age_days >= days) & (part.age_days < 2 * days))
+    named = part.filter(*[part[column].notnull() for column in window.by])
+    rows = named.group_by(["row", *window.by]).agg(**sums)
     if window.by != ("day",):
         return rows
     earlier = ibis.window(group_by="row", order_by="day")

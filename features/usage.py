@@ -1,46 +1,35 @@
-"""Usage features: what the account's users do in the product."""
+"""Usage features: what the account's users do in the product.
+
+A slice of telemetry is read once for each way of summing it up (by user, by day, by week, by kind of event), with the longest window
+that any feature needs; the features of shorter windows are conditional aggregates of it.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 
 import ibis
 import ibis.expr.types as ir
 
-from features.feature import Direction, Feature, Window
+from features.feature import LOOKBACKS, Direction, Expression, Feature, Window
 
 __all__ = ["event_features", "ratio_features", "usage_features"]
 
-WINDOWS = (7, 28, 91, 182, 364)
+WINDOWS = LOOKBACKS
 LONG_WINDOWS = (28, 91, 182, 364)
 TREND_WINDOWS = (28, 91, 182)
 
+_EVER = Window(table="telemetry")
+_YEAR = Window(table="telemetry", days=364)
+_YEAR_BY_DAY = Window(table="telemetry", days=364, by=("day",))
+_YEAR_BY_WEEK = Window(table="telemetry", days=364, by=("week",))
+_YEAR_BY_KIND = Window(table="telemetry", days=364, by=("event",))
+_YEAR_BY_PRODUCT = Window(table="telemetry", days=364, by=("product",))
+_USERS = Window(table="telemetry", by=("user_id",))
+_USER_DAYS = Window(table="telemetry", days=91, by=("user_id", "day"))
+_EACH_KIND = Window(table="telemetry", days=91, each="event")
+_HALF_YEAR = Window(table="telemetry", days=182)
+
 _FALLING: Direction = {"churn": -1}
 _RISING: Direction = {"churn": 1}
-
-
-def count_rows(rows: ir.Table) -> ir.Value:
-    """Count the rows."""
-    return rows.count()
-
-
-def sum_events(rows: ir.Table) -> ir.Value:
-    """Count events, a summed-up row with its weight."""
-    return rows.events.sum()
-
-
-def sum_quantity(rows: ir.Table) -> ir.Value:
-    """Sum what the events carry."""
-    return rows.quantity.sum().fill_null(0.0)
-
-
-def mean_quantity(rows: ir.Table) -> ir.Value:
-    """Average what the events carry."""
-    return rows.quantity.mean()
-
-
-def distinct_users(rows: ir.Table) -> ir.Value:
-    """Count distinct users."""
-    return rows.user_id.nunique()
 
 
 def usage_features() -> list[Feature]:
@@ -60,8 +49,9 @@ def _span(days: int) -> str:
     return f"in the last {days} days"
 
 
-def _telemetry(days: int | None, lag_days: int = 0, by: tuple[str, ...] = ()) -> Window:
-    return Window(table="telemetry", days=days, lag_days=lag_days, by=by)
+def _within(rows: ir.Table, days: int) -> ir.BooleanValue:
+    """Tell which rows lie in the last days; a summed-up row does if its newest event does."""
+    return (rows.newest_age_days if "newest_age_days" in rows.columns else rows.age_days) < days
 
 
 def _volume(days: int) -> list[Feature]:
@@ -72,8 +62,8 @@ def _volume(days: int) -> list[Feature]:
             unit="events",
             meaning=f"what users did in the product {_span(days)}, in events",
             sentence=f"activity {{moved}} events {_span(days)}",
-            source=_telemetry(days),
-            expression=sum_events,
+            source=_YEAR_BY_WEEK,
+            expression=lambda weeks: weeks.events.sum(where=weeks.week < days // 7).fill_null(0.0),
             empty=0.0,
             direction=_FALLING,
             actionable=True,
@@ -84,8 +74,8 @@ def _volume(days: int) -> list[Feature]:
             unit="days",
             meaning=f"days on which anybody used the product, {_span(days)}",
             sentence=f"days with any activity {{moved}} {_span(days)}",
-            source=_telemetry(days),
-            expression=lambda rows: rows.day.nunique(),
+            source=_YEAR_BY_DAY,
+            expression=lambda by_day: by_day.count(where=_within(by_day, days)),
             empty=0.0,
             direction=_FALLING,
             actionable=True,
@@ -96,8 +86,8 @@ def _volume(days: int) -> list[Feature]:
             unit="users",
             meaning=f"people who used the product {_span(days)}",
             sentence=f"active users {{moved}} {_span(days)}",
-            source=_telemetry(days),
-            expression=distinct_users,
+            source=_USERS,
+            expression=lambda users: users.count(where=_within(users, days)),
             needs=frozenset({"user_id"}),
             empty=0.0,
             direction=_FALLING,
@@ -109,8 +99,8 @@ def _volume(days: int) -> list[Feature]:
             unit="users",
             meaning=f"the most users counted on one day {_span(days)}",
             sentence=f"the busiest day's users {{moved}} {_span(days)}",
-            source=_telemetry(days),
-            expression=lambda rows: rows.users.max(),
+            source=_YEAR,
+            expression=lambda rows: rows.users.max(where=_within(rows, days)).fill_null(0.0),
             needs=frozenset({"users"}),
             empty=0.0,
             actionable=True,
@@ -126,8 +116,8 @@ def _users(days: int) -> list[Feature]:
             unit="kinds",
             meaning=f"how many kinds of event the account's users did {_span(days)}: how broadly the product is used",
             sentence=f"the breadth of use {{moved}} kinds of activity {_span(days)}",
-            source=_telemetry(days),
-            expression=lambda rows: rows.event.nunique(),
+            source=_YEAR_BY_KIND,
+            expression=lambda kinds: kinds.count(where=_within(kinds, days)),
             empty=0.0,
             actionable=True,
         ),
@@ -137,8 +127,8 @@ def _users(days: int) -> list[Feature]:
             unit="products",
             meaning=f"how many products or modules were used {_span(days)}",
             sentence=f"products in use {{moved}} {_span(days)}",
-            source=_telemetry(days),
-            expression=lambda rows: rows["product"].nunique(),
+            source=_YEAR_BY_PRODUCT,
+            expression=lambda products: products.count(where=_within(products, days)),
             needs=frozenset({"product"}),
             empty=0.0,
             actionable=True,
@@ -159,8 +149,8 @@ def _users(days: int) -> list[Feature]:
             unit="share",
             meaning=f"share of the activity {_span(days)} that comes from the most active user: how much hangs on one person",
             sentence=f"the most active user's share of all activity {{moved}} {_span(days)}",
-            source=_telemetry(days, by=("user_id",)),
-            expression=lambda users: users.events.max() / users.events.sum().nullif(0),
+            source=_USERS,
+            expression=lambda users: users[f"events_{days}d"].max() / users[f"events_{days}d"].sum().nullif(0),
             needs=frozenset({"user_id"}),
             actionable=True,
         ),
@@ -170,8 +160,8 @@ def _users(days: int) -> list[Feature]:
             unit="users",
             meaning=f"users who were active in the {days} days before and no longer {_span(days)}",
             sentence=f"users who fell silent {{moved}} {_span(days)}",
-            source=_telemetry(2 * days, by=("user_id",)),
-            expression=lambda users: users.count(where=users.newest_age_days >= days),
+            source=_USERS,
+            expression=lambda users: users.count(where=(users.newest_age_days >= days) & (users.newest_age_days < 2 * days)),
             needs=frozenset({"user_id"}),
             empty=0.0,
             actionable=True,
@@ -182,10 +172,10 @@ def _users(days: int) -> list[Feature]:
             unit="share",
             meaning=f"share of the users of the {days} days before who were active again {_span(days)}",
             sentence=f"the share of users who came back {{moved}} {_span(days)}",
-            source=_telemetry(2 * days, by=("user_id",)),
+            source=_USERS,
             expression=lambda users: (
-                users.count(where=(users.newest_age_days < days) & (users.oldest_age_days >= days))
-                / users.count(where=users.oldest_age_days >= days).nullif(0)
+                users.count(where=_within(users, days) & (users[f"rows_before_{days}d"] > 0))
+                / users.count(where=users[f"rows_before_{days}d"] > 0).nullif(0)
             ),
             needs=frozenset({"user_id"}),
             actionable=True,
@@ -196,7 +186,7 @@ def _users(days: int) -> list[Feature]:
             unit="users",
             meaning=f"users whose first activity at this account fell {_span(days)}",
             sentence=f"new users {{moved}} {_span(days)}",
-            source=_telemetry(None, by=("user_id",)),
+            source=_USERS,
             expression=lambda users: users.count(where=users.oldest_age_days < days),
             needs=frozenset({"user_id"}),
             empty=0.0,
@@ -214,8 +204,8 @@ def _trends(days: int) -> list[Feature]:
             unit="events",
             meaning=f"events {before}: what the trend is measured against",
             sentence=f"earlier activity {{moved}} events, {before}",
-            source=_telemetry(days, lag_days=days),
-            expression=sum_events,
+            source=_YEAR_BY_WEEK,
+            expression=lambda weeks: weeks.events.sum(where=(weeks.week >= days // 7) & (weeks.week < 2 * days // 7)).fill_null(0.0),
             empty=0.0,
         ),
         Feature(
@@ -224,8 +214,8 @@ def _trends(days: int) -> list[Feature]:
             unit="users",
             meaning=f"active users {before}: what the trend is measured against",
             sentence=f"earlier active users {{moved}}, {before}",
-            source=_telemetry(days, lag_days=days),
-            expression=distinct_users,
+            source=_USERS,
+            expression=lambda users: users.count(where=users[f"rows_before_{days}d"] > 0),
             needs=frozenset({"user_id"}),
             empty=0.0,
         ),
@@ -263,8 +253,12 @@ def _stickiness(days: int) -> Feature:
         unit="share",
         meaning=f"average daily users as a share of all users {_span(days)} (DAU/MAU): how much the product is a habit",
         sentence=f"how often a user comes back {{moved}} {_span(days)}",
-        source=_telemetry(days, by=("user_id", "day")),
-        expression=lambda user_days: user_days.count() / float(days) / user_days.user_id.nunique(),
+        source=_USER_DAYS,
+        expression=lambda user_days: (
+            user_days.count(where=_within(user_days, days))
+            / float(days)
+            / user_days.user_id.nunique(where=_within(user_days, days)).nullif(0)
+        ),
         needs=frozenset({"user_id"}),
         actionable=True,
     )
@@ -277,20 +271,19 @@ def _weekly_swing(days: int) -> Feature:
         unit="ratio",
         meaning=f"how much activity swings from week to week {_span(days)}: standard deviation over mean, weeks without any included",
         sentence=f"the swing from week to week {{moved}} {_span(days)}",
-        source=_telemetry(days, by=("week",)),
-        expression=lambda weeks: _coefficient_of_variation(weeks.events, days // 7),
+        source=_YEAR_BY_WEEK,
+        expression=lambda weeks: _coefficient_of_variation(weeks.events, weeks.week < days // 7, days // 7),
     )
 
 
-def _coefficient_of_variation(values: ir.Column, n: int) -> ir.Value:
-    """Return the standard deviation over the mean of n numbers, those that are not listed being zero."""
-    mean = values.sum() / float(n)
-    variance = (values * values).sum() / float(n) - mean * mean
+def _coefficient_of_variation(values: ir.Column, counted: ir.BooleanValue, n: int) -> ir.Value:
+    """Return the standard deviation over the mean of n numbers, those that are not listed being zero; missing if all are zero."""
+    mean = values.sum(where=counted) / float(n)
+    variance = (values * values).sum(where=counted) / float(n) - mean * mean
     return ibis.greatest(variance, 0.0).sqrt() / mean.nullif(0)
 
 
 def _gaps() -> list[Feature]:
-    year = _telemetry(364, by=("day",))
     return [
         Feature(
             name="days_since_last_event",
@@ -298,7 +291,7 @@ def _gaps() -> list[Feature]:
             unit="days",
             meaning="days since anybody used the product",
             sentence="nobody has used the product for {value}",
-            source=_telemetry(None),
+            source=_EVER,
             expression=lambda rows: rows.age_days.min(),
             direction=_RISING,
             actionable=True,
@@ -309,7 +302,7 @@ def _gaps() -> list[Feature]:
             unit="days",
             meaning="the longest break between two days of use in the last 364 days",
             sentence="the longest break in use {moved} in the last 364 days",
-            source=year,
+            source=_YEAR_BY_DAY,
             expression=lambda days: days.gap_days.max(),
             direction=_RISING,
         ),
@@ -319,7 +312,7 @@ def _gaps() -> list[Feature]:
             unit="days",
             meaning="the average break between two days of use in the last 364 days",
             sentence="the usual break between two days of use {moved}",
-            source=year,
+            source=_YEAR_BY_DAY,
             expression=lambda days: days.gap_days.mean(),
             direction=_RISING,
         ),
@@ -329,7 +322,7 @@ def _gaps() -> list[Feature]:
             unit="days",
             meaning="how much the breaks between two days of use differ in the last 364 days, as a standard deviation",
             sentence="the breaks between days of use have become less even: {moved}",
-            source=year,
+            source=_YEAR_BY_DAY,
             expression=lambda days: days.gap_days.cast("float64").std(how="sample"),
         ),
         Feature(
@@ -347,7 +340,6 @@ def _gaps() -> list[Feature]:
 
 
 def _history() -> list[Feature]:
-    ever = _telemetry(None)
     return [
         Feature(
             name="days_since_first_event",
@@ -355,7 +347,7 @@ def _history() -> list[Feature]:
             unit="days",
             meaning="days since the account's first use of the product",
             sentence="the account has used the product for {value}",
-            source=ever,
+            source=_EVER,
             expression=lambda rows: rows.age_days.max(),
         ),
         Feature(
@@ -364,8 +356,8 @@ def _history() -> list[Feature]:
             unit="events",
             meaning="events since the account's first",
             sentence="all activity so far comes to {value}",
-            source=ever,
-            expression=sum_events,
+            source=_EVER,
+            expression=lambda rows: rows.events.sum(),
             empty=0.0,
         ),
         Feature(
@@ -374,8 +366,8 @@ def _history() -> list[Feature]:
             unit="users",
             meaning="people who ever used the product at this account",
             sentence="{value} have ever used the product",
-            source=ever,
-            expression=distinct_users,
+            source=_USERS,
+            expression=lambda users: users.count(),
             needs=frozenset({"user_id"}),
             empty=0.0,
         ),
@@ -447,9 +439,16 @@ def event_features(events: Sequence[str], carrying: Collection[str]) -> list[Fea
     return [feature for event in events for feature in _event(event, carries=event in carrying)]
 
 
-@cache
-def _each_event(days: int) -> Window:
-    return Window(table="telemetry", days=days, each="event")
+def _count_within(days: int) -> Expression:
+    return lambda rows: rows.events.sum(where=_within(rows, days)).fill_null(0.0)
+
+
+def _amount_within(days: int) -> Expression:
+    return lambda rows: rows.quantity.sum(where=_within(rows, days)).fill_null(0.0)
+
+
+_COUNTS = {days: _count_within(days) for days in (28, 91)}
+_AMOUNTS = {days: _amount_within(days) for days in (28, 91)}
 
 
 def _event(event: str, *, carries: bool) -> list[Feature]:
@@ -461,13 +460,13 @@ def _event(event: str, *, carries: bool) -> list[Feature]:
             unit="events",
             meaning=f"events of the kind '{event}' {_span(days)}",
             sentence=f"'{event}' {{moved}} times {_span(days)}",
-            source=_each_event(days),
+            source=_EACH_KIND,
             level=event,
-            expression=sum_events,
+            expression=expression,
             empty=0.0,
             actionable=True,
         )
-        for days in (28, 91)
+        for days, expression in _COUNTS.items()
     ]
     amounts = [
         Feature(
@@ -476,12 +475,12 @@ def _event(event: str, *, carries: bool) -> list[Feature]:
             unit="amount",
             meaning=f"the amount that events of the kind '{event}' carry {_span(days)}",
             sentence=f"the amount of '{event}' {{moved}} {_span(days)}",
-            source=_each_event(days),
+            source=_EACH_KIND,
             level=event,
-            expression=sum_quantity,
+            expression=expression,
             needs=frozenset({"quantity"}),
         )
-        for days in (28, 91)
+        for days, expression in _AMOUNTS.items()
     ]
     return counts + (amounts if carries else [])
 
@@ -505,8 +504,11 @@ def _ratio(name: str, above: tuple[str, ...], below: tuple[str, ...], days: int)
         unit="ratio",
         meaning=f"{words} {_span(days)}, in events",
         sentence=f"{name.replace('_', ' ')} {{moved}} {_span(days)}",
-        source=_telemetry(days),
-        expression=lambda rows: rows.events.sum(where=rows.event.isin(above)) / rows.events.sum(where=rows.event.isin(below)).nullif(0),
+        source=_HALF_YEAR,
+        expression=lambda rows: (
+            rows.events.sum(where=rows.event.isin(above) & _within(rows, days)).fill_null(0.0)
+            / rows.events.sum(where=rows.event.isin(below) & _within(rows, days)).nullif(0)
+        ),
         actionable=True,
     )
 
