@@ -155,6 +155,10 @@ class Engine:
         options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}"
         return int(self.rows(f"COPY ({sql}) TO {quoted(path)} ({options})")[0][0])
 
+    def write_csv(self, sql: str, path: Path) -> int:
+        """Stream a query to a CSV file with a header and return the number of its rows."""
+        return int(self.rows(f"COPY ({sql}) TO {quoted(path)} (FORMAT csv, HEADER true)")[0][0])
+
     def export_database(self, file: Path, sql: str, path: Path) -> None:
         """Write what a query finds in a DuckDB database, opened for reading only, to a Parquet file."""
         with duckdb.connect(str(file), read_only=True) as connection:

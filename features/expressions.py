@@ -18,7 +18,7 @@ from features.config import TableSource
 from features.engine import Engine, QueryError, quoted_name
 from features.errors import ConfigError, explain, nearest
 from features.readings import Evidence, filled, gather, read_flag, read_number, read_time
-from features.sources import PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
+from features.sources import FILE, PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
 
 __all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "gather_evidence", "query_files"]
 
@@ -77,15 +77,21 @@ def query_files(engine: Engine, opened: OpenedSource, source: TableSource, stagi
             explain(f"tables.{source.table}.query cannot be run: {error}", given=given, allowed=allowed, todo=todo)
         ) from error
     result = engine.read_parquet(out)
-    traced = set(PROVENANCE) <= set(result.columns)
-    numbered = result if traced else result.mutate(**_provenance(source, result))
+    numbered = result if _is_traced(result) else result.mutate(**_provenance(source, result))
     unreadable = opened.table.filter(opened.table[PROBLEM].notnull()).select(*PROVENANCE)
     return replace(opened, table=_with_rows(numbered.drop("__result"), unreadable))
 
 
+def _is_traced(result: ir.Table) -> bool:
+    """Tell whether each row of a result still says which single row of a file it is."""
+    if not set(PROVENANCE) <= set(result.columns):
+        return False
+    return bool(result.count().execute() == result.select(FILE, ROW).distinct().count().execute())
+
+
 def _provenance(source: TableSource, result: ir.Table) -> dict[str, ir.Value]:
     texts = {name: ibis.null("string") for name in PROVENANCE}
-    return texts | {"__file": ibis.literal(f"{source.location}: query"), ROW: result["__result"]}
+    return texts | {FILE: ibis.literal(f"{source.location}: query"), ROW: result["__result"]}
 
 
 def _with_rows(table: ir.Table, unreadable: ir.Table) -> ir.Table:
