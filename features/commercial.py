@@ -325,7 +325,7 @@ def subscription_changes(known: KnownTables) -> ir.Table:
     pairs = instants.join(terms, "row")
     open_end = pairs.ends.isnull()
     after = (pairs.begins >= pairs.age_days) & (open_end | (pairs.ends < pairs.age_days))
-    before = (pairs.begins > pairs.age_days) & (open_end | (pairs.ends >= pairs.age_days))
+    before = (pairs.begins > pairs.age_days) & (open_end | (pairs.ends <= pairs.age_days))
     return pairs.group_by(["row", "age_days"]).agg(
         before=pairs["size"].sum(where=before).fill_null(0.0), after=pairs["size"].sum(where=after).fill_null(0.0)
     )
