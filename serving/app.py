@@ -1,8 +1,11 @@
 """The web application: the API and the pages over one workspace, without the process tree around it."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+import pyarrow.parquet as pq
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
@@ -13,9 +16,20 @@ from serving.identity import Identity, read_secret
 from serving.journal import Journal
 from serving.live import LiveScores
 from serving.problems import add_problem_handlers
+from serving.scoring import current_version
+from serving.sharing import VENDOR, Caller
 from serving.store import open_store
 
-__all__ = ["create_app"]
+__all__ = ["SignInLinks", "create_app", "sign_in_links"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignInLinks:
+    """A link for the vendor, and one for the partner with the most accounts; None if no account has a partner."""
+
+    vendor: str
+    partner: str | None
+    partner_name: str | None
 
 
 def create_app(workspace: Workspace) -> FastAPI:
@@ -28,7 +42,7 @@ def create_app(workspace: Workspace) -> FastAPI:
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
-    desk = api.Desk(live, Identity(store, read_secret(workspace.state / "secret.key")), Journal(store))
+    desk = api.Desk(live, Identity(store, _secret(workspace)), Journal(store))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -52,3 +66,30 @@ def create_app(workspace: Workspace) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     add_problem_handlers(app, pages.problem_answer)
     return app
+
+
+def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
+    """Make fresh sign-in links for the service at an address such as `http://127.0.0.1:3000`.
+
+    Raises
+    ------
+    ServiceError
+        If nothing has been scored yet.
+    """
+    accounts = workspace.scores / current_version(workspace.scores) / "accounts.parquet"
+    partners = pq.read_table(accounts, columns=["partner_id", "partner_name"]).to_pylist()
+    counts = Counter(row["partner_id"] for row in partners if row["partner_id"] is not None)
+    store = open_store(workspace.database)
+    identity = Identity(store, _secret(workspace))
+    store.dispose()
+    vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR)}"
+    if not counts:
+        return SignInLinks(vendor=vendor, partner=None, partner_name=None)
+    largest = min(counts, key=lambda partner: (-counts[partner], partner))
+    names = {row["partner_id"]: row["partner_name"] for row in partners}
+    token = identity.sign_in_token(Caller(largest))
+    return SignInLinks(vendor=vendor, partner=f"{address}/sign-in?token={token}", partner_name=names[largest] or largest)
+
+
+def _secret(workspace: Workspace) -> bytes:
+    return read_secret(workspace.state / "secret.key")

@@ -56,6 +56,11 @@ class HealthDefinition:
         """Probability of churn at health 50."""
         return self.reference_odds / (1.0 + self.reference_odds)
 
+    @property
+    def published_at(self) -> datetime:
+        """The cutoff whose book is the reference, UTC."""
+        return datetime.fromisoformat(self.published)
+
 
 def health_of(probability: npt.NDArray[np.float64], definition: HealthDefinition) -> npt.NDArray[np.int64]:
     """Return the health `(n,)`, 0 to 100, of accounts with these probabilities of churn `(n,)`.
@@ -107,8 +112,8 @@ def published_definition(path: Path, churn: npt.NDArray[np.float64], cutoff: dat
 def _read(path: Path) -> HealthDefinition:
     try:
         definition = HealthDefinition(**json.loads(path.read_text(encoding="utf-8")))
-        usable = math.isfinite(definition.reference_odds) and definition.reference_odds > 0
-    except (json.JSONDecodeError, TypeError) as error:
+        usable = definition.published_at is not None and math.isfinite(definition.reference_odds) and definition.reference_odds > 0
+    except (ValueError, TypeError) as error:
         raise _damaged(path) from error
     if not usable:
         raise _damaged(path)

@@ -1,5 +1,6 @@
 """A small book for the tests of serving: canonical tables, snapshots and champions, as the steps before serving leave them."""
 
+import warnings
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from starlette.exceptions import StarletteDeprecationWarning
 
 from features.catalogue import Catalogue
 from features.feature import Feature, Window
@@ -17,6 +19,13 @@ from training.calibration import BetaCalibrator, PlattCalibrator
 from training.dataset import encode_features, learn_categories
 from training.model import model_names
 from training.package import Package, describe
+
+with warnings.catch_warnings():
+    # Starlette is moving its client to the successor of httpx, and works with both until then
+    warnings.simplefilter("ignore", StarletteDeprecationWarning)
+    from starlette.testclient import TestClient
+
+__all__ = ["ACCOUNTS", "CATALOGUE", "CUTOFF", "EARLIER", "TestClient", "feature", "feature_rows", "make_workspace", "packages"]
 
 CUTOFF = datetime(2025, 7, 1)
 EARLIER = datetime(2025, 4, 1)

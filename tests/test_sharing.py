@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from serving import schema
+from serving.reasons import Contribution, explain_score
+from serving.sharing import POLICY, VENDOR, Caller, share, shared_explanation, visible_accounts
+from tests.serving_book import feature
+from training.calibration import PlattCalibrator
+
+PARTNER = Caller("p1")
+CALIBRATOR = PlattCalibrator(slope=0.9, intercept=0.0)
+parts_of = st.lists(st.floats(-3, 3), min_size=0, max_size=12)
+
+
+def explained(shared, vendor):
+    contributions = [Contribution(feature=feature(f"open_{i}", "usage", "users", "it {moved}"), part=part) for i, part in enumerate(shared)]
+    contributions += [
+        Contribution(feature=feature(f"secret_{i}", "commercial", "USD", "it {moved}", sensitivity="vendor"), part=part)
+        for i, part in enumerate(vendor)
+    ]
+    raw = -2.0 + math.fsum([*shared, *vendor])
+    probability = float(CALIBRATOR.probability(np.array([raw]))[0])
+    return explain_score("churn", contributions, base=-2.0, raw=raw, probability=probability, calibrator=CALIBRATOR)
+
+
+@given(parts_of, parts_of, st.sampled_from([VENDOR, PARTNER]))
+def test_named_and_merged_parts_add_up_for_everybody(shared, vendor, caller):
+    explanation = explained(shared, vendor)
+    seen = shared_explanation(explanation, caller)
+    if seen.sizes == "exact":
+        assert -2.0 + math.fsum(driver.part for driver in seen.named) + seen.other.part == pytest.approx(explanation.raw, abs=1e-9)
+
+
+@given(parts_of, parts_of)
+def test_a_partner_is_never_told_a_confidential_driver_by_name(shared, vendor):
+    seen = shared_explanation(explained(shared, vendor), PARTNER)
+    assert all(driver.sensitivity == "shared" for driver in seen.named)
+    assert seen.other.confidential == bool(vendor)
+
+
+@given(parts_of, parts_of)
+def test_subtracting_never_gives_one_confidential_part_away(shared, vendor):
+    """Whoever subtracts all that is shown from the score is left with the merged parts; no confidential one may make them up."""
+    seen = shared_explanation(explained(shared, vendor), PARTNER)
+    if seen.sizes == "exact" and vendor:
+        named = {driver.main.feature.name for driver in seen.named}
+        merged = [abs(part) for i, part in enumerate(shared) if f"open_{i}" not in named] + [abs(part) for part in vendor]
+        assert len(merged) >= 3
+        assert max(abs(part) for part in vendor) <= 0.9 * math.fsum(merged)
+    if seen.sizes == "withheld":
+        assert seen.other.part is None and seen.other.odds_factor is None
+
+
+@given(parts_of, parts_of)
+def test_the_vendor_sees_all_sizes(shared, vendor):
+    seen = shared_explanation(explained(shared, vendor), VENDOR)
+    assert seen.sizes == "exact"
+    assert not seen.other.confidential
+
+
+@pytest.mark.parametrize(
+    ("shared", "vendor", "sizes"),
+    [
+        ([1.0, 0.5, 0.2], [0.4], "withheld"),  # one merged part
+        ([1.0, 0.5, 0.2], [0.4, 0.3], "withheld"),  # two
+        ([1.0, 0.5, 0.2], [0.4, 0.3, -0.2], "exact"),
+        ([1.0, 0.5, 0.2], [2.0, 0.01, 0.01], "withheld"),  # one makes up nearly all
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.3], "exact"),  # merged with two shared ones that are not named either
+        ([1.0, 0.5], [], "exact"),
+    ],
+)
+def test_when_sizes_are_withheld(shared, vendor, sizes):
+    assert shared_explanation(explained(shared, vendor), PARTNER).sizes == sizes
+
+
+def test_a_partner_sees_its_own_accounts_only_and_the_vendor_all():
+    assigned = np.array(["p1", "p2", None, "p1"], dtype=object)
+    assert visible_accounts(assigned, PARTNER).tolist() == [True, False, False, True]
+    assert visible_accounts(assigned, VENDOR).all()
+    assert not visible_accounts(assigned, Caller("")).any()
+
+
+def test_every_field_of_every_response_is_named_in_the_policy():
+    responses = {
+        name: model
+        for name in schema.__all__
+        if isinstance(model := getattr(schema, name), type) and issubclass(model, BaseModel) and name not in _NOT_RESPONSES
+    }
+    assert {name: set(model.model_fields) for name, model in responses.items()} == {name: set(fields) for name, fields in POLICY.items()}
+
+
+_NOT_RESPONSES = {"FeatureRow", "PredictRequest", "Problem", "FieldProblem"}
+
+
+def test_what_the_policy_does_not_name_cannot_leave():
+    with pytest.raises(KeyError):
+        share("Driver", {"features": [], "notes": "ours"}, VENDOR)
+    with pytest.raises(KeyError):
+        share("Margin", {}, VENDOR)
+
+
+def test_what_is_the_vendor_s_alone_is_null_for_a_partner():
+    assert share("Driver", {"family": "usage", "sensitivity": "vendor"}, PARTNER) == {"family": "usage", "sensitivity": None}
+    assert share("Driver", {"sensitivity": "vendor"}, VENDOR) == {"sensitivity": "vendor"}
