@@ -13,8 +13,13 @@ Each week, for every account at once:
 - *active users* follow the need for seats (growth, and a little health) times a logistic share of health, and never exceed the seats;
 - *advanced features* are taken up one after the other, faster in good health;
 - *price pressure* is ten times what the quoted rise exceeds 4 % by, and fades by 3 % a week;
-- contracts are renewed, extended, shrunk or left as `features.world_hazard` says. Seats are added where they are used up and features were
-  taken up lately, and are given back at renewals where they are not used.
+- contracts end as `features.world_hazard` says; those that go on grow and shrink.
+
+The appetite for seats is ``6.0 (share of seats used - 0.75) + 0.3 health + 0.6 (features taken up lately - 0.2)``. In a week, 12 to 55 %
+more seats are bought with the rate ``exp(-5.2 + signal (appetite - 1.9))``. At a renewal, seats rise by 12 to 60 % with probability
+``patience signal exp(-3.6 + appetite)``, and fall by 8 to 30 % with
+``patience exp(-2.6 + signal (4.0 (share unused - 0.3) - 0.25 health))``, where patience is the root of the term's share of a year, at
+most 1.
 
 Half a year passes before the period starts, so that it does not start from nothing.
 """
@@ -44,6 +49,7 @@ PLAY_EFFECTS: Final = {  # what a play takes off the log hazard right after it w
 }
 
 _BURN_IN_WEEKS: Final = 26
+_LOG_COLUMNS: Final = {"tickets": ("severe", "slow"), "trainings": ("partner",), "plays": ("play", "partner"), "quotes": ("on", "uplift")}
 _MAX_USERS: Final = 400
 
 
@@ -133,7 +139,7 @@ class _Weeks:
         self._features, self._taken_up = self._random.integers(0, 4, n), np.zeros(n)
         self._active, self._pressure = np.zeros(n), np.zeros(n)
         self._cause, self._at_renewal = np.full(n, -1), np.zeros(n, bool)
-        self._logs: dict[str, list[Rows]] = {"tickets": [], "trainings": [], "plays": [], "quotes": []}
+        self._logs: dict[str, list[Rows]] = {kind: [] for kind in _LOG_COLUMNS}
         self._traces = _empty_traces(n, calendar.weeks)
 
     def pass_week(self, week: int) -> None:
@@ -315,7 +321,7 @@ class _Weeks:
     def course(self) -> Course:
         """Return what came of it; who leaves only after the end of the period has not left."""
         left = self._book.gone <= self._calendar.days
-        happened = {kind: _concatenated(log) for kind, log in self._logs.items()}
+        happened = {kind: _concatenated(log, _LOG_COLUMNS[kind]) for kind, log in self._logs.items()}
         return Course(
             traces=self._traces,
             events=Events(outcomes=self._plan | {"verified": self._verified}, **happened),
@@ -340,9 +346,9 @@ def _empty_traces(n: int, weeks: int) -> Traces:
     )
 
 
-def _concatenated(log: list[Rows]) -> Rows:
-    names = {"account", "day"}.union(*log[:1])
-    return {name: np.concatenate([entry[name] for entry in log] or [np.zeros(0, np.int64)]) for name in sorted(names)}
+def _concatenated(log: list[Rows], columns: tuple[str, ...]) -> Rows:
+    empty = np.zeros(0, np.int64)
+    return {name: np.concatenate([empty, *(entry[name] for entry in log)]) for name in ("account", "day", *columns)}
 
 
 def _draw_outcomes(random: np.random.Generator, calendar: Calendar, population: Population) -> Rows:

@@ -11,7 +11,7 @@ For an account in a week, the log hazard relative to an average account is a sum
         - 0.20 * training stock
         - relief by plays
         + (0.22, -0.15, -0.90)[segment]
-        + 0.40 * frailty                      never shown
+        + 0.50 * frailty                      never shown
 
 and an account leaves
 
@@ -49,17 +49,18 @@ __all__ = [
 ]
 
 PARTS: Final = ("health", "champion", "support", "price", "value", "partner", "training", "plays", "segment", "unobserved")
+# The first six causes are the first six parts, as a churned customer's file would call them.
 CHURN_CAUSES: Final = ("decline", "champion_left", "support_pain", "price", "no_value", "partner", "sudden", "insolvency")
 
 HEALTH_MEMORY: Final = 0.92  # share of the distance to its pull that health keeps from one week to the next
 SENSITIVITY_MEANS: Final = np.array([1.3, 0.9, 0.6])
 _HEALTH: Final = 1.3
 _SEGMENT: Final = np.array([0.22, -0.15, -0.90])
-_FRAILTY: Final = 0.40
+_FRAILTY: Final = 0.50
 
 _CONSTANT: Final = 0.042 / 13
-_MID_TERM: Final = 0.0046 / 13
-_INSOLVENCY: Final = 0.0032 / 13
+_MID_TERM: Final = 0.0056 / 13
+_INSOLVENCY: Final = 0.0036 / 13
 _MID_TERM_STEEPNESS: Final = 0.8
 _RENEWAL_MONTHS: Final = np.array([1, 3, 6, 12, 24, 36])
 _RENEWAL: Final = np.array([0.0060, 0.0150, 0.025, 0.041, 0.050, 0.054])
@@ -113,7 +114,7 @@ def attribute_cause(parts: Floats, *, random: np.random.Generator, mid_term: boo
     Parts above zero share what they add to the hazard; what would be there without them is `sudden`, or, in mid-term, `insolvency`
     as often as that makes up the rate.
     """
-    raised = np.maximum(parts[:6], 0.0)
+    raised = np.maximum(parts[: CHURN_CAUSES.index("sudden")], 0.0)
     total = raised.sum(axis=0)
     without = np.exp(-total)
     shares = np.vstack([raised / np.maximum(total, 1e-9) * (1 - without), without])

@@ -153,7 +153,7 @@ def draw_population(settings: WorldSettings, calendar: Calendar, partners: Partn
         fit=fit,
         frailty=random.normal(size=n),
         sensitivity=np.array([1.3, 0.9, 0.6])[segment] * random.lognormal(-0.08, 0.4, n),
-        intensity=random.lognormal(0.0, 0.25, n),
+        intensity=random.lognormal(0.0, 0.35, n),
         growth=random.normal(0.05, 0.12, n),
         has_plan=random.random(n) < np.array([0.6, 0.85, 0.95])[segment],
         partner=first,

@@ -5,6 +5,7 @@ leave, one in seven a year), the first by the champion, and stays empty while th
 day, a place is used with a probability that follows the weekday, the season of the region (August in EMEA, the lunar new year in APAC,
 the end of the year everywhere), and health; who is there does one or several kinds of things, each a row for its hour that says how
 many `events` it stands for. Kinds that the account has not taken up are done as plain viewing.
+After an account has given notice, four in ten of its users stay away.
 
 Rows arrive within two hours, or in one batch a week for a few accounts; three days' rows of everybody arrived five days late. About
 4 % of the accounts send nothing at all and 2 % stop at some day, for reasons that have nothing to do with how they are.
@@ -91,7 +92,7 @@ def _used_places(
     place = np.flatnonzero(taken)
     account = places.account[place]
     rhythm = _WEEKDAY[calendar.weekday(days)] * _season(calendar, days)
-    chance = (places.busyness[place] * np.exp(0.45 * _health_on(course, account, days[:1])))[:, None] * rhythm[population.region[account]]
+    chance = (places.busyness[place] * np.exp(0.40 * _health_on(course, account, days[:1])))[:, None] * rhythm[population.region[account]]
     row, weekday = np.nonzero(random.random(chance.shape, dtype=np.float32) < np.minimum(chance, 0.95))
     place, day, account = place[row], days[weekday], account[row]
     here = (day >= population.created[account]) & (day < np.minimum(course.gone[account], calendar.days))
