@@ -1,0 +1,200 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from serving import wording
+from serving.app import create_app, sign_in_links
+from serving.batch import score_workspace
+from serving.scoring import load_score_set
+from serving.sharing import VENDOR, Caller
+from tests.serving_book import CATALOGUE, TestClient, make_workspace
+
+HTML = {"accept": "text/html"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    workspace = make_workspace(tmp_path_factory.mktemp("book"))
+    score_workspace(workspace)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def app(workspace):
+    return create_app(workspace)
+
+
+@pytest.fixture(scope="module")
+def score_set(workspace):
+    return load_score_set(workspace.scores)
+
+
+def signed_in(app, caller):
+    client = TestClient(app, headers=HTML)
+    client.get("/sign-in", params={"token": app.state.desk.identity.sign_in_token(caller)})
+    return client
+
+
+@pytest.fixture(scope="module")
+def vendor(app):
+    with signed_in(app, VENDOR) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def partner(app):
+    with signed_in(app, Caller("p1")) as client:
+        yield client
+
+
+class Elements(HTMLParser):
+    """Collects start tags and complains about elements that are not closed in order."""
+
+    VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect", "circle", "line"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/?band=red", "/?search=zzz", "/?page=99", "/accounts/acc-0100", "/accounts/acc-0000", "/sign-in", "/nothing"]
+)
+def test_pages_are_well_formed_small_and_without_script_or_inline_style(vendor, path):
+    page = vendor.get(path)
+    elements = Elements(page.text)
+    assert len(page.content) < 300_000
+    for tag, attributes in elements.tags:
+        assert tag not in ("script", "style", "iframe")
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+        address = attributes.get("href") or attributes.get("src") or ""
+        assert address.startswith(("/", "#")) or not address
+
+
+def test_the_page_shows_the_numbers_of_the_file(vendor, score_set):
+    account = score_set.account(100)
+    shown = text_of(vendor.get(f"/accounts/{account.account_id}"))
+    assert f"About {wording.chance(account.probability['churn'])} in the next 90 days" in shown
+    assert f" {account.health} {account.band.capitalize()}" in shown
+    for words in (wording.money(account.arr, "USD"), wording.money(account.arr_at_risk, "USD"), wording.day(account.renewal_at)):
+        assert words in shown
+
+
+def test_the_book_names_the_riskiest_first_with_a_reason(vendor, score_set):
+    page = vendor.get("/")
+    first = score_set.accounts["account_id"][score_set.accounts["arr_at_risk"].argmax()]
+    assert re.search(r'href="/accounts/([^"]+)"', page.text).group(1) == first
+    assert "Page 1 of 5" in page.text
+
+
+def test_filters_stay_when_the_order_or_the_page_changes(vendor):
+    page = vendor.get("/", params={"segment": "Small business", "sort": "name"})
+    assert "/?segment=Small+business&amp;sort=name&amp;page=2" in page.text
+    assert "/?segment=Small+business&amp;sort=health" in page.text
+    assert '<option value="Small business" selected>' in page.text
+
+
+def test_too_little_data_and_silent_sources_are_said(vendor):
+    assert "A customer for 12 days" in vendor.get("/accounts/acc-0000").text
+    assert "No telemetry has ever arrived" in vendor.get("/accounts/acc-0005").text
+    assert "Nothing has arrived in tickets since 22 May 2025" in vendor.get("/").text
+
+
+def test_empty_books_say_why(vendor, app):
+    assert "No account matches these filters" in vendor.get("/?search=zzz").text
+    assert "There is no page 99" in vendor.get("/?page=99").text
+    with signed_in(app, Caller("nobody")) as nobody:
+        assert "None is assigned to nobody today" in nobody.get("/").text
+
+
+def test_a_partner_sees_its_accounts_and_nothing_of_the_vendor_s(partner):
+    page = partner.get("/")
+    assert "Your accounts" in page.text
+    assert "Kestrel Systems" not in page.text
+    account = partner.get("/accounts/acc-0001")
+    assert account.status_code == 200
+    for feature in CATALOGUE:
+        if feature.sensitivity == "vendor":
+            assert feature.name not in account.text
+    assert "discount" not in account.text
+
+
+def test_somebody_else_s_account_and_no_account_look_alike(partner):
+    foreign, unknown = partner.get("/accounts/acc-0002"), partner.get("/accounts/acc-9999")
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.text == unknown.text
+    assert "There is no such account" in foreign.text
+
+
+def test_nobody_sees_a_page_without_signing_in(app):
+    client = TestClient(app, headers=HTML)
+    for path in ("/", "/accounts/acc-0001"):
+        page = client.get(path)
+        assert page.status_code == 401
+        assert "Sign in" in page.text
+        assert "acc-" not in page.text
+
+
+def test_a_link_is_exchanged_for_a_cookie_that_script_cannot_read(app):
+    client = TestClient(app, headers=HTML)
+    token = app.state.desk.identity.sign_in_token(VENDOR)
+    answer = client.get("/sign-in", params={"token": token}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = next(value for value in answer.headers.get_list("set-cookie") if value.startswith("renewcast_session="))
+    assert "httponly" in cookie.lower() and "samesite=lax" in cookie.lower()
+    assert client.get("/sign-in", params={"token": token}, follow_redirects=False).status_code == 303
+    stranger = TestClient(app, headers=HTML).get("/sign-in", params={"token": token})
+    assert stranger.status_code == 401
+    assert "does not open any more" in stranger.text
+
+
+def test_signing_out_ends_the_session(app):
+    client = signed_in(app, VENDOR)
+    assert client.get("/").status_code == 200
+    assert "You sign in with a link" in client.post("/sign-out").text
+    assert client.get("/").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/?band=blue", "/?sort=luck", "/?page=0", "/?page=-1", "/?page=x"])
+def test_addresses_that_ask_for_what_there_is_not_are_answered_with_a_page(vendor, path):
+    page = vendor.get(path)
+    assert page.status_code == 422
+    assert page.headers["content-type"].startswith("text/html")
+
+
+def test_names_are_shown_as_text(vendor, app, score_set, monkeypatch):
+    names = score_set.accounts["name"].copy()
+    names[:] = "<b>&\"'"
+    changed = type(score_set)(
+        **{name: getattr(score_set, name) for name in score_set.__dataclass_fields__}
+        | {"accounts": dict(score_set.accounts) | {"name": names}}
+    )
+    monkeypatch.setattr(app.state.desk.live, "_score_set", changed)
+    assert "<b>&" not in vendor.get("/").text
+    assert "&lt;b&gt;" in vendor.get("/accounts/acc-0001").text
+
+
+def test_links_for_the_vendor_and_the_partner_with_most_accounts(workspace, app):
+    links = sign_in_links(workspace, address="http://127.0.0.1:3000")
+    assert links.partner_name == "Northwind Consulting"
+    client = TestClient(app, headers=HTML)
+    assert "Signed in as</span> Vendor" in client.get(links.vendor.removeprefix("http://127.0.0.1:3000")).text
+    assert "Northwind Consulting" in client.get(links.partner.removeprefix("http://127.0.0.1:3000")).text
