@@ -1,0 +1,153 @@
+"""The whole service as people meet it: BentoML's process tree, a real browser, a vendor and a partner."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from serving.app import sign_in_links
+from serving.batch import score_workspace
+from tests.serving_book import make_workspace
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PHONE = {"width": 390, "height": 844}
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("RENEWCAST_NO_SKIP"),
+    reason="needs Chromium: apt-get install chromium, or set RENEWCAST_NO_SKIP to fail",
+)
+
+SERVE = """
+import sys
+from pathlib import Path
+from features.workspace import load_workspace
+from serving.service import serve
+serve(load_workspace(Path(sys.argv[1]), {}), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    workspace = make_workspace(tmp_path_factory.mktemp("book"))
+    score_workspace(workspace)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def address(workspace):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    service = subprocess.Popen([sys.executable, "-c", SERVE, str(workspace.folder), str(port)], stdout=subprocess.PIPE)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(address, service)
+        yield address
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(timeout=30) == 0
+        assert service.stdout.read() == b"", "standard output belongs to the command's summary"
+    finally:
+        if service.poll() is None:
+            service.kill()
+            service.wait()
+        service.stdout.close()
+
+
+def wait_until_ready(address, service, seconds=90):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert service.poll() is None, "the service ended before it was ready"
+        try:
+            with urllib.request.urlopen(f"{address}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise AssertionError(f"not ready after {seconds} seconds")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    assert CHROMIUM, "Chromium is not there, and RENEWCAST_NO_SKIP forbids to skip"
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1360, "height": 900})
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    assert complaints == [], "the browser complained, perhaps about the content security policy"
+
+
+def test_the_vendor_goes_from_the_book_to_an_account_and_back(page, address, workspace):
+    page.goto(sign_in_links(workspace, address=address).vendor)
+    assert page.get_by_role("heading", name="The book").is_visible()
+    page.get_by_label("Health").select_option("red")
+    page.get_by_role("button", name="Show").click()
+    assert page.locator("table.book tbody .health.red").count() == page.locator("table.book tbody tr").count() > 0
+    name = page.locator("table.book tbody a").first.inner_text()
+    page.locator("table.book tbody a").first.click()
+    assert page.get_by_role("heading", name=name).is_visible()
+    assert page.get_by_role("heading", name="Why it might leave").is_visible()
+    assert page.locator("svg.fall rect.bad").count() > 0
+    page.get_by_role("link", name="← The book").click()
+    assert page.get_by_role("heading", name="The book").is_visible()
+
+
+def test_a_partner_sees_its_accounts_and_signs_out(page, address, workspace):
+    page.goto(sign_in_links(workspace, address=address).partner)
+    assert page.get_by_role("heading", name="Your accounts").is_visible()
+    assert "Northwind Consulting" in page.locator(".who").inner_text()
+    page.get_by_role("button", name="Sign out").click()
+    assert page.get_by_role("heading", name="Sign in").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone_and_can_be_read(browser, address, workspace, scheme):
+    context = browser.new_context(viewport=PHONE, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(sign_in_links(workspace, address=address).vendor)
+    for path in ("/", "/accounts/acc-0100"):
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        poor = page.evaluate(CONTRAST)
+        assert poor == []
+    context.close()
+
+
+CONTRAST = """() => {
+  const channel = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = c => .2126 * channel(c[0]) + .7152 * channel(c[1]) + .0722 * channel(c[2]);
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = new Set();
+  for (const e of document.querySelectorAll('main *, header *, footer *')) {
+    const says = [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim());
+    if (!says || !e.getClientRects().length || e.closest('svg')) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
+    const ratio = (a + .05) / (b + .05);
+    if (ratio < 4.5) poor.add(e.className + ': ' + e.textContent.trim().slice(0, 30) + ' ' + ratio.toFixed(2));
+  }
+  return [...poor];
+}"""
