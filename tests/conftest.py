@@ -1,5 +1,6 @@
 """Fixtures that several test files share: small books of snapshots with a known truth."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,25 @@ import pytest
 
 from features.catalogue import Catalogue
 from features.feature import Feature
+from features.workspace import Workspace, load_workspace
 
 SYNTHETIC_TARGETS = ("churn", "contraction", "expansion")
+
+
+WORKSPACE_CONFIG = """
+[workspace]
+name = "Synthetic"
+[tables.accounts]
+source = "accounts.csv"
+[tables.telemetry]
+source = "telemetry.csv"
+[tables.subscriptions]
+source = "subscriptions.csv"
+[targets]
+kind = "subscription"
+horizon_days = 60
+grace_days = 0
+"""
 
 
 def _feature(name, family, unit, *, kind="number", sensitivity="shared", actionable=False, **direction):
@@ -32,7 +50,7 @@ SYNTHETIC_CATALOGUE = Catalogue(
     (
         _feature("days_since_last_event", "usage", "days", churn=1),
         _feature("active_users_28d", "usage", "users", churn=-1, actionable=True),
-        _feature("active_users_change_28d", "usage", "ratio", expansion=1),
+        _feature("users_trend_28d", "usage", "ratio", expansion=1),
         _feature("days_to_renewal", "commercial", "days"),
         _feature("arr", "commercial", "USD"),
         _feature("discount", "commercial", "share", sensitivity="vendor"),
@@ -54,7 +72,7 @@ def synthetic_tables(*, accounts=300, months=18, seed=0, signal=1.0, base=-3.0):
             "cutoff": np.tile(cutoffs, accounts),
             "days_since_last_event": rng.exponential(8, n).round(2),
             "active_users_28d": rng.poisson(np.exp(2 + 0.5 * trait)).astype(float),
-            "active_users_change_28d": rng.normal(0, 0.3, n),
+            "users_trend_28d": rng.normal(0, 0.3, n),
             "days_to_renewal": rng.integers(0, 365, n).astype(float),
             "arr": np.repeat(rng.lognormal(9, 1, accounts), months),
             "discount": np.where(rng.random(n) < 0.3, np.nan, rng.random(n)),
@@ -62,9 +80,9 @@ def synthetic_tables(*, accounts=300, months=18, seed=0, signal=1.0, base=-3.0):
             "noise": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
         }
     )
-    tier = features["partner_tier"].map({"gold": -0.5, "silver": 0.0, "blue": 0.8}).fillna(0.0)
-    lost = base + signal * (0.1 * features["days_since_last_event"] - 0.12 * features["active_users_28d"] + tier + 1.2)
-    grown = -2.5 + signal * 3.0 * features["active_users_change_28d"]
+    tier = features["partner_tier"].map({"gold": -1.0, "silver": 0.0, "blue": 1.4}).fillna(0.0)
+    lost = base + signal * (0.12 * features["days_since_last_event"] - 0.12 * features["active_users_28d"] + tier + 0.8)
+    grown = -2.5 + signal * (3.0 * features["users_trend_28d"] - 1.2 * tier)
     churn = (rng.random(n) < 1 / (1 + np.exp(-lost))).astype(float)
     expansion = np.where(churn == 1, np.nan, rng.random(n) < 1 / (1 + np.exp(-grown)))
     labels = features[["account_id", "cutoff", "arr"]].assign(
@@ -136,3 +154,29 @@ def synthetic_package(synthetic_snapshots: Path):
         data_fingerprint="0" * 64,
         code_version="test",
     )
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ready-made empty MLflow store: making one takes seconds, copying it none."""
+    from training.registry import open_registry
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    open_registry(f"sqlite:///{folder}/mlflow.db", experiment="template", artifacts=folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path, empty_mlflow_store: Path, make_snapshots: Callable[..., Path]) -> Callable[..., Workspace]:
+    """Make a workspace with the snapshots of a synthetic book and an empty MLflow store; `config` is added to its renewcast.toml."""
+
+    def make(name: str = "workspace", *, config: str = "", **options: float) -> Workspace:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "renewcast.toml").write_text(WORKSPACE_CONFIG + config, encoding="utf-8")
+        workspace = load_workspace(folder, {})
+        make_snapshots(workspace.snapshots, **options)
+        shutil.copy(empty_mlflow_store, workspace.mlflow_db)
+        return workspace
+
+    return make

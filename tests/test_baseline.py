@@ -21,7 +21,7 @@ def test_rules_are_those_that_the_catalogue_has_a_feature_for(data, synthetic_ca
     assert {name: rule.feature for name, rule in rules.items()} == {
         "recency": "days_since_last_event",
         "active users": "active_users_28d",
-        "usage trend": "active_users_change_28d",
+        "users trend": "users_trend_28d",
         "days to renewal": "days_to_renewal",
         "ARR": "arr",
     }

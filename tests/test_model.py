@@ -49,7 +49,7 @@ BOOSTERS: dict[str, lgb.Booster] = {}
 def test_directions_follow_the_catalogue_and_the_target(synthetic_catalogue):
     by_name = dict(zip(synthetic_catalogue.names, directions(synthetic_catalogue, "churn"), strict=True))
     assert (by_name["days_since_last_event"], by_name["active_users_28d"], by_name["arr"]) == (1, -1, 0)
-    assert directions(synthetic_catalogue, "expansion")[synthetic_catalogue.names.index("active_users_change_28d")] == 1
+    assert directions(synthetic_catalogue, "expansion")[synthetic_catalogue.names.index("users_trend_28d")] == 1
 
 
 def test_rehearsal_scores_later_rows_with_models_that_have_not_seen_them(book, synthetic_catalogue):

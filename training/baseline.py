@@ -16,23 +16,24 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from features.catalogue import Catalogue
-from features.feature import Target
+from features.feature import Feature, Target
 from training.dataset import Array
 from training.evaluation import auc, single
 
 __all__ = ["RULES", "Rule", "fit_logistic", "fit_rules"]
 
 RULES: Mapping[str, tuple[str, ...]] = {
-    "recency": ("days_since_last_event", "days_since_active"),
-    "active users": ("active_users_28d", "active_users_91d", "active_users_182d"),
+    "recency": ("days_since_last_event",),
     "usage volume": ("events_28d", "events_91d", "events_182d"),
-    "usage trend": ("events_change_28d", "events_trend_28d", "active_users_change_28d"),
+    "active users": ("active_users_28d", "active_users_91d", "active_users_182d"),
+    "usage trend": ("events_trend_28d", "events_trend_91d", "events_trend_182d"),
+    "users trend": ("users_trend_28d", "users_trend_91d", "users_trend_182d"),
     "days to renewal": ("days_to_renewal",),
-    "tenure": ("tenure_days",),
+    "tenure": ("tenure_days", "days_since_first_event"),
     "ARR": ("arr",),
-    "seat use": ("seat_use_28d",),
+    "open tickets": ("tickets_open",),
 }
-"""The rules, and the features by which each may be applied, the first of them that a catalogue has."""
+"""The rules, and the features by which each may be applied: the one that does best on the training rows is taken."""
 
 _STRENGTH = 0.1
 """Inverse of the logistic regression's ridge penalty, on standardised features."""
@@ -57,17 +58,20 @@ class Rule:
 
     def score(self, frame: pd.DataFrame) -> Array:
         """Return the scores `(n,)`; only their order means anything."""
-        return _score(_values(frame, self.feature), self.sign, self.missing)
+        values = frame[self.feature].to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isnan(values), self.missing, self.sign * values)
 
 
 def fit_rules(frame: pd.DataFrame, target: Array, *, catalogue: Catalogue, target_name: Target) -> tuple[Rule, ...]:
     """Fit all rules that the catalogue has a feature for, on training rows `(n, n_features)` with outcomes `(n,)`."""
-    found = {name: next((feature for feature in features if feature in catalogue), None) for name, features in RULES.items()}
-    return tuple(
-        _fit_rule(name, feature, _values(frame, feature), target, catalogue.feature(feature).direction.get(target_name))
-        for name, feature in found.items()
-        if feature is not None
-    )
+    rules = []
+    for name, features in RULES.items():
+        candidates = [
+            rule for feature in features if feature in catalogue for rule in _candidates(name, catalogue.feature(feature), target_name)
+        ]
+        if candidates:
+            rules.append(max(candidates, key=lambda rule: _auc(target, rule.score(frame))))
+    return tuple(rules)
 
 
 def fit_logistic(matrix: Array, target: Array, *, catalogue: Catalogue) -> Pipeline:
@@ -87,23 +91,13 @@ def fit_logistic(matrix: Array, target: Array, *, catalogue: Catalogue) -> Pipel
     return make_pipeline(encode, LogisticRegression(C=_STRENGTH, max_iter=2000)).fit(matrix, target)
 
 
-def _fit_rule(name: str, feature: str, values: Array, target: Array, direction: int | None) -> Rule:
-    signs = (1, -1) if direction is None else (direction,)
-    choices = [(sign, missing) for sign in signs for missing in (-np.inf, np.inf)]
-    sign, missing = max(choices, key=lambda choice: _auc(target, _score(values, *choice)))
-    return Rule(name, feature, sign, missing)
+def _candidates(name: str, feature: Feature, target_name: Target) -> list[Rule]:
+    signs = (feature.direction[target_name],) if target_name in feature.direction else (1, -1)
+    return [Rule(name, feature.name, sign, missing) for sign in signs for missing in (-np.inf, np.inf)]
 
 
 def _auc(target: Array, score: Array) -> float:
     return single(lambda weights: auc(target, score, weights), len(target))
-
-
-def _score(values: Array, sign: int, missing: float) -> Array:
-    return np.where(np.isnan(values), missing, sign * values)
-
-
-def _values(frame: pd.DataFrame, feature: str) -> Array:
-    return frame[feature].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _compressed(values: Array) -> Array:

@@ -172,7 +172,13 @@ def _fit(terms: Array, target: Array, *, start: Array) -> list[float]:
         return float(loss.mean()), terms.T @ (expit(score) - target) / len(target)
 
     bounds = [(_FLATTEST, None)] * (len(start) - 1) + [(None, None)]
+    # not L-BFGS-B: for three numbers its calls of LAPACK on all cores cost a hundred times as much as the fit
     result = minimize(
-        loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-9}
+        loss_and_gradient,
+        start,
+        jac=True,
+        method="TNC",
+        bounds=bounds,
+        options={"maxfun": 1000, "ftol": 1e-14, "gtol": 1e-9, "xtol": 1e-12},
     )
     return [float(weight) for weight in result.x]

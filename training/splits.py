@@ -48,9 +48,12 @@ class LabelWindow:
 
     def closed(self, cutoffs: Times, instant: np.datetime64) -> Mask:
         """Tell which cutoffs' label windows `(n,)` have closed by the instant."""
-        until = _as_datetime(instant)
+        return np.array([self.closed_at(_as_datetime(cutoff), instant) for cutoff in cutoffs], dtype=bool)
+
+    def closed_at(self, cutoff: datetime, instant: np.datetime64) -> bool:
+        """Tell whether one cutoff's label window has closed by the instant."""
         days = {"horizon_days": self.horizon_days, "lead_days": self.lead_days, "grace_days": self.grace_days}
-        return np.array([closed_by(_as_datetime(cutoff), until, **days) for cutoff in cutoffs], dtype=bool)
+        return closed_by(cutoff, _as_datetime(instant), **days)
 
 
 @dataclass(frozen=True, eq=False)

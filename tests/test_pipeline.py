@@ -1,0 +1,209 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from features.catalogue import Catalogue
+from features.errors import ConfigError, NotEnoughDataError, RegistryError, WorkspaceError
+from features.workspace import load_workspace
+from training.dataset import load_dataset
+from training.package import load_package
+from training.pipeline import champion_folder, sync_champions, train_workspace
+from training.registry import open_registry
+from training.report import read_report
+
+FAST = """
+[training]
+minimum_positives = 30
+[training.parameters.churn]
+rounds = 40
+num_leaves = 7
+learning_rate = 0.15
+[training.parameters.expansion]
+rounds = 40
+num_leaves = 7
+learning_rate = 0.15
+"""
+
+
+@pytest.fixture
+def workspace(make_workspace):
+    return make_workspace(config=FAST)
+
+
+def train(workspace, **options):
+    return train_workspace(workspace, code_version="test", threads=1, **options)
+
+
+def test_training_leaves_packages_a_report_and_champions(workspace, synthetic_catalogue):
+    steps = []
+    summary = train(workspace, on_progress=lambda *step: steps.append(step))
+    report = read_report(workspace.training)
+    assert report == json.loads(json.dumps(summary.to_json()))
+    assert {name: part["status"] for name, part in report["targets"].items()} == {
+        "churn": "trained",
+        "contraction": "skipped",
+        "expansion": "trained",
+    }
+    churn = report["targets"]["churn"]
+    assert set(churn["metrics"]) >= {"auc", "average_precision", "lift_top_decile", "brier", "brier_skill", "ece", "arr_caught_top_decile"}
+    assert all(found["low"] <= found["value"] <= found["high"] for name, found in churn["metrics"].items() if name != "ece")
+    assert churn["role"] == "champion"
+    best = churn["baselines"][churn["best_baseline"]]["auc"]["value"]
+    assert best == max(rule["auc"]["value"] for rule in churn["baselines"].values())
+    assert churn["gain"]["value"] == pytest.approx(churn["metrics"]["auc"]["value"] - best)
+    assert churn["gain"]["low"] > 0
+    assert churn["train_rows"] + churn["test_rows"] < churn["rows"]
+    assert f"{best:.3f} of the best single rule" in churn["verdict"]
+    for target in ("churn", "expansion"):
+        package = load_package(summary.folder / target)
+        assert package.hash == load_package(champion_folder(workspace, target)).hash == report["targets"][target]["package_hash"]
+        assert package.catalogue.hash == synthetic_catalogue.hash
+    assert not champion_folder(workspace, "contraction").exists()
+    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+    assert steps[-1][1] == steps[-1][2]
+
+
+def test_the_shipped_model_knows_the_test_period_and_the_measured_one_does_not(workspace, synthetic_catalogue):
+    train(workspace)
+    champion = open_registry(f"sqlite:///{workspace.mlflow_db}", experiment="renewcast Synthetic", artifacts=None).champion("churn")
+    data = load_dataset(workspace.snapshots, "churn", synthetic_catalogue)
+    report = read_report(workspace.training)["targets"]["churn"]
+    assert champion.shipped.cutoff == data.cutoffs[-1].item()
+    assert np.datetime64(champion.judged.cutoff) + np.timedelta64(60, "D") <= np.datetime64(report["test_from"])
+    test = data.at((data.cutoff >= np.datetime64(report["test_from"])) & (data.cutoff <= np.datetime64(report["test_to"])))
+    assert report["metrics"]["auc"]["value"] == pytest.approx(roc_auc_score(test.target, champion.judged.score_rows(test.features).raw))
+    assert roc_auc_score(test.target, champion.shipped.score_rows(test.features).raw) > report["metrics"]["auc"]["value"]
+
+
+def test_labels_of_the_test_period_change_nothing_in_the_measured_model(make_workspace):
+    measured, shipped = [], []
+    for name in ("as it was", "turned round"):
+        workspace = make_workspace(name, config=FAST)
+        if name == "turned round":
+            labels = pd.read_parquet(workspace.snapshots / "labels.parquet")
+            late = labels["cutoff"] >= pd.Timestamp("2023-01-01")
+            labels.loc[late, "churn"] = 1 - labels.loc[late, "churn"]
+            labels.to_parquet(workspace.snapshots / "labels.parquet")
+        summary = train(workspace)
+        assert summary.targets[0].counts.test_from == "2023-01-01T00:00:00"
+        (place,) = [path for path in workspace.artifacts.rglob("judged/package.json") if '"target": "churn"' in path.read_text()]
+        measured.append((place.parent / "model.txt").read_bytes())
+        shipped.append((summary.folder / "churn" / "model.txt").read_bytes())
+    assert measured[0] == measured[1]
+    assert shipped[0] != shipped[1]
+
+
+def test_training_again_gives_the_same_model_and_the_next_version(workspace):
+    first, second = train(workspace), train(workspace)
+    assert first.run != second.run
+    for one, other in zip(first.targets, second.targets, strict=True):
+        if one.status == "trained":
+            assert one.package_hash == other.package_hash
+            assert (one.version, other.version) == ("1", "2")
+            assert other.role == "champion"
+            assert "previous champion" in other.decision
+    assert read_report(workspace.training)["run"] == second.run
+
+
+def changed(workspace, old, new):
+    config = workspace.folder / "renewcast.toml"
+    config.write_text(config.read_text().replace(old, new))
+    return load_workspace(workspace.folder, {})
+
+
+def test_a_worse_model_does_not_replace_the_champion(workspace):
+    first = train(workspace).targets[0]
+    second = train(changed(workspace, "rounds = 40", "rounds = 15")).targets[0]
+    assert second.judgement.gain.value > 0
+    assert (first.role, second.role) == ("champion", "challenger")
+    assert load_package(champion_folder(workspace, "churn")).hash == first.package_hash
+
+
+def test_a_promotion_by_hand_reaches_the_workspace(workspace):
+    train(workspace)
+    second = train(changed(workspace, "rounds = 40", "rounds = 15")).targets[0]
+    registry = open_registry(f"sqlite:///{workspace.mlflow_db}", experiment="renewcast Synthetic", artifacts=None)
+    registry._client.set_registered_model_alias("renewcast-churn", "champion", "2")
+    assert sync_champions(workspace)["churn"] == "2"
+    assert load_package(champion_folder(workspace, "churn")).hash == second.package_hash
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "role", "said"),
+    [
+        ("horizon_days = 60", "horizon_days = 30", "champion", "it predicts 60 days ahead"),
+        ("[training]", "[training]\ntest_from = 2022-07-01", "challenger", "already seen labels of the test period"),
+    ],
+)
+def test_a_champion_that_cannot_be_compared_is_said_to_be_so(workspace, old, new, role, said):
+    train(workspace)
+    second = train(changed(workspace, old, new)).targets[0]
+    assert second.role == role
+    assert said in second.decision
+
+
+def test_a_champion_whose_features_are_gone_makes_way(workspace, synthetic_catalogue):
+    train(workspace)
+    fewer = Catalogue(tuple(feature for feature in synthetic_catalogue if feature.name != "noise"))
+    features = pd.read_parquet(workspace.snapshots / "features.parquet").drop(columns="noise")
+    features.to_parquet(workspace.snapshots / "features.parquet")
+    (workspace.snapshots / "catalogue.json").write_text(fewer.to_json())
+    second = train(workspace).targets[0]
+    assert second.role == "champion"
+    assert "missing: noise" in second.decision
+
+
+def test_a_model_that_learnt_nothing_is_only_a_challenger(make_workspace):
+    workspace = make_workspace(config=FAST, signal=0.0, base=-1.0, seed=3)
+    churn = train(workspace).targets[0]
+    assert churn.role == "challenger"
+    assert "does not beat the best single rule" in churn.decision
+    assert not champion_folder(workspace, "churn").exists()
+
+
+def test_too_few_positives_say_how_many_there_are_and_are_needed(make_workspace):
+    workspace = make_workspace(config="[training]\nminimum_positives = 5000\n")
+    with pytest.raises(NotEnoughDataError) as caught:
+        train(workspace)
+    message = str(caught.value)
+    assert "no target has enough data" in message
+    assert "at least 5000 of each kind" in message
+    assert re.search(
+        r"churn: too few positives or negatives: \d+ of \d+ rows to train on are positive, and \d+ of \d+ to judge on", message
+    )
+    assert not (workspace.training / "CURRENT").exists()
+
+
+def test_a_period_without_data_is_said_for_each_target(make_workspace):
+    workspace = make_workspace(config="[training]\ntest_from = 2030-01-01\n")
+    with pytest.raises(NotEnoughDataError, match="no cutoff to judge on"):
+        train(workspace)
+
+
+def test_missing_snapshots_say_what_to_run(workspace):
+    (workspace.snapshots / "labels.parquet").unlink()
+    with pytest.raises(WorkspaceError, match="renewcast features"):
+        train(workspace)
+
+
+def test_an_unknown_parameter_is_refused_before_anything_is_trained(make_workspace):
+    workspace = make_workspace(config="[training.parameters.churn]\nlearning_rat = 0.1\n")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        train(workspace)
+
+
+def test_a_registry_that_is_down_stops_the_training_and_changes_no_champion(workspace):
+    train(workspace)
+    before = load_package(champion_folder(workspace, "churn")).hash
+    with pytest.raises(RegistryError):
+        train(workspace, tracking_uri="http://127.0.0.1:9")
+    assert load_package(champion_folder(workspace, "churn")).hash == before
+
+
+def test_a_report_before_any_training_says_what_to_run(workspace):
+    with pytest.raises(WorkspaceError, match="renewcast train"):
+        read_report(workspace.training)
