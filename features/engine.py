@@ -102,12 +102,20 @@ class Engine:
         found: list[tuple[Any, ...]] = self.connection.raw_sql(sql).fetchall()
         return found
 
+    def count(self, table: ir.Table) -> int:
+        """Return how many rows a table has."""
+        return int(self.rows(f"SELECT count(*) FROM ({self.compile(table)})")[0][0])
+
     def view(self, sql: str, *, name: str | None = None) -> ir.Table:
         """Name a query as a temporary view and return it as an Ibis table; nothing is computed yet."""
         self._views += 1
         name = name or f"view_{self._views}"
         self.run(f"CREATE OR REPLACE TEMP VIEW {quoted_name(name)} AS {sql}")
         return self.connection.table(name)
+
+    def layer(self, table: ir.Table) -> ir.Table:
+        """Name a table as a view, so that what is built on its columns refers to them instead of repeating their expressions."""
+        return self.view(self.connection.compile(table))
 
     def table(self, sql: str | ir.Table, *, name: str) -> ir.Table:
         """Compute a query now, keep its result under a name and return it as an Ibis table."""

@@ -17,7 +17,7 @@ from sqlglot import expressions as sge
 from features.config import TableSource
 from features.engine import Engine, QueryError, quoted_name
 from features.errors import ConfigError, explain, nearest
-from features.readings import Evidence, filled, gather, read_flag, read_number, read_time
+from features.readings import Evidence, gather, read_flag, read_number, read_time, stated
 from features.sources import FILE, PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
 
 __all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "gather_evidence", "query_files"]
@@ -42,15 +42,18 @@ class DerivedSource:
     left_out: int
 
 
-def gather_evidence(table: ir.Table, columns: Iterable[str]) -> dict[str, Evidence]:
+def gather_evidence(engine: Engine, table: ir.Table, columns: Iterable[str]) -> dict[str, Evidence]:
     """Look at all values of text columns at once."""
     names = list(columns)
     if not names:
         return {}
-    counts = {f"{number} {what}": count for number, name in enumerate(names) for what, count in gather(table[name]).items()}
-    found = table.aggregate(**counts).to_pyarrow().to_pylist()[0]
-    kinds = list(gather(table[names[0]]))
-    return {name: Evidence(**{what: int(found[f"{number} {what}"]) for what in kinds}) for number, name in enumerate(names)}
+    texts = {f"text {number}": table[name] for number, name in enumerate(names)}
+    said = {f"said {number}": stated(table[name]) for number, name in enumerate(names)}
+    values = engine.layer(table.select(**texts, **said))
+    gathered = [gather(values[text], values[statement]) for text, statement in zip(texts, said, strict=True)]
+    counts = {f"{number} {what}": count for number, found in enumerate(gathered) for what, count in found.items()}
+    found = engine.to_arrow(values.aggregate(**counts)).to_pylist()[0]
+    return {name: Evidence(**{what: int(found[f"{number} {what}"]) for what in gathered[number]}) for number, name in enumerate(names)}
 
 
 def query_files(engine: Engine, opened: OpenedSource, source: TableSource, staging: Path) -> OpenedSource:
@@ -65,8 +68,8 @@ def query_files(engine: Engine, opened: OpenedSource, source: TableSource, stagi
         folder = staging / f"lookup_{source.table}_{number}_{len(list(staging.iterdir()))}"
         folder.mkdir()
         lookup = open_files(engine, location, None, folder)
-        engine.view(engine.compile(_clean(lookup)), name=name)
-    engine.view(engine.compile(_clean(opened)), name="source")
+        engine.view(engine.compile(_clean(engine, lookup)), name=name)
+    engine.view(engine.compile(_clean(engine, opened)), name="source")
     out = staging / f"query_{len(list(staging.iterdir()))}.parquet"
     try:
         engine.write_parquet(f"SELECT *, row_number() OVER () AS __result FROM ({str(source.query).strip().rstrip(';')})", out)
@@ -77,16 +80,16 @@ def query_files(engine: Engine, opened: OpenedSource, source: TableSource, stagi
             explain(f"tables.{source.table}.query cannot be run: {error}", given=given, allowed=allowed, todo=todo)
         ) from error
     result = engine.read_parquet(out)
-    numbered = result if _is_traced(result) else result.mutate(**_provenance(source, result))
+    numbered = result if _is_traced(engine, result) else result.mutate(**_provenance(source, result))
     unreadable = opened.table.filter(opened.table[PROBLEM].notnull()).select(*PROVENANCE)
     return replace(opened, table=_with_rows(numbered.drop("__result"), unreadable))
 
 
-def _is_traced(result: ir.Table) -> bool:
+def _is_traced(engine: Engine, result: ir.Table) -> bool:
     """Tell whether each row of a result still says which single row of a file it is."""
     if not set(PROVENANCE) <= set(result.columns):
         return False
-    return bool(result.count().execute() == result.select(FILE, ROW).distinct().count().execute())
+    return engine.count(result) == engine.count(result.select(FILE, ROW).distinct())
 
 
 def _provenance(source: TableSource, result: ir.Table) -> dict[str, ir.Value]:
@@ -100,10 +103,10 @@ def _with_rows(table: ir.Table, unreadable: ir.Table) -> ir.Table:
     return table.union(whole.select(*table.columns))
 
 
-def _clean(opened: OpenedSource) -> ir.Table:
+def _clean(engine: Engine, opened: OpenedSource) -> ir.Table:
     """Return the readable rows, text columns read as what all of their values are."""
     table = opened.table.filter(opened.table[PROBLEM].isnull())
-    evidence = gather_evidence(table, _text_columns(opened.table, opened.columns))
+    evidence = gather_evidence(engine, table, _text_columns(opened.table, opened.columns))
     return table.mutate(**{name: read for name, found in evidence.items() if (read := _reading(table[name], found, share=1.0)) is not None})
 
 
@@ -111,8 +114,9 @@ def _text_columns(table: ir.Table, columns: Iterable[str]) -> list[str]:
     return [name for name in columns if table[name].type().is_string()]
 
 
-def _reading(text: ir.StringColumn, found: Evidence, *, share: float) -> ir.Value | None:
+def _reading(raw: ir.StringColumn, found: Evidence, *, share: float) -> ir.Value | None:
     """Read a text column as what at least that share of its values are; None if they are just text."""
+    text = stated(raw)
     needed = share * found.stated
     if found.stated == 0 or (share == 1.0 and found.markers):
         return None
@@ -146,20 +150,19 @@ def derive(engine: Engine, opened: OpenedSource, source: TableSource, *, as_text
     used = deciding.union(*named.values()) - set(as_text)
     readings = {
         name: read
-        for name, found in gather_evidence(table, _text_columns(table, used)).items()
+        for name, found in gather_evidence(engine, table, _text_columns(table, used)).items()
         if (read := _reading(table[name], found, share=0.5)) is not None
     }
-    broken = {name: filled(table[name]).notnull() & read.isnull() for name, read in readings.items()}
-    view = engine.view(
-        engine.compile(
-            table.select(
-                *(table[name] for name in PROVENANCE),
-                **{name: readings.get(name, table[name]) for name in opened.columns},
-                **{RAW + name: table[name] for name in opened.columns},
-                **{BROKEN + name: _any(broken, columns) for name, columns in {**named, "where": deciding}.items()},
-            )
+    read = engine.layer(
+        table.select(
+            *(table[name] for name in PROVENANCE),
+            **{name: readings.get(name, table[name]) for name in opened.columns},
+            **{RAW + name: table[name] for name in opened.columns},
         )
     )
+    broken = {name: stated(read[RAW + name]).notnull() & read[name].isnull() for name in readings}
+    marks = {BROKEN + name: _any(broken, columns) for name, columns in {**named, "where": deciding}.items()}
+    view = engine.layer(read.mutate(**marks))
     return _computed(engine, view, source, opened, expressions)
 
 
@@ -186,7 +189,7 @@ def _computed(engine: Engine, view: ir.Table, source: TableSource, opened: Opene
         f"SELECT {', '.join(PROVENANCE)}, hash({raw}) AS {HASH}, {raw}{results}{flags}, "
         f"{quoted_name(BROKEN + 'where')} AND ({where}) IS NULL AS {quoted_name(BROKEN + 'where')} FROM {name} WHERE {kept}"
     )
-    left_out = int(view.count().execute()) - int(table.count().execute()) if source.where else 0
+    left_out = engine.count(view) - engine.count(table) if source.where else 0
     return DerivedSource(table, left_out)
 
 

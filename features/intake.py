@@ -121,12 +121,12 @@ class _Check:
         sources = [map_source(self.engine, part, table, self.workspace.config, now=self.now, staging=folder) for part in table.sources]
         staged = self._staged(table, sources, folder)
         repeated = self.engine.table(_repeated(staged, table.table), name="repeated_rows")
-        marked = _with_reasons(staged, repeated)
+        marked = _with_reasons(staged, repeated) if self.engine.count(repeated) else staged
         broken = BrokenRows(marked.filter((marked[REASONS] != "") | (marked[BLANKED] != "")))
         reasons, blanked = (count_reasons(broken.table, column) for column in (REASONS, BLANKED))
         file = self._list_broken(broken, sources, table) if reasons or blanked else None
         rows_out = self.engine.write_parquet(_finished(marked, table.table), self.tables / f"{table.table}.parquet")
-        rows_in = int(staged.count().execute())
+        rows_in = self.engine.count(staged)
         return TableCheck(
             table=table.table,
             rows_in=rows_in,
@@ -268,8 +268,6 @@ def _later(rows: ir.Table, key: Sequence[str], reason: str) -> ir.Table:
 
 
 def _with_reasons(staged: ir.Table, repeated: ir.Table) -> ir.Table:
-    if repeated.count().execute() == 0:
-        return staged
     joined = staged.left_join(repeated, _ID)
     return joined.mutate(**{REASONS: _joined([_filled(joined[REASONS]), joined.reason])}).select(*staged.columns)
 

@@ -6,7 +6,7 @@ read is never blanked, for an empty one means something else, such as a ticket t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -58,23 +58,13 @@ class MappedSource:
     notes: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One column of a row, and what is wrong with it: as a reason that costs the row, or one that costs the value."""
-
-    value: ir.Value
-    reasons: tuple[ir.StringValue, ...] = ()
-    blanked: tuple[ir.StringValue, ...] = ()
-    notes: Mapping[str, int] = field(default_factory=dict)
-
-
 _ATTRIBUTE_TYPES: Mapping[AttributeKind, ColumnType] = {"category": "text", "number": "number", "date": "time"}
 
 
 def table_columns(table: TableConfig) -> dict[str, Column]:
     """Return the columns of a contract table, and the attributes that the workspace declares."""
     attributes = {
-        ATTRIBUTE + name: Column(type=_ATTRIBUTE_TYPES[kind], meaning="declared by the workspace")
+        ATTRIBUTE + name: Column(type=_ATTRIBUTE_TYPES[kind], meaning="declared by the workspace", future=True)
         for name, kind in table.attributes.items()
     }
     return dict(CONTRACT[table.table].columns) | attributes
@@ -106,14 +96,10 @@ def map_source(engine: Engine, source: TableSource, table: TableConfig, config: 
     maps = _complete(source, columns, opened)
     texts = [str(mapped.column) for name, mapped in maps.items() if mapped.column and columns[name].type in ("id", "text")]
     derived = derive(engine, opened, replace(source, columns=maps), as_text=texts)
-    values = {name: _value(derived.table, mapped) for name, mapped in maps.items()}
-    readable = {name: value for name, value in values.items() if value.type().is_string() and columns[name].type not in ("id", "text")}
-    evidence = gather_evidence(derived.table.select(**readable), readable) if readable else {}
-    cells = {
-        name: _cell(derived.table, value, maps[name], columns[name], evidence.get(name), f"{source.table}.{name}")
-        for name, value in values.items()
-    }
-    mapped_table, notes = _in_currency(_assembled(derived.table, cells, columns, source.table, now=now), source, config)
+    stated_rows, evidence = _stated_values(engine, derived.table, maps, columns)
+    read = _read_values(engine, stated_rows, maps, columns, evidence, source.table)
+    rows = _with_problems(engine, read, maps, columns, source.table, now=now)
+    mapped_table, notes = _in_currency(rows, source, config)
     used = {mapped.column for mapped in maps.values()} | {None}
     return MappedSource(
         table=mapped_table,
@@ -121,7 +107,7 @@ def map_source(engine: Engine, source: TableSource, table: TableConfig, config: 
         taken={name: mapped.column or mapped.sql or f"constant {mapped.constant}" for name, mapped in maps.items()},
         unused=tuple(name for name in opened.columns if name not in used and not _in_sql(name, maps, source)),
         left_out=derived.left_out,
-        notes={**opened.notes, **notes, **{what: count for cell in cells.values() for what, count in cell.notes.items()}},
+        notes={**opened.notes, **notes, **_marker_notes(evidence)},
     )
 
 
@@ -152,30 +138,67 @@ def _missing(source: TableSource, opened: OpenedSource, name: str, why: str, hin
     return ContractError(explain(f"the table {source.table} lacks a column: {why}", given=given, todo=todo))
 
 
+_GIVEN, _STATED = "given:", "stated:"
+
+
+def _stated_values(
+    engine: Engine, table: ir.Table, maps: Mapping[str, ColumnMap], columns: Mapping[str, Column]
+) -> tuple[ir.Table, dict[str, Evidence]]:
+    """Return the values as `given:<name>`, what texts state as `stated:<name>`, and the evidence of texts that must be read."""
+    given = {_GIVEN + name: _value(table, mapped) for name, mapped in maps.items()}
+    values = engine.layer(table.mutate(**given))
+    texts = [name for name in maps if values[_GIVEN + name].type().is_string() and columns[name].type not in ("id", "text")]
+    evidence = gather_evidence(engine, values, [_GIVEN + name for name in texts])
+    read = engine.layer(values.mutate(**{_STATED + name: stated(values[_GIVEN + name]) for name in texts}))
+    return read, {name: evidence[_GIVEN + name] for name in texts}
+
+
 def _value(table: ir.Table, mapped: ColumnMap) -> ir.Value:
     if mapped.column is not None:
         return table[RAW + mapped.column]
     return table[SQL + mapped.name] if mapped.sql is not None else ibis.literal(mapped.constant)
 
 
-def _cell(table: ir.Table, raw: ir.Value, mapped: ColumnMap, column: Column, evidence: Evidence | None, key: str) -> _Cell:
-    broken = table[BROKEN + mapped.name] if mapped.sql is not None else ibis.literal(value=False)
+def _marker_notes(evidence: Mapping[str, Evidence]) -> dict[str, int]:
+    return {f"{name}: word for a missing value": found.markers for name, found in evidence.items() if found.markers}
+
+
+def _read_values(
+    engine: Engine,
+    table: ir.Table,
+    maps: Mapping[str, ColumnMap],
+    columns: Mapping[str, Column],
+    evidence: Mapping[str, Evidence],
+    source: str,
+) -> ir.Table:
+    """Add what each column's value is as `value:<name>`, and whether the source states one as `there:<name>`."""
+    read: dict[str, ir.Value] = {}
+    for name, mapped in maps.items():
+        raw = table[(_STATED if name in evidence else _GIVEN) + name]
+        value = _reading(raw, mapped, columns[name], evidence.get(name), f"{source}.{name}")
+        read[_VALUE + name] = value.cast(_DTYPES[columns[name].type])
+        read[_THERE + name] = raw.notnull() & ~raw.isnan() if raw.type().is_floating() else raw.notnull()
+    return engine.layer(table.mutate(**read))
+
+
+_VALUE, _THERE = "value:", "there:"
+_DTYPES = {"id": "string", "text": "string", "time": "timestamp(6)", "number": "float64", "flag": "boolean"}
+
+
+def _reading(raw: ir.Value, mapped: ColumnMap, column: Column, evidence: Evidence | None, key: str) -> ir.Value:
+    """Return the value that a column states, null where it cannot be read."""
     match column.type:
         case "time":
-            return _time_cell(raw, broken, mapped, evidence, key)
+            return _time(raw, mapped, evidence, key)
         case "number":
-            return _number_cell(raw, broken, mapped, column, evidence, key)
+            return _number(raw, evidence, key)
         case "flag":
-            return _flag_cell(raw, broken, mapped, column, key)
+            return _flag(raw, key)
         case _:
-            return _Cell(_as_text(raw), (_when(broken, f"{mapped.name}: made of a value that cannot be read"),))
+            return _text(raw)
 
 
-def _when(condition: ir.BooleanValue, reason: str) -> ir.StringValue:
-    return ibis.ifelse(condition, reason, ibis.null("string"))
-
-
-def _as_text(value: ir.Value) -> ir.StringValue:
+def _text(value: ir.Value) -> ir.StringValue:
     kind = value.type()
     if kind.is_floating() or kind.is_decimal():
         # programs that know no missing whole number write ids as 7.0
@@ -185,67 +208,35 @@ def _as_text(value: ir.Value) -> ir.StringValue:
     return filled(value.cast("string"))
 
 
-def _time_cell(raw: ir.Value, broken: ir.BooleanValue, mapped: ColumnMap, evidence: Evidence | None, key: str) -> _Cell:
-    reason = f"{mapped.name}: not a time"
-    if isinstance(mapped.constant, datetime):
-        return _Cell(ibis.literal(mapped.constant).cast("timestamp"))
-    if not raw.type().is_string():
+def _time(raw: ir.Value, mapped: ColumnMap, evidence: Evidence | None, key: str) -> ir.TimestampValue:
+    if evidence is None:
         value = read_typed_time(raw, zone=mapped.time_zone)
         if value is None:
             raise _wrong_type(key, "time", str(raw.type()))
-        return _Cell(value, (_when(broken | (raw.notnull() & value.isnull()), reason),))
-    if (
-        evidence is not None
-        and mapped.time_format is None
-        and evidence.slashed * 2 >= max(evidence.stated, 1)
-        and evidence.slash_style is None
-    ):
+        return value
+    if mapped.time_format is None and evidence.slash_style is None and evidence.slashed * 2 >= max(evidence.stated, 1):
         raise _ambiguous(key, evidence)
-    value = read_time(raw, slashes=evidence.slash_style if evidence else None, zone=mapped.time_zone, given=mapped.time_format)
-    notes = {f"{mapped.name}: word for a missing value": evidence.markers} if evidence and evidence.markers else {}
-    return _Cell(value, (_when(broken | (stated(raw).notnull() & value.isnull()), reason),), notes=notes)
+    return read_time(raw, slashes=evidence.slash_style, zone=mapped.time_zone, given=mapped.time_format)
 
 
-def _number_cell(raw: ir.Value, broken: ir.BooleanValue, mapped: ColumnMap, column: Column, evidence: Evidence | None, key: str) -> _Cell:
+def _number(raw: ir.Value, evidence: Evidence | None, key: str) -> ir.FloatingValue:
     kind = raw.type()
-    notes: dict[str, int] = {}
-    if kind.is_string():
-        number = read_number(raw, style=evidence.number_style if evidence else "point")
-        unreadable = broken | (stated(raw).notnull() & number.isnull())
-        notes = {f"{mapped.name}: word for a missing value": evidence.markers} if evidence and evidence.markers else {}
-    elif kind.is_numeric() or kind.is_boolean() or kind.is_null():
-        number = finite((raw.cast("int8") if kind.is_boolean() else raw).cast("float64"))
-        unreadable = broken | raw.cast("float64").isinf().fill_null(False) if kind.is_floating() else broken
-    else:
-        raise _wrong_type(key, "number", str(kind))
-    value, outside, bounds = _bounded(number, mapped, column)
-    problems = (_when(unreadable, f"{mapped.name}: not a number"), _when(outside, f"{mapped.name}: {bounds}"))
-    return _Cell(value, () if column.nullable else problems, problems if column.nullable else (), notes)
+    if evidence is not None:
+        return read_number(raw, style=evidence.number_style)
+    if kind.is_boolean():
+        return raw.cast("int8").cast("float64")
+    if kind.is_numeric() or kind.is_null():
+        return finite(raw.cast("float64"))
+    raise _wrong_type(key, "number", str(kind))
 
 
-def _bounded(number: ir.FloatingValue, mapped: ColumnMap, column: Column) -> tuple[ir.FloatingValue, ir.BooleanValue, str]:
-    low = max((bound for bound in (column.low, mapped.low) if bound is not None), default=None)
-    high = min((bound for bound in (column.high, mapped.high) if bound is not None), default=None)
-    outside: ir.BooleanValue = ibis.literal(value=False)
-    if low is not None:
-        outside = outside | (number < ibis.literal(low, "float64"))
-    if high is not None:
-        outside = outside | (number > ibis.literal(high, "float64"))
-    outside = outside.fill_null(False)
-    bounds = f"below {low:g}" if high is None and low is not None else f"above {high:g}" if low is None and high is not None else ""
-    return ibis.ifelse(outside, ibis.null("float64"), number), outside, bounds or f"outside {low} to {high}"
-
-
-def _flag_cell(raw: ir.Value, broken: ir.BooleanValue, mapped: ColumnMap, column: Column, key: str) -> _Cell:
+def _flag(raw: ir.Value, key: str) -> ir.BooleanValue:
     kind = raw.type()
     if kind.is_boolean():
-        return _Cell(raw, blanked=(_when(broken, f"{mapped.name}: neither true nor false"),))
-    if not (kind.is_string() or kind.is_numeric()):
-        raise _wrong_type(key, "flag", str(kind))
-    text = _as_text(raw)
-    value = read_flag(text)
-    problem = _when(broken | (stated(text).notnull() & value.isnull()), f"{mapped.name}: neither true nor false")
-    return _Cell(value, () if column.nullable else (problem,), (problem,) if column.nullable else ())
+        return raw
+    if kind.is_string() or kind.is_numeric():
+        return read_flag(_text(raw))
+    raise _wrong_type(key, "flag", str(kind))
 
 
 def _wrong_type(key: str, wanted: str, given: str) -> ContractError:
@@ -254,43 +245,69 @@ def _wrong_type(key: str, wanted: str, given: str) -> ContractError:
 
 
 def _ambiguous(key: str, evidence: Evidence) -> ContractError:
-    contradicting = evidence.day_first > 0
-    why = "some can only be day/month and some only month/day" if contradicting else "no value shows which number is the day"
+    why = "some can only be day/month and some only month/day" if evidence.day_first else "no value shows which number is the day"
     table, column = key.split(".")
     todo = f'Write {column} = {{ column = "...", time_format = "%d/%m/%Y" }} (or "%m/%d/%Y") in [tables.{table}.columns].'
     given = f"{evidence.slashed} such dates, {evidence.day_first} only day/month, {evidence.month_first} only month/day"
     return ContractError(explain(f"the dates of {key} can be read in two ways: {why}", given=given, todo=todo))
 
 
-def _assembled(table: ir.Table, cells: Mapping[str, _Cell], columns: Mapping[str, Column], name: str, *, now: datetime) -> ir.Table:
-    """Put the cells of a row together, with all reasons that the row itself shows."""
-    dtypes = {"id": "string", "text": "string", "time": "timestamp(6)", "number": "float64", "flag": "boolean"}
-    values = {key: cell.value.cast(dtypes[columns[key].type]) for key, cell in cells.items()}
+_UNREADABLE = {"time": "not a time", "number": "not a number", "flag": "neither true nor false"}
+
+
+def _with_problems(
+    engine: Engine, read: ir.Table, maps: Mapping[str, ColumnMap], columns: Mapping[str, Column], table: str, *, now: datetime
+) -> ir.Table:
+    """Return the contract's columns with all problems that a row itself shows."""
+    kept: dict[str, ir.Value] = {}
     reasons: list[ir.StringValue] = []
-    latest = ibis.timestamp(now + FUTURE_TOLERANCE)
-    for key, cell in cells.items():
-        reasons.extend(cell.reasons)
-        if not columns[key].nullable:
-            reported = [reason.notnull() for reason in cell.reasons]
-            found = ibis.or_(*reported) if reported else ibis.literal(value=False)
-            reasons.append(_when(values[key].isnull() & ~found, f"{key}: empty"))
-        if columns[key].type == "time" and not columns[key].future:
-            reasons.append(_when(~known_by(values[key], latest), f"{key}: in the future"))
-    for first, second in CONTRACT[name].ordered:
-        if first in values and second in values:
-            reasons.append(_when(~known_by(values[first], values[second]), f"{second}: before {first}"))
-    blanked = [reason for cell in cells.values() for reason in cell.blanked]
-    unreadable = table[PROBLEM].replace(SEPARATOR.strip(), ",")
-    return table.select(
-        **values,
-        **{
-            FILE: table[FILE],
-            ROW: table[ROW].cast("int64"),
-            HASH: ibis.ifelse(unreadable.isnull(), table[HASH], ibis.null(table[HASH].type())),
-            REASONS: ibis.ifelse(unreadable.notnull(), unreadable, _joined(reasons)),
-            BLANKED: ibis.ifelse(unreadable.notnull(), "", _joined(blanked)),
-        },
-    )
+    blanked: list[ir.StringValue] = []
+    for name, mapped in maps.items():
+        column, value = columns[name], read[_VALUE + name]
+        costs = blanked if column.nullable and (column.type in ("number", "flag") or name.startswith(ATTRIBUTE)) else reasons
+        broken = read[BROKEN + name] if mapped.sql is not None else ibis.literal(value=False)
+        unreadable = broken | (read[_THERE + name] & value.isnull())
+        costs.append(_when(unreadable, f"{name}: {_UNREADABLE.get(column.type, 'made of a value that cannot be read')}"))
+        outside, bounds = _outside(value, mapped, column)
+        costs.append(_when(outside, f"{name}: {bounds}"))
+        kept[name] = ibis.ifelse(outside, ibis.null(value.type()), value)
+        if not column.nullable:
+            reasons.append(_when(value.isnull() & ~unreadable, f"{name}: empty"))
+        if column.type == "time" and not column.future:
+            reasons.append(_when(~known_by(value, ibis.timestamp(now + FUTURE_TOLERANCE)), f"{name}: in the future"))
+    for first, second in CONTRACT[table].ordered:
+        if first in maps and second in maps:
+            reasons.append(_when(~known_by(read[_VALUE + first], read[_VALUE + second]), f"{second}: before {first}"))
+    return engine.layer(read.select(**kept, **_bookkeeping(read, reasons, blanked)))
+
+
+def _when(condition: ir.BooleanValue, reason: str) -> ir.StringValue:
+    return ibis.ifelse(condition, reason, ibis.null("string"))
+
+
+def _outside(value: ir.Value, mapped: ColumnMap, column: Column) -> tuple[ir.BooleanValue, str]:
+    """Return which numbers are out of bounds, and how to say it."""
+    low = max((bound for bound in (column.low, mapped.low) if bound is not None), default=None)
+    high = min((bound for bound in (column.high, mapped.high) if bound is not None), default=None)
+    outside: ir.BooleanValue = ibis.literal(value=False)
+    if low is not None:
+        outside = outside | (value < ibis.literal(low, "float64")).fill_null(False)
+    if high is not None:
+        outside = outside | (value > ibis.literal(high, "float64")).fill_null(False)
+    if low is not None and high is not None:
+        return outside, f"outside {low:g} to {high:g}"
+    return outside, f"below {low:g}" if low is not None else f"above {high}"
+
+
+def _bookkeeping(read: ir.Table, reasons: list[ir.StringValue], blanked: list[ir.StringValue]) -> dict[str, ir.Value]:
+    unreadable = read[PROBLEM].replace(SEPARATOR.strip(), ",")
+    return {
+        FILE: read[FILE],
+        ROW: read[ROW].cast("int64"),
+        HASH: ibis.ifelse(unreadable.isnull(), read[HASH], ibis.null(read[HASH].type())),
+        REASONS: ibis.ifelse(unreadable.notnull(), unreadable, _joined(reasons)),
+        BLANKED: ibis.ifelse(unreadable.notnull(), "", _joined(blanked)),
+    }
 
 
 def _joined(reasons: list[ir.StringValue]) -> ir.StringValue:

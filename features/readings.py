@@ -46,8 +46,8 @@ _POINT = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?$"
 _COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?$"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
-EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1), (float("inf"), 0.001))
-"""Numbers below the first are epoch times of so many microseconds a unit: seconds, then milli-, micro- and nanoseconds."""
+EPOCH_UNITS = ((11, 1_000_000.0), (14, 1_000.0), (17, 1.0), (19, 0.001))
+"""Up to how many digits an epoch time has in seconds, milliseconds, microseconds, nanoseconds; and the microseconds in one of them."""
 _EARLIEST_EPOCH = 631_152_000_000_000  # 1990 in microseconds: a smaller number is not a time but something else
 _LATEST_EPOCH = 4_102_444_800_000_000  # 2100
 
@@ -88,6 +88,8 @@ def read_time(text: ir.StringValue, *, slashes: SlashStyle | None, zone: str | N
 
     Parameters
     ----------
+    text
+        As `stated` leaves it.
     slashes
         Which number comes first in dates such as `03/04/2024`; they are not read if None.
     zone
@@ -95,14 +97,13 @@ def read_time(text: ir.StringValue, *, slashes: SlashStyle | None, zone: str | N
     given
         A format in the codes of `strptime`, instead of the ways that are understood without.
     """
-    said = stated(text)
     if given is not None and ("%z" in given or "%Z" in given):
-        return _plausible(_parsed_with_zone(said, given).cast("timestamp"))
+        return _plausible(_parsed_with_zone(text, given).cast("timestamp"))
     if given is not None:
-        return _plausible(_to_utc(_parsed_by(said, ibis.array([given])), zone))
-    ways = [_iso(said, zone), _numeric(said, zone)]
+        return _plausible(_to_utc(_parsed_by(text, ibis.array([given])), zone))
+    ways = [_iso(text, zone), _numeric(text, zone)]
     if slashes is not None:
-        ways.append(_to_utc(_slashed(said, slashes), zone))
+        ways.append(_to_utc(_slashed(text, slashes), zone))
     return _plausible(ibis.coalesce(*ways))
 
 
@@ -147,11 +148,11 @@ def _numeric(text: ir.StringValue, zone: str | None) -> ir.TimestampValue:
 
 
 def _epoch(text: ir.StringValue) -> ir.TimestampValue:
-    number = text.try_cast("decimal(38, 6)")
-    small = text.try_cast("float64")
-    scaled = ibis.cases(*((small < limit, number * ibis.literal(scale).cast("decimal(10, 3)")) for limit, scale in EPOCH_UNITS))
-    microseconds = scaled.cast("int64")
-    return ibis.ifelse(microseconds.between(_EARLIEST_EPOCH, _LATEST_EPOCH), _of_microseconds(microseconds), ibis.null("timestamp"))
+    digits = text.re_replace(r"\..*", "").length()
+    scale = ibis.cases(*((digits <= most, ibis.literal(scale).cast("decimal(10, 3)")) for most, scale in EPOCH_UNITS))
+    microseconds = (text.try_cast("decimal(27, 6)") * scale).cast("int64")
+    inside = microseconds.between(_EARLIEST_EPOCH, _LATEST_EPOCH)
+    return ibis.ifelse(inside, _of_microseconds(microseconds), ibis.null("timestamp"))
 
 
 def _slashed(text: ir.StringValue, style: SlashStyle) -> ir.TimestampValue:
@@ -163,7 +164,7 @@ def _slashed(text: ir.StringValue, style: SlashStyle) -> ir.TimestampValue:
 
 
 def read_number(text: ir.StringValue, *, style: NumberStyle) -> ir.FloatingValue:
-    """Read text as a number; null where it is not one."""
+    """Read text, as `stated` leaves it, as a number; null where it is not one."""
     plain = _plain(text)
     shaped = ibis.ifelse(plain.re_search(_POINT if style == "point" else _COMMA), plain, ibis.null("string"))
     digits = shaped.re_replace(",", "") if style == "point" else shaped.re_replace(r"\.", "").re_replace(",", ".")
@@ -176,12 +177,12 @@ def finite(number: ir.FloatingValue) -> ir.FloatingValue:
 
 
 def _plain(text: ir.StringValue) -> ir.StringValue:
-    return stated(text).re_replace(r"[\s\x{00a0}\x{202f}'$€£¥₹]", "").re_replace("\u2212", "-")
+    return text.re_replace(r"[\s\x{00a0}\x{202f}'$€£¥₹]", "").re_replace("\u2212", "-")
 
 
 def read_flag(text: ir.StringValue) -> ir.BooleanValue:
-    """Read text as true or false; null where it is neither."""
-    word = stated(text).lower()
+    """Read text, as `stated` leaves it, as true or false; null where it is neither."""
+    word = text.lower()
     yes, no = word.isin(("true", "t", "yes", "y", "1")), word.isin(("false", "f", "no", "n", "0"))
     return ibis.cases((yes, True), (no, False))
 
@@ -229,11 +230,11 @@ class Evidence:
         return "day first" if self.day_first else "month first"
 
 
-def gather(text: ir.StringColumn) -> dict[str, ir.IntegerScalar]:
-    """Return the counts that make an `Evidence`, by name."""
-    said, plain = stated(text), _plain(text)
+def gather(text: ir.StringColumn, said: ir.StringColumn) -> dict[str, ir.IntegerScalar]:
+    """Return the counts that make an `Evidence` of a column and of what it states, by name."""
+    plain = _plain(said)
     day, month = (_slashed(said, style).notnull() for style in ("day first", "month first"))
-    point, comma = (read_number(text, style=style).notnull() for style in ("point", "comma"))
+    point, comma = (read_number(said, style=style).notnull() for style in ("point", "comma"))
     found = {
         "stated": said.notnull(),
         "markers": filled(text).notnull() & said.isnull(),

@@ -92,7 +92,7 @@ def open_files(engine: Engine, location: Path, given: FileFormat | None, folder:
     hive = any("=" in part for part in files[0].parts[len(_fixed_part(location).parts) : -1])
     try:
         staged = _staged(engine, files, kind, folder, hive=hive)
-        _refuse_empty(staged.table, files)
+        _refuse_empty(engine, staged.table, files)
     except QueryError as error:
         todo = "Look whether the files are complete and of one format; name it with format = ... if their names do not tell it."
         wrong = f"the files cannot be read as {kind}: {_first_line(error)}"
@@ -192,8 +192,8 @@ def _open_database(engine: Engine, source: TableSource, folder: Path) -> OpenedS
     return replace(opened, table=opened.table.mutate(**{FILE: ibis.literal(label(source))}), label=label(source))
 
 
-def _refuse_empty(table: ir.Table, files: Sequence[Path]) -> None:
-    if table.head(1).count().execute() == 0:
+def _refuse_empty(engine: Engine, table: ir.Table, files: Sequence[Path]) -> None:
+    if engine.count(table.limit(1)) == 0:
         todo = "Export the table again, or remove it from renewcast.toml if you have no such data."
         raise SourceError(explain("the table has no rows", given=name_files(files), todo=todo))
 
