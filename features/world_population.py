@@ -122,7 +122,7 @@ def draw_partners(settings: WorldSettings) -> Partners:
         "tier": Codes(tier, PARTNER_TIERS),
         "region": Codes(region, REGIONS),
     }
-    silent = random.random(n) < 0.1
+    silent = random.permutation(n) < round(n / 10)
     return Partners(ids, skill, ease, pull, region, silent, contract_table("partners", columns))
 
 
