@@ -5,8 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import NotEnoughDataError, PackageError, ServiceError, WorkspaceError
-from serving.batch import PEERS_NEEDED, score_workspace
+from serving.batch import score_workspace
 from serving.scoring import load_score_set
+from serving.sharing import PEERS_NEEDED
 from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages
 
 
