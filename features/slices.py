@@ -228,17 +228,17 @@ def gather(engine: Engine, parts: Iterator[ir.Table], query: Callable[[ir.Table]
 def summed(part: ir.Table, window: Window) -> ir.Table:
     """Sum a slice's rows up by the window's `by` columns, so that each user, day or week is one row; rows without a user are no user's.
 
-    Beside `events` and `quantity`, a summed row has the age in days of its newest and of its oldest event, its `events_<w>d` of the
+    Beside `events`, a summed row has the age in days of its newest and of its oldest event, its `events_<w>d` of the
     last w days and the number `rows_before_<w>d` of its rows in the w days before those, for each lookback w; and, for
     `by=("day",)`, the days since the account's previous active day in the window.
     """
     if not window.by:
         return part
-    sums = {"events": part.events.sum(), "newest_age_days": part.age_days.min(), "oldest_age_days": part.age_days.max()}
-    for days in LOOKBACKS:
-        sums[f"events_{days}d"] = part.events.sum(where=part.age_days < days)
-        sums[f"rows_before_{days}d"] = part.count(where=(part.age_days >= days) & (part.age_days < 2 * days))
     named = part.filter(*[part[column].notnull() for column in window.by])
+    sums = {"events": named.events.sum(), "newest_age_days": named.age_days.min(), "oldest_age_days": named.age_days.max()}
+    for days in LOOKBACKS:
+        sums[f"events_{days}d"] = named.events.sum(where=named.age_days < days)
+        sums[f"rows_before_{days}d"] = named.count(where=(named.age_days >= days) & (named.age_days < 2 * days))
     rows = named.group_by(["row", *window.by]).agg(**sums)
     if window.by != ("day",):
         return rows
