@@ -149,7 +149,7 @@ def _contact_names(
 
 
 def ticket_table(settings: WorldSettings, calendar: Calendar, population: Population, course: Course) -> pa.Table:
-    """Return the tickets; the severe ones of troubled installations stay open for weeks."""
+    """Return the tickets; the severe ones of troubled installations stay open for weeks, and some are reopened on the way."""
     random, log = settings.random("tickets"), course.events.tickets
     account, severe, n = log["account"], log["severe"] == 1, log["account"].size
     opened = log["day"] + random.integers(0, 7, n) + random.uniform(6, 20, n) / 24
@@ -158,6 +158,8 @@ def ticket_table(settings: WorldSettings, calendar: Calendar, population: Popula
     order = np.flatnonzero(kept)[np.argsort(opened[kept], kind="stable")]
     account, severe, opened = account[order], severe[order], opened[order]
     closed = opened + needs[order]
+    again = random.random(order.size) < 0.05 * np.exp(0.05 * log["slow"][order])
+    reopened = np.where(again, opened + random.uniform(0.4, 0.9, order.size) * needs[order], np.nan)
     closed = np.where(closed <= calendar.days, closed, np.nan)
     satisfied = np.clip(np.rint(4.3 - 0.25 * np.log1p(needs[order]) - 0.6 * severe + 0.8 * random.normal(size=order.size)), 1, 5)
     rated = ~np.isnan(closed) & (random.random(order.size) < 0.35)
@@ -166,6 +168,7 @@ def ticket_table(settings: WorldSettings, calendar: Calendar, population: Popula
         "account_id": Codes(account, population.ids),
         "opened_at": calendar.instants(opened),
         "closed_at": calendar.instants(closed),
+        "reopened_at": calendar.instants(np.where(reopened <= calendar.days, reopened, np.nan)),
         "severity": Codes(2 * severe + (random.random(order.size) < np.where(severe, 0.25, 0.6)), _SEVERITIES),
         "csat": np.where(rated, satisfied, np.nan),
     }

@@ -221,6 +221,14 @@ def test_notice_is_given_within_the_term(world):
     assert ((terms.cancelled_at > terms.start_date) & (terms.cancelled_at < terms.end_date)).all()
 
 
+def test_tickets_are_reopened_while_they_last(world):
+    tickets = frame(world, "tickets")
+    reopened = tickets.dropna(subset=["reopened_at"])
+    assert 0.02 < len(reopened) / len(tickets) < 0.12
+    assert (reopened.reopened_at > reopened.opened_at).all()
+    assert (reopened.reopened_at < reopened.closed_at.fillna(NEVER)).all()
+
+
 # --- what life looks like
 
 
