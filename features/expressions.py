@@ -17,7 +17,7 @@ from sqlglot import expressions as sge
 from features.config import TableSource
 from features.engine import Engine, QueryError, quoted_name
 from features.errors import ConfigError, explain, nearest
-from features.readings import Evidence, gather, read_flag, read_number, read_time, stated
+from features.readings import Evidence, filled, gather, read_flag, read_number, read_time, signs, stated
 from features.sources import FILE, PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
 
 __all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "gather_evidence", "query_files"]
@@ -47,12 +47,16 @@ def gather_evidence(engine: Engine, table: ir.Table, columns: Iterable[str]) -> 
     names = list(columns)
     if not names:
         return {}
-    texts = {f"text {number}": table[name] for number, name in enumerate(names)}
+    texts = {f"filled {number}": filled(table[name]).notnull() for number, name in enumerate(names)}
     said = {f"said {number}": stated(table[name]) for number, name in enumerate(names)}
     values = engine.layer(table.select(**texts, **said))
-    gathered = [gather(values[text], values[statement]) for text, statement in zip(texts, said, strict=True)]
+    ways = [signs(values[name]) for name in said]
+    read = engine.layer(
+        values.select(*texts, **{f"{number} {way}": sign for number, found in enumerate(ways) for way, sign in found.items()})
+    )
+    gathered = [gather(read[f"filled {number}"], {way: read[f"{number} {way}"] for way in found}) for number, found in enumerate(ways)]
     counts = {f"{number} {what}": count for number, found in enumerate(gathered) for what, count in found.items()}
-    found = engine.to_arrow(values.aggregate(**counts)).to_pylist()[0]
+    found = engine.to_arrow(read.aggregate(**counts)).to_pylist()[0]
     return {name: Evidence(**{what: int(found[f"{number} {what}"]) for what in gathered[number]}) for number, name in enumerate(names)}
 
 
@@ -64,12 +68,13 @@ def query_files(engine: Engine, opened: OpenedSource, source: TableSource, stagi
     ConfigError
         If the query cannot be run.
     """
+    named = _named(str(source.query), f"tables.{source.table}.query")
     for number, (name, location) in enumerate(source.lookups.items()):
         folder = staging / f"lookup_{source.table}_{number}_{len(list(staging.iterdir()))}"
         folder.mkdir()
         lookup = open_files(engine, location, None, folder)
-        engine.view(engine.compile(_clean(engine, lookup)), name=name)
-    engine.view(engine.compile(_clean(engine, opened)), name="source")
+        engine.view(engine.compile(_clean(engine, lookup, named).drop(*PROVENANCE)), name=name)
+    engine.view(engine.compile(_clean(engine, opened, named)), name="source")
     out = staging / f"query_{len(list(staging.iterdir()))}.parquet"
     try:
         engine.write_parquet(f"SELECT *, row_number() OVER () AS __result FROM ({str(source.query).strip().rstrip(';')})", out)
@@ -103,10 +108,10 @@ def _with_rows(table: ir.Table, unreadable: ir.Table) -> ir.Table:
     return table.union(whole.select(*table.columns))
 
 
-def _clean(engine: Engine, opened: OpenedSource) -> ir.Table:
-    """Return the readable rows, text columns read as what all of their values are."""
+def _clean(engine: Engine, opened: OpenedSource, named: Collection[str]) -> ir.Table:
+    """Return the readable rows, the text columns that a query names read as what all of their values are."""
     table = opened.table.filter(opened.table[PROBLEM].isnull())
-    evidence = gather_evidence(engine, table, _text_columns(opened.table, opened.columns))
+    evidence = gather_evidence(engine, table, _text_columns(opened.table, (name for name in opened.columns if name.lower() in named)))
     return table.mutate(**{name: read for name, found in evidence.items() if (read := _reading(table[name], found, share=1.0)) is not None})
 
 
@@ -195,14 +200,18 @@ def _computed(engine: Engine, view: ir.Table, source: TableSource, opened: Opene
 
 def _referenced(sql: str, opened: OpenedSource, key: str) -> set[str]:
     """Return the source's columns that an expression names."""
+    named = _named(sql, key)
+    return {name for name in opened.columns if name.lower() in named}
+
+
+def _named(sql: str, key: str) -> set[str]:
+    """Return the columns that SQL names, in lower case."""
     try:
         parsed = sqlglot.parse_one(sql, dialect="duckdb")
-    except sqlglot.errors.ParseError as error:
-        raise ConfigError(
-            explain(f"{key} is not an SQL expression", given=sql, todo="Correct it, or try it in the duckdb shell.")
-        ) from error
-    written = {column.name.lower() for column in parsed.find_all(sge.Column)}
-    return {name for name in opened.columns if name.lower() in written}
+    except sqlglot.errors.SqlglotError as error:
+        raise ConfigError(explain(f"{key} is not SQL", given=sql, todo="Correct it, or try it in the duckdb shell.")) from error
+    joined = {column.name.lower() for join in parsed.find_all(sge.Join) for column in join.args.get("using") or []}
+    return joined | {column.name.lower() for column in parsed.find_all(sge.Column)}
 
 
 def _uncomputable(source: TableSource, key: str, sql: str, error: Exception, opened: OpenedSource) -> ConfigError:

@@ -8,6 +8,7 @@ read so, and none can only be read with a point.
 But: words for months are not understood; give the column a `time_format`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ __all__ = [
     "read_number",
     "read_time",
     "read_typed_time",
+    "signs",
     "stated",
 ]
 
@@ -37,11 +39,13 @@ _UTC = dt.Timestamp(timezone="UTC")
 _MARKERS = ("null", "none", "nan", "nat", "na", "n/a", "#n/a", "-")
 """What programs write for a number or time that is missing."""
 
-_ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}($|[T ]\d)"
+_ISO = r"^(19|[2-9]\d)\d\d[-/]\d{1,2}[-/]\d{1,2}($|[T ]\d)"
 _ZONE = r":\d\d.*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
-_SLASHES = r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{4}|\d{2})($|[T ,]+\d)"
+_SLASHES = r"^\d{1,2}[/.-]\d{1,2}[/.-]((19|[2-9]\d)\d\d|\d{2})($|[T ,]+\d)"
 _COMPACT = r"^(19|20|21)\d{6}$"
 _EPOCH = r"^\d{9,19}(\.\d*)?$"
+_PLAIN = r"^[+-]?\d{1,18}(\.\d{1,18})?$"
+_PLAIN_WHOLE = r"^[+-]?\d{1,18}$"
 _POINT = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?$"
 _COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?$"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
@@ -104,7 +108,7 @@ def read_time(text: ir.StringValue, *, slashes: SlashStyle | None, zone: str | N
     ways = [_iso(text, zone), _numeric(text, zone)]
     if slashes is not None:
         ways.append(_to_utc(_slashed(text, slashes), zone))
-    return _plausible(ibis.coalesce(*ways))
+    return ibis.coalesce(*ways)
 
 
 def read_typed_time(value: ir.Value, *, zone: str | None = None) -> ir.TimestampValue | None:
@@ -167,8 +171,10 @@ def read_number(text: ir.StringValue, *, style: NumberStyle) -> ir.FloatingValue
     """Read text, as `stated` leaves it, as a number; null where it is not one."""
     plain = _plain(text)
     shaped = ibis.ifelse(plain.re_search(_POINT if style == "point" else _COMMA), plain, ibis.null("string"))
-    digits = shaped.re_replace(",", "") if style == "point" else shaped.re_replace(r"\.", "").re_replace(",", ".")
-    return finite(digits.try_cast("float64"))
+    digits = shaped.replace(",", "") if style == "point" else shaped.replace(".", "").replace(",", ".")
+    # most numbers need none of that, and a pattern costs more than a cast
+    easy = text.re_search(_PLAIN if style == "point" else _PLAIN_WHOLE)
+    return ibis.ifelse(easy, text.try_cast("float64"), finite(digits.try_cast("float64")))
 
 
 def finite(number: ir.FloatingValue) -> ir.FloatingValue:
@@ -230,23 +236,36 @@ class Evidence:
         return "day first" if self.day_first else "month first"
 
 
-def gather(text: ir.StringColumn, said: ir.StringColumn) -> dict[str, ir.IntegerScalar]:
-    """Return the counts that make an `Evidence` of a column and of what it states, by name."""
+def signs(said: ir.StringColumn) -> dict[str, ir.BooleanColumn]:
+    """Tell in which ways each value, as `stated` leaves it, can be read."""
     plain = _plain(said)
-    day, month = (_slashed(said, style).notnull() for style in ("day first", "month first"))
-    point, comma = (read_number(said, style=style).notnull() for style in ("point", "comma"))
-    found = {
-        "stated": said.notnull(),
-        "markers": filled(text).notnull() & said.isnull(),
-        "times": ibis.coalesce(_iso(said, None), _numeric(said, None)).notnull(),
-        "slashed": day | month,
-        "day_first": day & ~month,
-        "month_first": month & ~day,
-        "numbers": point | comma,
-        "point_only": point & ~comma,
-        "comma_only": comma & ~point,
-        "whole": plain.re_search(r"^[+-]?\d{1,18}$"),
+    return {
+        "time": ibis.coalesce(_iso(said, None), _numeric(said, None)).notnull(),
+        "day": _slashed(said, "day first").notnull(),
+        "month": _slashed(said, "month first").notnull(),
+        "point": read_number(said, style="point").notnull(),
+        "comma": read_number(said, style="comma").notnull(),
+        "whole": plain.re_search(_PLAIN_WHOLE),
         "padded": plain.re_search(r"^0\d"),
-        "flags": said.lower().isin(("true", "false")),
+        "flag": said.lower().isin(("true", "false")),
+        "said": said.notnull(),
+    }
+
+
+def gather(filled_text: ir.BooleanColumn, sign: Mapping[str, ir.BooleanColumn]) -> dict[str, ir.IntegerScalar]:
+    """Return the counts that make an `Evidence`, by name, from whether there is a text at all and its `signs`."""
+    found = {
+        "stated": sign["said"],
+        "markers": filled_text & ~sign["said"],
+        "times": sign["time"],
+        "slashed": sign["day"] | sign["month"],
+        "day_first": sign["day"] & ~sign["month"],
+        "month_first": sign["month"] & ~sign["day"],
+        "numbers": sign["point"] | sign["comma"],
+        "point_only": sign["point"] & ~sign["comma"],
+        "comma_only": sign["comma"] & ~sign["point"],
+        "whole": sign["whole"],
+        "padded": sign["padded"],
+        "flags": sign["flag"],
     }
     return {name: condition.sum().coalesce(0) for name, condition in found.items()}
