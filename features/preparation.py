@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -99,7 +100,7 @@ def _catalogue(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Tab
     """Build the catalogue, and list the kinds of event that have features of their own."""
     config = workspace.config
     telemetry = tables["telemetry"]
-    carried = telemetry.quantity.count() if "quantity" in telemetry.columns else telemetry.count(where=telemetry.event.isnull())
+    carried = telemetry.quantity.count() if "quantity" in telemetry.columns else ibis.literal(0)
     counted = engine.to_arrow(telemetry.group_by("event").agg(events=telemetry.events.sum(), carried=carried)).sort_by(
         [("events", "descending"), ("event", "ascending")]
     )
