@@ -24,6 +24,8 @@ class TableCheck:
         Values that were emptied, by reason; their rows stayed.
     noticed
         What was read all the same, such as numbers written as text, and rows kept although they are doubtful.
+    empty
+        How many rows leave a column of the source empty, used or not; a record that lacks it counts too.
     limit
         The share of rows that may be quarantined.
     columns
@@ -44,6 +46,7 @@ class TableCheck:
     reasons: Mapping[str, int]
     blanked: Mapping[str, int]
     noticed: Mapping[str, int]
+    empty: Mapping[str, int]
     limit: float
     columns: Mapping[str, str]
     unused: tuple[str, ...]

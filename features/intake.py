@@ -7,7 +7,7 @@ known so that a window skips most of a file; every other row has a line in `quar
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ from features.ledger import fingerprint, replace_file, replace_folder
 from features.mapping import BLANKED, REASONS, SEPARATOR, MappedSource, map_source, table_columns
 from features.progress import Progress, silent
 from features.quarantine import SOURCE, BrokenRows, count_reasons, is_broken, refuse_broken_columns, refuse_too_many, write_quarantine
-from features.sources import FILE, ROW, list_files
+from features.readings import filled
+from features.sources import FILE, PROBLEM, ROW, list_files
 from features.workspace import Workspace
 
 __all__ = ["check_workspace", "intake_fingerprint"]
@@ -136,6 +137,7 @@ class _Check:
             reasons=reasons,
             blanked=blanked,
             noticed=_noticed(sources, staged),
+            empty=_summed(self._empty(source) for source in sources),
             limit=table.quarantine_limit,
             columns={name: taken for source in reversed(sources) for name, taken in source.taken.items()},
             unused=tuple(dict.fromkeys(name for source in sources for name in source.unused)),
@@ -204,6 +206,12 @@ class _Check:
         partners = self.engine.read_parquet(path)
         unknown = rows.partner_id.notnull() & ~rows.partner_id.isin(partners.partner_id)
         return rows.mutate(**{REASONS: _joined([_filled(rows[REASONS]), _reason(unknown, "partner_id: unknown partner")])})
+
+    def _empty(self, source: MappedSource) -> dict[str, int]:
+        raw = source.opened.table.filter(source.opened.table[PROBLEM].isnull())
+        empty = {name: (filled(raw[name]) if raw[name].type().is_string() else raw[name]).isnull().sum() for name in source.opened.columns}
+        counts = self.engine.to_arrow(raw.aggregate(**empty)).to_pylist()[0]
+        return {name: int(count) for name, count in counts.items() if count}
 
     def _list_broken(self, broken: BrokenRows, sources: Sequence[MappedSource], table: TableConfig) -> str:
         path = self.quarantine / f"{table.table}.csv"
@@ -286,8 +294,12 @@ def _finished(marked: ir.Table, table: str) -> ir.Table:
 
 
 def _noticed(sources: Sequence[MappedSource], staged: ir.Table) -> dict[str, int]:
-    noticed: dict[str, int] = {}
-    for source in sources:
-        for what, count in source.notes.items():
-            noticed[what] = noticed.get(what, 0) + count
-    return noticed | count_reasons(staged, DOUBTS)
+    return _summed(source.notes for source in sources) | count_reasons(staged, DOUBTS)
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in counts:
+        for what, count in part.items():
+            total[what] = total.get(what, 0) + count
+    return total
