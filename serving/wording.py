@@ -6,8 +6,9 @@ from datetime import datetime
 __all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case"]
 
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
-_SHARES = frozenset({"share", "percent"})
-_UNITLESS = frozenset({"share", "ratio", "level", "score", "index", "rank", "percent", "points", ""})
+_SHARES = frozenset({"share", "ratio"})
+_UNITLESS = frozenset({"share", "ratio", "level", "amount", "points", ""})
+_ONE_OF = {"people": "person"}
 
 
 def chance(probability: float) -> str:
@@ -29,14 +30,14 @@ def chance(probability: float) -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Write a number with as many digits as a reader needs.
+    r"""Write a number with as many digits as a reader needs.
 
     Examples
     --------
     >>> number(41.0), number(0.234, "share"), number(1234.5), number(3.14159), number(0.0123), number(-2.5)
-    ('41', '23 %', '1,234', '3.1', '0.012', '−2.5')
+    ('41', '23\xa0%', '1,234', '3.1', '0.012', '−2.5')
     """
-    sign, size = ("−" if value < 0 else ""), abs(value) * (100 if unit == "share" else 1)
+    sign, size = ("−" if value < 0 else ""), abs(value) * (100 if unit in _SHARES else 1)
     if size == round(size) or size >= 100:
         text = f"{size:,.0f}"
     elif size >= 1 and unit not in _SHARES:
@@ -45,28 +46,28 @@ def number(value: float, unit: str = "") -> str:
         text = f"{size:.0f}"
     else:
         text = f"{size:.2g}"
-    return ("" if float(text.replace(",", "")) == 0 else sign) + text + (" %" if unit in _SHARES else "")
+    return ("" if float(text.replace(",", "")) == 0 else sign) + text + ("\u00a0%" if unit in _SHARES else "")
 
 
 def amount(value: float | str | None, unit: str) -> str:
-    """Write a value with its unit.
+    """Write a value with its unit; a ratio is written as a share, and a flag as yes or no.
 
     Examples
     --------
-    >>> amount(23.0, "users"), amount(1.0, "users"), amount(0.5, "share"), amount(1200.0, "USD")
-    ('23 users', '1 user', '50 %', '$1,200')
+    >>> amount(23.0, "users"), amount(1.0, "events per user"), amount(1200.0, "USD per seat"), amount(1.0, "flag")
+    ('23 users', '1 event per user', '$1,200 per seat', 'yes')
     >>> amount("gold", "level"), amount(None, "users")
     ('gold', 'not known')
     """
     if value is None:
         return "not known"
-    if isinstance(value, str):
-        return value
-    if len(unit) == 3 and unit.isupper():
-        return money(value, unit)
-    if unit in _UNITLESS:
-        return number(value, unit)
-    return f"{number(value)} {unit.removesuffix('s') if abs(value) == 1 else unit}"
+    if isinstance(value, str) or unit == "flag" or unit in _UNITLESS:
+        return _bare(value, unit)
+    noun, per, whole = unit.partition(" ")
+    if _is_currency(noun):
+        return f"{_bare(value, unit)}{per}{whole}"
+    one = _ONE_OF.get(noun, noun.removesuffix("s"))
+    return f"{number(value)} {one if abs(value) == 1 else noun}{per}{whole}"
 
 
 def money(value: float, currency: str) -> str:
@@ -83,22 +84,22 @@ def money(value: float, currency: str) -> str:
 
 
 def moved(value: float | str | None, earlier: float | str | None, unit: str) -> str:
-    """Say how a value moved, as the verb of a sentence.
+    """Say how a value moved, as the verb of a sentence; what is counted, the sentence says itself, except for days.
 
     Examples
     --------
-    >>> moved(23.0, 41.0, "users"), moved(23.0, 23.0, "users"), moved(23.0, None, "users"), moved("gold", "silver", "level")
-    ('fell from 41 to 23', 'stayed at 23', 'stood at 23', 'went from silver to gold')
+    >>> moved(23.0, 41.0, "users"), moved(23.0, 23.0, "users"), moved(2.5, None, "days"), moved("gold", "silver", "level")
+    ('fell from 41 to 23', 'stayed at 23', 'stood at 2.5 days', 'went from silver to gold')
     """
     if value is None:
         return "is not known"
-    now = _bare(value, unit)
+    now = amount(value, unit) if unit == "days" else _bare(value, unit)
     if earlier is None:
         return f"stood at {now}"
     before = _bare(earlier, unit)
-    if now == before:
+    if _bare(value, unit) == before:
         return f"stayed at {now}"
-    if isinstance(value, str) or isinstance(earlier, str):
+    if isinstance(value, str) or isinstance(earlier, str) or unit == "flag":
         return f"went from {before} to {now}"
     return f"{'rose' if value > earlier else 'fell'} from {before} to {now}"
 
@@ -141,4 +142,11 @@ def sentence_case(text: str) -> str:
 def _bare(value: float | str, unit: str) -> str:
     if isinstance(value, str):
         return value
-    return money(value, unit) if len(unit) == 3 and unit.isupper() else number(value, unit)
+    if unit == "flag":
+        return "yes" if value else "no"
+    noun = unit.partition(" ")[0]
+    return money(value, noun) if _is_currency(noun) else number(value, unit)
+
+
+def _is_currency(noun: str) -> bool:
+    return len(noun) == 3 and noun.isupper()
