@@ -61,7 +61,7 @@ class Recipe:
     max_rounds
         The most trees that may be chosen.
     threads
-        Threads of the training; more than there are free cores make it many times slower.
+        Threads of LightGBM; more than there are free cores make it many times slower.
     """
 
     parameters: Mapping[str, float | int | str]

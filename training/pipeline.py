@@ -45,7 +45,7 @@ class _Result:
 
 
 def train_workspace(
-    workspace: Workspace, *, code_version: str, tracking_uri: str | None = None, threads: int = 2, on_progress: Progress = silent
+    workspace: Workspace, *, code_version: str, tracking_uri: str | None = None, threads: int = 1, on_progress: Progress = silent
 ) -> TrainingSummary:
     """Train every target that has enough data, register the models, and copy the champions into the workspace.
 
@@ -56,7 +56,7 @@ def train_workspace(
     tracking_uri
         Address of an MLflow server, in place of the config's; without either, the workspace has a store of its own.
     threads
-        Threads of the training; more than there are free cores make it many times slower.
+        Threads of LightGBM. Where another process needs a core too, two threads cost 25 times as much as one.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from features.catalogue import Catalogue
 from features.errors import NotEnoughDataError, explain
@@ -147,7 +148,8 @@ def judge_package(package: Package, train: Dataset, test: Dataset, *, seed: int,
     by_rule = {rule.name: rule.score(test.features) for rule in rules}
     baselines = {rule.name: Baseline(rule.feature, _auc(test, by_rule[rule.name], seed)) for rule in rules}
     best = max(baselines, key=lambda name: baselines[name].auc.value, default=None)
-    logistic = fit_logistic(package.encode(train.features), train.target, catalogue=catalogue)
+    with threadpool_limits(limits=1):  # more threads wait for each other longer than they compute
+        logistic = fit_logistic(package.encode(train.features), train.target, catalogue=catalogue)
     rows = TestRows(test.account_id, test.target, test.arr)
     return Judgement(
         metrics=judge(rows, scores.raw, scores.probability, resamples=_RESAMPLES, seed=seed),
