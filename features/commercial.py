@@ -252,12 +252,16 @@ def _arr_then_and_now(days: int, currency: str) -> list[Feature]:
     ]
 
 
+SAME = 1e-9
+"""The part of a size that may come from adding its terms up in another order; a change is larger."""
+
+
 def _grew(changes: ir.Table) -> ir.BooleanValue:
-    return changes.after > changes.before
+    return changes.after - changes.before > SAME * changes.before
 
 
 def _shrank(changes: ir.Table) -> ir.BooleanValue:
-    return changes.after < changes.before
+    return changes.before - changes.after > SAME * changes.before
 
 
 def _changes() -> list[Feature]:
@@ -272,7 +276,7 @@ def _changes() -> list[Feature]:
             meaning="days since the contract last grew or shrank, or since it began",
             sentence="the contract has been as it is for {value}",
             source=_CHANGES,
-            expression=lambda changes: changes.age_days.min(where=changes.after != changes.before),
+            expression=lambda changes: changes.age_days.min(where=_grew(changes) | _shrank(changes)),
         ),
     ]
 

@@ -91,7 +91,7 @@ CONTRACT: Mapping[str, TableContract] = {
         unique=("account_id",),
         columns={
             "account_id": _key("the customer"),
-            "created_at": Column(type="time", meaning="when it became a customer"),
+            "created_at": Column(type="time", meaning="when it became a customer", known_from="created_at"),
             "name": Column(type="text", meaning="what people call it"),
             "segment": Column(type="text", meaning="the group in which it is compared with its peers"),
             "industry": Column(type="text", meaning="its industry"),

@@ -1,5 +1,6 @@
 """Engagement features: what vendor and partners have to do with the customer."""
 
+import ibis
 import ibis.expr.types as ir
 
 from features.feature import Feature, Window
@@ -120,7 +121,8 @@ def _survey(kind: str) -> list[Feature]:
         return (rows.channel == "survey") & (rows.kind == kind) & rows["value"].notnull()
 
     def newest(rows: ir.Table) -> ir.Value:
-        return rows["value"].argmin(rows.age_days, where=answers(rows))
+        newest_then_lowest = ibis.struct({"age": rows.age_days, "value": rows["value"]})
+        return rows["value"].argmin(newest_then_lowest, where=answers(rows))
 
     needs = frozenset({"kind", "value"})
     return [
@@ -128,7 +130,7 @@ def _survey(kind: str) -> list[Feature]:
             name=f"{kind}_last",
             family="engagement",
             unit="points",
-            meaning=f"the customer's last {of_kind} answer",
+            meaning=f"the customer's last {of_kind} answer, the lowest if several came at once",
             sentence=f"the last {of_kind} answer {{moved}}",
             source=_engagement(None),
             expression=newest,

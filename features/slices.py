@@ -38,7 +38,7 @@ from features.contracts import CONTRACT, TableContract
 from features.engine import Engine
 from features.feature import LOOKBACKS, Window
 
-__all__ = ["KnownTables", "Spine", "cut", "gather", "summed"]
+__all__ = ["KnownTables", "Spine", "cut", "gather", "newest_versions", "real_ends", "summed"]
 
 ROWS_WORTH_A_QUERY = 300_000
 """One more query costs about as much as joining this many rows to the spine (measured on 2 cores)."""
@@ -262,13 +262,33 @@ def _latest_known(rows: ir.Table, contract: TableContract) -> ir.Table:
     known = rows.filter(clock.known_by(rows.known_at, rows.cutoff))
     if not contract.unique:
         return known
-    newest_first = ibis.window(group_by=["row", *contract.unique], order_by=known.known_at.desc())
-    return known.filter(ibis.row_number().over(newest_first) == 0)
+    return newest_versions(known, contract, of=("row", "account"))
+
+
+def newest_versions(rows: ir.Table, contract: TableContract, *, of: Sequence[str]) -> ir.Table:
+    """Keep the version of each row that was recorded last; keys count within the columns `of`, as accounts may number theirs alike."""
+    newest_first = ibis.window(group_by=[*of, *contract.unique], order_by=[rows.known_at.desc(), rows.recorded_at.desc(nulls_first=False)])
+    return rows.filter(ibis.row_number().over(newest_first) == 0)
+
+
+def real_ends(rows: ir.Table, contract: TableContract) -> ir.IntegerValue:
+    """Return the instants at which terms end: the planned ones, or earlier ones where they ended before; missing for open ends."""
+    names = [name for name in (contract.term and contract.term[1], contract.ended) if name in rows.columns]
+    return ibis.least(*[rows[name] for name in names]) if names else ibis.null("int64")
 
 
 def _masked(rows: ir.Table, contract: TableContract) -> dict[str, ir.Value]:
+    """Return the fields that became known later than their row, hidden until then; those that nobody dated stay hidden."""
     late = {name: column.known_from for name, column in contract.columns.items() if column.known_from and name in rows.columns}
-    return {name: clock.unless_unknown(rows[name], rows[known_from], rows.cutoff) for name, known_from in late.items()}
+    late |= {name: name for name in _attribute_dates(rows)}
+    never = ibis.null("int64")
+    dated = {name: rows[known_from] if known_from in rows.columns else never for name, known_from in late.items()}
+    return {name: clock.unless_unknown(rows[name], known_from, rows.cutoff) for name, known_from in dated.items()}
+
+
+def _attribute_dates(rows: ir.Table) -> list[str]:
+    """Return the account attributes that are dates: a number is a float64, a date an instant."""
+    return [name for name in rows.columns if name.startswith(ATTRIBUTE) and rows[name].type().is_int64()]
 
 
 def _measures(rows: ir.Table, contract: TableContract, window: Window) -> dict[str, ir.Value]:
@@ -283,15 +303,11 @@ def _measures(rows: ir.Table, contract: TableContract, window: Window) -> dict[s
     for name, column in contract.columns.items():
         if column.type == "time" and name in rows.columns and name not in (contract.occurred, "recorded_at"):
             measures[f"{name}_age_days"] = clock.age_days(rows[name], rows.cutoff)
-    for name in rows.columns:
-        if name.startswith(ATTRIBUTE) and rows[name].type().is_int64():  # an attribute's number is a float64, its date an instant
-            measures[f"{name}_age_days"] = clock.age_days(rows[name], rows.cutoff)
+    measures |= {f"{name}_age_days": clock.age_days(rows[name], rows.cutoff) for name in _attribute_dates(rows)}
     if contract.term:
-        start, end = contract.term
-        ends = rows[end] if end in rows.columns else ibis.null("int64")
-        if contract.ended in rows.columns:
-            ends = ibis.coalesce(rows[contract.ended], ends)
-        measures |= {"running": clock.active_at(rows[start], ends, rows.cutoff), "ends_age_days": clock.age_days(ends, rows.cutoff)}
+        ends = real_ends(rows, contract)
+        running = clock.active_at(rows[contract.term[0]], ends, rows.cutoff)
+        measures |= {"running": running, "ends_age_days": clock.age_days(ends, rows.cutoff)}
     if window.each:
         measures["level"] = rows[f"{window.each}_level"]
     return measures

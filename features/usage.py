@@ -278,9 +278,10 @@ def _weekly_swing(days: int) -> Feature:
 
 def _coefficient_of_variation(values: ir.Column, counted: ir.BooleanValue, n: int) -> ir.Value:
     """Return the standard deviation over the mean of n numbers, those that are not listed being zero; missing if all are zero."""
-    mean = values.sum(where=counted) / float(n)
-    variance = (values * values).sum(where=counted) / float(n) - mean * mean
-    return ibis.greatest(variance, 0.0).sqrt() / mean.nullif(0)
+    listed = values.count(where=counted) / float(n)
+    mean = values.mean(where=counted)
+    variance = listed * values.var(how="pop", where=counted) + listed * (1.0 - listed) * mean * mean  # no difference of large squares
+    return variance.sqrt() / (listed * mean).nullif(0)
 
 
 def _gaps() -> list[Feature]:
@@ -357,7 +358,7 @@ def _history() -> list[Feature]:
             meaning="events since the account's first",
             sentence="all activity so far comes to {value}",
             source=_EVER,
-            expression=lambda rows: rows.events.sum(),
+            expression=lambda rows: rows.events.sum().fill_null(0.0),
             empty=0.0,
         ),
         Feature(
@@ -479,6 +480,7 @@ def _event(event: str, *, carries: bool) -> list[Feature]:
             level=event,
             expression=expression,
             needs=frozenset({"quantity"}),
+            empty=0.0,
         )
         for days, expression in _AMOUNTS.items()
     ]
