@@ -131,7 +131,7 @@ def synthetic_package(synthetic_snapshots: Path):
     """A small churn package, trained on all labelled rows of the default synthetic book."""
     from training.calibration import PlattCalibrator
     from training.dataset import encode_features, learn_categories, load_dataset
-    from training.model import directions, fit_booster, make_recipe
+    from training.model import Problem, fit_booster, make_recipe
     from training.package import Package, describe
 
     catalogue = SYNTHETIC_CATALOGUE
@@ -139,10 +139,10 @@ def synthetic_package(synthetic_snapshots: Path):
     categories = learn_categories(data.features, catalogue)
     matrix = encode_features(data.features, features=catalogue.names, categories=categories)
     recipe = make_recipe({"num_leaves": 7}, seed=0, threads=1)
-    model = fit_booster(matrix, data.target, catalogue=catalogue, constraints=directions(catalogue, "churn"), recipe=recipe, rounds=40)
+    problem = Problem(matrix=matrix, target=data.target, target_name="churn", catalogue=catalogue, recipe=recipe)
     return Package(
         target="churn",
-        model=model,
+        model=fit_booster(problem, 40),
         calibrator=PlattCalibrator(slope=1.1, intercept=-0.05),
         catalogue=catalogue,
         categories=categories,

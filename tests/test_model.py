@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from features.errors import ConfigError
 from training.dataset import encode_features, learn_categories, load_dataset
-from training.model import directions, fit_booster, make_recipe, model_names, raw_scores, rehearse
+from training.model import Problem, directions, fit_booster, make_recipe, model_names, raw_scores, rehearse
 
 RECIPE = make_recipe({"num_leaves": 7, "learning_rate": 0.1, "max_rounds": 120}, seed=0, threads=1)
 
@@ -19,9 +19,13 @@ def book(synthetic_snapshots, synthetic_catalogue):
     return data, encode_features(data.features, features=synthetic_catalogue.names, categories=categories)
 
 
-def fitted(book, catalogue, recipe=RECIPE, rounds=40):
+def problem(book, catalogue, recipe=RECIPE, *, target=None):
     data, matrix = book
-    return fit_booster(matrix, data.target, catalogue=catalogue, constraints=directions(catalogue, "churn"), recipe=recipe, rounds=rounds)
+    return Problem(matrix=matrix, target=data.target if target is None else target, target_name="churn", catalogue=catalogue, recipe=recipe)
+
+
+def fitted(book, catalogue, recipe=RECIPE, rounds=40):
+    return fit_booster(problem(book, catalogue, recipe), rounds)
 
 
 def test_the_same_rows_and_seed_give_the_same_bytes_with_one_thread_or_two(book, synthetic_catalogue):
@@ -53,30 +57,32 @@ def test_directions_follow_the_catalogue_and_the_target(synthetic_catalogue):
 
 
 def test_rehearsal_scores_later_rows_with_models_that_have_not_seen_them(book, synthetic_catalogue):
-    data, matrix = book
+    data, _ = book
     folds = [(np.flatnonzero(data.cutoff < data.cutoffs[k]), np.flatnonzero(data.cutoff == data.cutoffs[k])) for k in (8, 12)]
-    constraints = directions(synthetic_catalogue, "churn")
-    found = rehearse(matrix, data.target, folds, catalogue=synthetic_catalogue, constraints=constraints, recipe=RECIPE)
+    found = rehearse(problem(book, synthetic_catalogue), folds)
     assert 1 <= found.rounds < 120
     np.testing.assert_array_equal(found.rows, np.concatenate([later for _, later in folds]))
     shuffled = data.target.copy()
     shuffled[folds[-1][1]] = np.random.default_rng(0).permutation(shuffled[folds[-1][1]])
     fixed = make_recipe({"num_leaves": 7, "learning_rate": 0.1, "rounds": found.rounds}, seed=0, threads=1)
-    last = [(earlier, later) for earlier, later in folds[-1:]]
-    one = rehearse(matrix, data.target, last, catalogue=synthetic_catalogue, constraints=constraints, recipe=fixed)
-    other = rehearse(matrix, shuffled, last, catalogue=synthetic_catalogue, constraints=constraints, recipe=fixed)
+    one = rehearse(problem(book, synthetic_catalogue, fixed), folds[-1:])
+    other = rehearse(problem(book, synthetic_catalogue, fixed, target=shuffled), folds[-1:])
     np.testing.assert_array_equal(one.raw, other.raw)
     np.testing.assert_array_equal(one.raw, found.raw[-len(one.raw) :])
 
 
+def test_a_rehearsal_leaves_the_rows_as_they_were(book, synthetic_catalogue):
+    data, _ = book
+    rehearsed = problem(book, synthetic_catalogue)
+    rehearse(rehearsed, [(np.flatnonzero(data.cutoff < data.cutoffs[8]), np.flatnonzero(data.cutoff >= data.cutoffs[8]))])
+    assert fit_booster(rehearsed, 40) == fitted(book, synthetic_catalogue)
+
+
 def test_fixed_rounds_are_kept(book, synthetic_catalogue):
-    data, matrix = book
+    data, _ = book
     folds = [(np.flatnonzero(data.cutoff < data.cutoffs[8]), np.flatnonzero(data.cutoff >= data.cutoffs[8]))]
     recipe = make_recipe({"rounds": 17}, seed=0, threads=1)
-    found = rehearse(
-        matrix, data.target, folds, catalogue=synthetic_catalogue, constraints=directions(synthetic_catalogue, "churn"), recipe=recipe
-    )
-    assert found.rounds == 17
+    assert rehearse(problem(book, synthetic_catalogue, recipe), folds).rounds == 17
     assert lgb.Booster(model_str=fitted(book, synthetic_catalogue, recipe, rounds=17)).num_trees() == 17
 
 

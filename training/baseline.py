@@ -35,8 +35,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
 }
 """The rules, and the features by which each may be applied: the one that does best on the training rows is taken."""
 
-_STRENGTH = 0.1
-"""Inverse of the logistic regression's ridge penalty, on standardised features."""
+_PENALTY_PER_ROW = 0.05
+"""The logistic regression's ridge penalty, on standardised features. Of hundreds of features some drift, and a weaker penalty lets them
+do more harm than a single rule does."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def fit_logistic(matrix: Array, target: Array, *, catalogue: Catalogue) -> Pipel
     )
     levels = OneHotEncoder(handle_unknown="ignore", min_frequency=20)
     encode = ColumnTransformer([("numbers", numbers, number), ("levels", levels, level)])
-    return make_pipeline(encode, LogisticRegression(C=_STRENGTH, max_iter=2000)).fit(matrix, target)
+    return make_pipeline(encode, LogisticRegression(C=1 / (_PENALTY_PER_ROW * len(target)), max_iter=2000)).fit(matrix, target)
 
 
 def _candidates(name: str, feature: Feature, target_name: Target) -> list[Rule]:

@@ -7,6 +7,7 @@ no resampling. Training is deterministic: the same rows, parameters and seed giv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import lightgbm as lgb
@@ -19,7 +20,7 @@ from features.feature import Target
 from training.dataset import Array
 from training.splits import Fold
 
-__all__ = ["Recipe", "Rehearsal", "directions", "fit_booster", "make_recipe", "model_names", "raw_scores", "rehearse"]
+__all__ = ["Problem", "Recipe", "Rehearsal", "directions", "fit_booster", "make_recipe", "model_names", "raw_scores", "rehearse"]
 
 _DEFAULTS: Mapping[str, float | int | str] = {
     "learning_rate": 0.04,
@@ -69,6 +70,55 @@ class Recipe:
     max_rounds: int
     seed: int
     threads: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """Rows to learn from, and how.
+
+    Parameters
+    ----------
+    matrix
+        `(n, n_features)`, encoded, in the catalogue's order.
+    target
+        `(n,)` 0.0 or 1.0.
+    target_name
+        The target whose directions the catalogue fixes.
+    """
+
+    matrix: Array
+    target: Array
+    target_name: Target
+    catalogue: Catalogue
+    recipe: Recipe
+
+    @cached_property
+    def binned(self) -> lgb.Dataset:
+        """The rows as LightGBM holds them; binning takes as long as many trees, so it is done once."""
+        categories = [position for position, feature in enumerate(self.catalogue) if feature.kind == "category"]
+        return lgb.Dataset(
+            self.matrix,
+            self.target,
+            feature_name=model_names(self.catalogue.names),
+            categorical_feature=categories,
+            params=dict(self.parameters),
+        )
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        """LightGBM's parameters, complete."""
+        constraints = directions(self.catalogue, self.target_name)
+        return {
+            **self.recipe.parameters,
+            **({"monotone_constraints": list(constraints), "monotone_constraints_method": "intermediate"} if any(constraints) else {}),
+            "objective": "binary",
+            "metric": "binary_logloss",
+            "seed": self.recipe.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": self.recipe.threads,
+            "verbosity": -1,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +181,12 @@ def directions(catalogue: Catalogue, target: Target) -> tuple[int, ...]:
     return tuple(feature.direction.get(target, 0) if feature.kind == "number" else 0 for feature in catalogue)
 
 
-def rehearse(
-    matrix: Array, target: Array, folds: Sequence[Fold], *, catalogue: Catalogue, constraints: Sequence[int], recipe: Recipe
-) -> Rehearsal:
+def rehearse(problem: Problem, folds: Sequence[Fold]) -> Rehearsal:
     """Train on each fold's earlier rows, choose the number of trees on its later ones, and return the scores of those."""
+    recipe = problem.recipe
     result = lgb.cv(
-        _parameters(recipe, constraints),
-        _lightgbm_dataset(matrix, target, catalogue),
+        dict(problem.parameters),
+        problem.binned,
         num_boost_round=recipe.rounds or recipe.max_rounds,
         folds=list(folds),
         callbacks=[] if recipe.rounds else [lgb.early_stopping(_PATIENCE, verbose=False)],
@@ -147,15 +196,15 @@ def rehearse(
     assert isinstance(boosters, lgb.CVBooster)
     rounds = recipe.rounds or boosters.best_iteration
     raw = [
-        booster.predict(matrix[later], raw_score=True, num_iteration=rounds, num_threads=recipe.threads)
+        booster.predict(problem.matrix[later], raw_score=True, num_iteration=rounds, num_threads=recipe.threads)
         for booster, (_, later) in zip(boosters.boosters, folds, strict=True)
     ]
     return Rehearsal(rounds=rounds, rows=np.concatenate([later for _, later in folds]), raw=np.concatenate(raw))
 
 
-def fit_booster(matrix: Array, target: Array, *, catalogue: Catalogue, constraints: Sequence[int], recipe: Recipe, rounds: int) -> str:
+def fit_booster(problem: Problem, rounds: int) -> str:
     """Train on all rows with a fixed number of trees, and return the model in LightGBM's text format."""
-    booster = lgb.train(_parameters(recipe, constraints), _lightgbm_dataset(matrix, target, catalogue), num_boost_round=rounds)
+    booster = lgb.train(dict(problem.parameters), problem.binned, num_boost_round=rounds)
     text: str = booster.model_to_string()
     return text
 
@@ -176,23 +225,3 @@ def model_names(features: Sequence[str]) -> list[str]:
     ['0_active_users_28d', '1_events__api']
     """
     return [f"{position}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}" for position, name in enumerate(features)]
-
-
-def _lightgbm_dataset(matrix: Array, target: Array, catalogue: Catalogue) -> lgb.Dataset:
-    categories = [position for position, feature in enumerate(catalogue) if feature.kind == "category"]
-    return lgb.Dataset(matrix, target, feature_name=model_names(catalogue.names), categorical_feature=categories, params={"verbosity": -1})
-
-
-def _parameters(recipe: Recipe, constraints: Sequence[int]) -> dict[str, Any]:
-    monotone = {"monotone_constraints": list(constraints), "monotone_constraints_method": "intermediate"} if any(constraints) else {}
-    return {
-        **recipe.parameters,
-        **monotone,
-        "objective": "binary",
-        "metric": "binary_logloss",
-        "seed": recipe.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": recipe.threads,
-        "verbosity": -1,
-    }

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from features.catalogue import Catalogue
 from features.errors import NotEnoughDataError, explain
@@ -19,7 +18,7 @@ from training.baseline import fit_logistic, fit_rules
 from training.calibration import choose_calibrator
 from training.dataset import Array, Dataset, encode_features, learn_categories
 from training.evaluation import Estimate, TestRows, auc, estimate, judge
-from training.model import Recipe, directions, fit_booster, rehearse
+from training.model import Problem, Recipe, fit_booster, rehearse
 from training.package import Package, describe
 from training.splits import ForwardSplit, LabelWindow, forward_split, inner_folds
 
@@ -119,13 +118,12 @@ def train_package(data: Dataset, assignment: Assignment) -> Trained:
     catalogue, target, recipe = assignment.catalogue, assignment.target, assignment.recipe
     categories = learn_categories(data.features, catalogue)
     matrix = encode_features(data.features, features=catalogue.names, categories=categories)
-    constraints = directions(catalogue, target)
     inner = inner_folds(data, assignment.window)
-    found = rehearse(matrix, data.target, inner.folds, catalogue=catalogue, constraints=constraints, recipe=recipe)
-    model = fit_booster(matrix, data.target, catalogue=catalogue, constraints=constraints, recipe=recipe, rounds=found.rounds)
+    problem = Problem(matrix=matrix, target=data.target, target_name=target, catalogue=catalogue, recipe=recipe)
+    found = rehearse(problem, inner.folds)
     package = Package(
         target=target,
-        model=model,
+        model=fit_booster(problem, found.rounds),
         calibrator=choose_calibrator(found.raw, data.target[found.rows], data.account_id[found.rows]),
         catalogue=catalogue,
         categories=categories,
@@ -148,8 +146,7 @@ def judge_package(package: Package, train: Dataset, test: Dataset, *, seed: int,
     by_rule = {rule.name: rule.score(test.features) for rule in rules}
     baselines = {rule.name: Baseline(rule.feature, _auc(test, by_rule[rule.name], seed)) for rule in rules}
     best = max(baselines, key=lambda name: baselines[name].auc.value, default=None)
-    with threadpool_limits(limits=1):  # more threads wait for each other longer than they compute
-        logistic = fit_logistic(package.encode(train.features), train.target, catalogue=catalogue)
+    logistic = fit_logistic(package.encode(train.features), train.target, catalogue=catalogue)
     rows = TestRows(test.account_id, test.target, test.arr)
     return Judgement(
         metrics=judge(rows, scores.raw, scores.probability, resamples=_RESAMPLES, seed=seed),
