@@ -96,7 +96,9 @@ def write_proposal(
     for table in CONTRACT:
         sources = chosen.get(table, [])
         if not sources:
-            parts.append(f"# [tables.{table}]: nothing was found; {CONTRACT[table].meaning}\n")
+            needed = "needed, but nothing" if CONTRACT[table].required else "nothing"
+            parts.append(f"# [tables.{table}]: {needed} was found; {CONTRACT[table].meaning}\n")
+            unknown.extend([f"{table}: needed, but no file looks like it"] if CONTRACT[table].required else [])
             continue
         parts.append(_table(table, sources))
         for source in sources:

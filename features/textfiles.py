@@ -159,13 +159,14 @@ def _stage_alike(engine: Engine, files: Sequence[Path], out: Path, layout: _Layo
                    'line cannot be read: ' || lower(any_value(error_message)) AS {PROBLEM}, any_value(trim(csv_line, E'\\r\\n')) AS {LINE}
             FROM {quoted_name(f"rejects_{rejects}")} JOIN {quoted_name(f"scans_{rejects}")} USING (scan_id, file_id)
             GROUP BY file_path, line),
-        rejects AS (SELECT *, row_number() OVER (PARTITION BY {FILE} ORDER BY {ROW}) AS before FROM found),
+        counted AS (SELECT *, row_number() OVER (PARTITION BY {FILE} ORDER BY {ROW}) AS before FROM found),
+        rejects AS (SELECT {FILE}, {ROW} - before + 1 AS first_after, max(before) AS before FROM counted GROUP BY ALL),
         firsts AS (SELECT {FILE}, min(__sequence) AS first FROM read_parquet({quoted(readable)}) GROUP BY ALL),
         numbered AS (SELECT *, __sequence - first + 1 AS ordinal FROM read_parquet({quoted(readable)}) JOIN firsts USING ({FILE}))
         SELECT numbered.* EXCLUDE (__sequence, first, ordinal), ordinal + coalesce(before, 0) AS {ROW},
                NULL::VARCHAR AS {PROBLEM}, NULL::VARCHAR AS {LINE}
-        FROM numbered ASOF LEFT JOIN rejects ON numbered.{FILE} = rejects.{FILE} AND ordinal >= rejects.{ROW} - before + 1
-        UNION ALL BY NAME SELECT * EXCLUDE (before) FROM rejects""",
+        FROM numbered ASOF LEFT JOIN rejects ON numbered.{FILE} = rejects.{FILE} AND ordinal >= first_after
+        UNION ALL BY NAME SELECT * FROM found""",
         out,
     )
     readable.unlink()
