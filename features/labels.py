@@ -17,7 +17,9 @@ days before the cutoff. A cutoff whose window, and grace, has not closed by the 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import ibis
 import ibis.expr.types as ir
@@ -29,7 +31,7 @@ from features import clock
 from features.config import ChangeTarget, Measure, Targets
 from features.contracts import CONTRACT
 from features.feature import Window
-from features.slices import KnownTables, Spine, gather
+from features.slices import KnownTables, Spine, gather, newest_versions, real_ends
 
 __all__ = ["build_labels", "eligible_rows"]
 
@@ -53,8 +55,9 @@ def eligible_rows(known: KnownTables, targets: Targets, *, n_rows: int) -> Flags
 
 
 def _paying_terms(terms: ir.Table, grace_days: int) -> ir.Value:
-    lapsed_at_most = terms.ends_age_days.isnull() | (terms.ends_age_days < max(grace_days, 0)) | terms.running
-    return terms.count(where=(terms.age_days >= 0) & lapsed_at_most & (terms.arr > 0))
+    ever_ran = terms.ends_age_days.isnull() | (terms.ends_age_days < terms.age_days)
+    lapsed_at_most = terms.ends_age_days.isnull() | (terms.ends_age_days < grace_days)
+    return terms.count(where=ever_ran & lapsed_at_most & (terms.arr > 0))
 
 
 def _known_events(rows: ir.Table) -> ir.Value:
@@ -63,11 +66,13 @@ def _known_events(rows: ir.Table) -> ir.Value:
     return rows.events.sum(where=clock.known_by(rows.known_at, rows.cutoff))
 
 
-def _gathered(known: KnownTables, parts: Iterator[ir.Table], value: Callable[[ir.Table], ir.Value], n_rows: int) -> Floats:
-    """Compute one number for each row of the spine; 0 where there is nothing to compute it from."""
-    numbers = np.zeros(n_rows)
-    for found in gather(known.engine, parts, lambda rows: rows.group_by("row").agg(value=value(rows).cast("float64").fill_null(0.0))):
-        numbers[found["row"].to_numpy()] = found["value"].to_numpy()
+def _gathered(
+    known: KnownTables, parts: Iterator[ir.Table], value: Callable[[ir.Table], ir.Value], n_rows: int, *, missing: float = 0.0
+) -> Floats:
+    """Compute one number for each row of the spine; `missing` where there is nothing to compute it from."""
+    numbers = np.full(n_rows, missing)
+    for found in gather(known.engine, parts, lambda rows: rows.group_by("row").agg(value=value(rows).cast("float64"))):
+        numbers[found["row"].to_numpy()] = found["value"].fill_null(missing).to_numpy()
     return numbers
 
 
@@ -83,23 +88,16 @@ def build_labels(known: KnownTables, spine: Spine, targets: Targets, *, data_unt
     """
     n_rows = len(spine)
     closed = _closed(spine, targets, data_until)
-    at_end = targets.lead_days + targets.horizon_days
-    if targets.kind == "subscription":
-        churn = _subscription_churn(known, targets, n_rows)
-    else:
-        churn = (_gathered(known, _after(known, "telemetry", targets), lambda rows: rows.count(), n_rows) == 0).astype(float)
-    arr = arr_end = np.full(n_rows, np.nan)
-    renewal = pa.nulls(n_rows, pa.timestamp("us"))
-    if "subscriptions" in known:
-        arr = _running_sum(known, "arr", 0, n_rows)
-        arr_end = np.where(closed, _running_sum(known, "arr", at_end, n_rows), np.nan)
-        renewal = _renewals(known, n_rows)
-    churn = np.where(closed, churn, np.nan)
-    columns = {"account_id": spine.account_id, "cutoff": spine.cutoff, "churn": churn}
-    for name, sign in (("contraction", -1), ("expansion", 1)):
-        target = targets.contraction if name == "contraction" else targets.expansion
-        columns[name] = _change(*_measured(known, target.measure, targets, n_rows), churn, target, sign)
-    columns |= {"arr": arr, "arr_end": arr_end, "renewal_at": renewal}
+    after = _Aftermath(known, targets, n_rows)
+    churn = np.where(closed, after.churn, np.nan)
+    columns: dict[str, pa.Array | Floats] = {"account_id": spine.account_id, "cutoff": spine.cutoff, "churn": churn}
+    measured = {measure: after.measured(measure) for measure in {targets.contraction.measure, targets.expansion.measure}}
+    columns["contraction"] = _change(*measured[targets.contraction.measure], churn, targets.contraction, -1)
+    columns["expansion"] = _change(*measured[targets.expansion.measure], churn, targets.expansion, 1)
+    subscribed = "subscriptions" in known
+    columns["arr"] = after.arr if subscribed else np.full(n_rows, np.nan)
+    columns["arr_end"] = np.where(closed, after.arr_end, np.nan) if subscribed else np.full(n_rows, np.nan)
+    columns["renewal_at"] = _renewals(known, n_rows) if subscribed else pa.nulls(n_rows, pa.timestamp("us"))
     return pa.table(
         {name: values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True) for name, values in columns.items()}
     )
@@ -112,10 +110,6 @@ def _closed(spine: Spine, targets: Targets, data_until: datetime) -> Flags:
     return np.array([clock.closed_by(cutoff, data_until, **window) for cutoff in cutoffs.tolist()], dtype=bool)[which]
 
 
-def _after(known: KnownTables, table: str, targets: Targets) -> Iterator[ir.Table]:
-    return known.outcome_slices(table, days=targets.horizon_days, lead_days=targets.lead_days)
-
-
 def _change(before: Floats, after: Floats, churn: Floats, target: ChangeTarget, sign: int) -> Floats:
     """Return 1 where the measure moved in the direction of `sign` by the threshold and the minimum change, 0 where not or churned."""
     moved = sign * (after - before)
@@ -124,16 +118,80 @@ def _change(before: Floats, after: Floats, churn: Floats, target: ChangeTarget, 
     return np.where(np.isnan(churn), np.nan, np.where(churn == 1, 0.0, label))
 
 
-def _measured(known: KnownTables, measure: Measure, targets: Targets, n_rows: int) -> tuple[Floats, Floats]:
-    """Return the measure at the cutoff and at the window's end; for telemetry, in the days before and in the window."""
-    if measure in ("arr", "seats"):
-        at_end = targets.lead_days + targets.horizon_days
-        after = _running_sum(known, measure, at_end, n_rows)
-        between_terms = _running_sum(known, "arr", at_end, n_rows) == 0
-        return _running_sum(known, measure, 0, n_rows), np.where(between_terms, np.nan, after)
-    value = _distinct_users if measure == "active_users" else _all_events
-    before = known.outcome_slices("telemetry", days=targets.horizon_days, lead_days=-targets.horizon_days)
-    return _gathered(known, before, value, n_rows), _gathered(known, _after(known, "telemetry", targets), value, n_rows)
+@dataclass(frozen=True)
+class _Aftermath:
+    """What became of the accounts after each row's cutoff, by all that is known today; arrays of shape `(n_rows,)`."""
+
+    known: KnownTables
+    targets: Targets
+    n_rows: int
+
+    @property
+    def days_to_end(self) -> int:
+        """Days from a cutoff to the end of its label window."""
+        return self.targets.lead_days + self.targets.horizon_days
+
+    @cached_property
+    def churn(self) -> Floats:
+        """Return 1 for those who left in the label window, 0 for those who did not, missing for those who left or paid nothing before."""
+        if self.targets.kind == "subscription":
+            return self._spell_ends()
+        telemetry = self._telemetry(days=self.targets.horizon_days, lead_days=self.targets.lead_days)
+        rows_after = _gathered(self.known, telemetry, lambda rows: rows.count(), self.n_rows)
+        return np.where(rows_after == 0, 1.0, 0.0)
+
+    @cached_property
+    def arr(self) -> Floats:
+        """ARR at the cutoff."""
+        return self._running_sum("arr", 0)
+
+    @cached_property
+    def arr_end(self) -> Floats:
+        """ARR at the end of the label window."""
+        return self._running_sum("arr", self.days_to_end)
+
+    def measured(self, measure: Measure) -> tuple[Floats, Floats]:
+        """Return the measure at the cutoff and at the window's end; for telemetry, in as many days before and in the window."""
+        if measure == "arr":
+            return self.arr, np.where(self.arr_end == 0, np.nan, self.arr_end)
+        if measure == "seats":
+            seats = [self._running_sum("seats", days, missing=np.nan) for days in (0, self.days_to_end)]
+            return seats[0], np.where(self.arr_end == 0, np.nan, seats[1])
+        value = _distinct_users if measure == "active_users" else _all_events
+        horizon = self.targets.horizon_days
+        parts = (self._telemetry(days=horizon, lead_days=-horizon), self._telemetry(days=horizon, lead_days=self.targets.lead_days))
+        before, after = (_gathered(self.known, part, value, self.n_rows) for part in parts)
+        return before, after
+
+    def _telemetry(self, *, days: int, lead_days: int) -> Iterator[ir.Table]:
+        return self.known.outcome_slices("telemetry", days=days, lead_days=lead_days)
+
+    @cached_property
+    def _terms(self) -> ir.Table:
+        return self.known.engine.table(_final_terms(self.known), name="final_terms")
+
+    def _running_sum(self, measure: str, after_days: int, *, missing: float = 0.0) -> Floats:
+        """Sum the measure over the terms that run so many days after the cutoff."""
+        pairs = self._terms.join(self.known.spine, "account")
+        running = pairs.filter(clock.active_at(pairs.starts, pairs.ends, clock.shifted(pairs.cutoff, after_days)))
+        return _gathered(self.known, iter([running]), lambda rows: rows[measure].sum(), self.n_rows, missing=missing)
+
+    def _spell_ends(self) -> Floats:
+        """Return 1 where the spell of payment that holds the cutoff ends in the label window, missing where it ends before, else 0."""
+        pairs = _spells(self._terms, self.targets.grace_days).join(self.known.spine, "account")
+        holding = pairs.filter(clock.active_at(pairs.starts, pairs.ends, pairs.cutoff))
+
+        def ends_within(*, days: int, lead_days: int) -> Floats:
+            window = {"horizon_days": days, "lead_days": lead_days}
+            return _gathered(
+                self.known, iter([holding]), lambda rows: clock.in_label_window(rows.ends, rows.cutoff, **window).max(), self.n_rows
+            )
+
+        lead = self.targets.lead_days
+        labelled = self.arr > 0
+        if lead:
+            labelled &= ends_within(days=lead, lead_days=0) == 0
+        return np.where(labelled, ends_within(days=self.targets.horizon_days, lead_days=lead), np.nan)
 
 
 def _distinct_users(rows: ir.Table) -> ir.Value:
@@ -145,41 +203,18 @@ def _all_events(rows: ir.Table) -> ir.Value:
 
 
 def _final_terms(known: KnownTables) -> ir.Table:
-    """Return the newest version of each paid term: account, starts, ends (the real end), arr, and seats if there are any."""
+    """Return the newest version of each term that was paid and ran at all: account, starts, ends (the real end), arr, seats if any."""
+    contract = CONTRACT["subscriptions"]
     terms = known.loaded("subscriptions")
     if "recorded_at" in terms.columns:
-        newest_first = ibis.window(group_by=list(CONTRACT["subscriptions"].unique), order_by=terms.known_at.desc())
-        terms = terms.filter(ibis.row_number().over(newest_first) == 0)
-    ends = ibis.coalesce(terms.ended_at, terms.end_date) if "ended_at" in terms.columns else terms.end_date
-    seats = {"seats": terms.seats} if "seats" in terms.columns else {}
-    return terms.filter(terms.arr > 0).select("account", "arr", starts=terms.start_date, ends=ends.fill_null(_NEVER), **seats)
+        terms = newest_versions(terms, contract, of=("account",))
+    terms = terms.mutate(starts=terms.start_date, ends=real_ends(terms, contract).fill_null(_NEVER))
+    ran = clock.active_at(terms.starts, terms.ends, terms.starts)
+    return terms.filter(ran & (terms.arr > 0)).select("account", "arr", "starts", "ends", *({"seats"} & set(terms.columns)))
 
 
-def _running_sum(known: KnownTables, measure: str, after_days: int, n_rows: int) -> Floats:
-    """Sum the measure over the terms that run so many days after the cutoff."""
-    pairs = _final_terms(known).join(known.spine, "account")
-    running = pairs.filter(clock.active_at(pairs.starts, pairs.ends, clock.shifted(pairs.cutoff, after_days)))
-    return _gathered(known, iter([running]), lambda rows: rows[measure].sum(), n_rows)
-
-
-def _subscription_churn(known: KnownTables, targets: Targets, n_rows: int) -> Floats:
-    """Return 1 where the spell of payment that holds the cutoff ends in the label window, missing where it ends before, else 0."""
-    pairs = _spells(known, targets.grace_days).join(known.spine, "account")
-    holding = pairs.filter(clock.active_at(pairs.starts, pairs.ends, pairs.cutoff))
-    window = {"horizon_days": targets.horizon_days, "lead_days": targets.lead_days}
-    ends_inside = _gathered(known, iter([holding]), lambda rows: clock.in_label_window(rows.ends, rows.cutoff, **window).max(), n_rows)
-    labelled = _running_sum(known, "arr", 0, n_rows) > 0
-    if targets.lead_days:
-        early = {"horizon_days": targets.lead_days, "lead_days": 0}
-        labelled &= (
-            _gathered(known, iter([holding]), lambda rows: clock.in_label_window(rows.ends, rows.cutoff, **early).max(), n_rows) == 0
-        )
-    return np.where(labelled, ends_inside, np.nan)
-
-
-def _spells(known: KnownTables, grace_days: int) -> ir.Table:
+def _spells(terms: ir.Table, grace_days: int) -> ir.Table:
     """Join an account's paid terms into spells: terms less than the grace period apart belong together."""
-    terms = known.engine.table(_final_terms(known), name="final_terms")
     earlier = ibis.window(group_by="account", order_by=["starts", "ends"], rows=(None, -1))
     gap = terms.starts - terms.ends.max().over(earlier)
     shortest = max(grace_days * clock.MICROSECONDS_PER_DAY, 1)

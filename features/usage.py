@@ -6,7 +6,6 @@ that any feature needs; the features of shorter windows are conditional aggregat
 
 from collections.abc import Collection, Mapping, Sequence
 
-import ibis
 import ibis.expr.types as ir
 
 from features.feature import LOOKBACKS, Direction, Expression, Feature, Window

@@ -4,6 +4,7 @@ A world is a dict from table names to lists of rows, a row a dict from column na
 none of its rows. Nothing here is taken from the engine: not its windows, not its rules of what was known, not its names of columns.
 """
 
+import itertools
 import math
 import statistics
 from datetime import datetime, timedelta
@@ -189,7 +190,7 @@ def weekly_swing(row, days):
 
 def gaps(row):
     days = sorted(days_of(row.within("telemetry", 364)))
-    return [later - earlier for earlier, later in zip(days, days[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(days)]
 
 
 def gap_deviation(row):
@@ -587,8 +588,8 @@ def is_customer(world, account, cutoff, targets):
     if targets.kind == "usage":
         return events_of(row.within("telemetry", targets.eligible_days)) >= targets.eligible_events
     paid = [term for term in row.of("subscriptions") if term["arr"] > 0]
-    ends = [real_end(term) for term in paid]
-    return any(end is None or end > cutoff - targets.grace_days * DAY or end > cutoff for end in ends)
+    ran = [real_end(term) for term in paid if term_runs(term, term["start_date"])]
+    return any(end is None or end > cutoff - targets.grace_days * DAY for end in ran)
 
 
 class History:
@@ -596,7 +597,7 @@ class History:
 
     def __init__(self, world, account):
         terms = newest_versions([term for term in world.get("subscriptions", []) if term["account_id"] == account])
-        self.terms = [term for term in terms if term["arr"] > 0 and (real_end(term) is None or real_end(term) > term["start_date"])]
+        self.terms = [term for term in terms if term["arr"] > 0 and term_runs(term, term["start_date"])]
         self.telemetry = [row for row in world["telemetry"] if row["account_id"] == account]
 
     def arr(self, instant):

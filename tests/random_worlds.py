@@ -274,7 +274,8 @@ def as_tables(engine, world):
 
 def catalogue_of(world, *, kinds=KINDS):
     columns = {table: columns_of(world, table) for table in world}
-    return build_catalogue(columns, currency="USD", events=kinds, carrying=CARRYING, ratios=RATIOS, attributes=ATTRIBUTES)
+    declared = {name: kind for name, kind in ATTRIBUTES.items() if f"attribute_{name}" in columns["accounts"]}
+    return build_catalogue(columns, currency="USD", events=kinds, carrying=CARRYING, ratios=RATIOS, attributes=declared)
 
 
 def known_tables(engine, world, pairs, *, kinds=KINDS):
