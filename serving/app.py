@@ -20,7 +20,7 @@ from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
 from serving.store import open_store
 
-__all__ = ["SignInLinks", "create_app", "sign_in_links"]
+__all__ = ["SignInLinks", "create_app", "open_identity", "sign_in_links"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,7 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
     accounts = workspace.scores / current_version(workspace.scores) / "accounts.parquet"
     partners = pq.read_table(accounts, columns=["partner_id", "partner_name"]).to_pylist()
     counts = Counter(row["partner_id"] for row in partners if row["partner_id"] is not None)
-    store = open_store(workspace.database)
-    identity = Identity(store, _secret(workspace))
-    store.dispose()
+    identity = open_identity(workspace)
     vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR)}"
     if not counts:
         return SignInLinks(vendor=vendor, partner=None, partner_name=None)
@@ -89,6 +87,11 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
     names = {row["partner_id"]: row["partner_name"] for row in partners}
     token = identity.sign_in_token(Caller(largest))
     return SignInLinks(vendor=vendor, partner=f"{address}/sign-in?token={token}", partner_name=names[largest] or largest)
+
+
+def open_identity(workspace: Workspace) -> Identity:
+    """Open a workspace's credentials: to issue keys and links, and to check them."""
+    return Identity(open_store(workspace.database), _secret(workspace))
 
 
 def _secret(workspace: Workspace) -> bytes:

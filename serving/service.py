@@ -17,7 +17,7 @@ from serving.app import create_app
 from serving.scoring import current_version
 from serving.settings import Settings, read_settings
 
-__all__ = ["Front", "Renewcast", "serve"]
+__all__ = ["Front", "Renewcast", "require_port", "serve"]
 
 _GRACE_SECONDS = 10
 _TIMEOUT_SECONDS = 60
@@ -60,13 +60,14 @@ def serve(workspace: Workspace, *, host: str, port: int) -> None:
     """
     current_version(workspace.scores)
     address = "127.0.0.1" if host == "localhost" else host
-    _require_free(address, port)
+    require_port(address, port)
     Settings(workspace.folder).export()
     _SERVICE.inject_config()
     serve_http(_SERVICE, host=address, port=port, timeout_graceful_shutdown=_GRACE_SECONDS)
 
 
-def _require_free(host: str, port: int) -> None:
+def require_port(host: str, port: int) -> None:
+    """Raise ServiceError, with what to do, if nothing can listen on the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     todo = f"End what is listening there, or choose another port: `renewcast serve --port {port + 1}`, or port = ... in [serving]."
     with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -8,7 +8,7 @@ from pathlib import Path
 from features.errors import ServiceError, explain
 from features.workspace import Workspace, load_workspace
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "process_environment", "read_settings"]
 
 _WORKSPACE = "RENEWCAST_WORKSPACE"
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from features.errors import ConfigError, explain
 from serving.reasons import Contribution, Driver, Explanation
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "OtherFactors",
     "SharedExplanation",
     "may_see_account",
+    "parse_caller",
     "share",
     "shared_explanation",
     "visible_accounts",
@@ -67,6 +69,28 @@ class Caller:
 
 
 VENDOR = Caller(None)
+
+
+def parse_caller(text: str) -> Caller:
+    """Return the caller that `vendor` or `partner:<partner_id>` names.
+
+    Raises
+    ------
+    ConfigError
+        If the text is neither.
+
+    Examples
+    --------
+    >>> parse_caller("partner:p1").partner_id
+    'p1'
+    """
+    kind, _, partner_id = text.partition(":")
+    if text == "vendor":
+        return VENDOR
+    if kind == "partner" and partner_id:
+        return Caller(partner_id)
+    raise ConfigError(explain("this is no caller", given=text, allowed="vendor, or partner:<partner_id>"))
+
 
 Audience = Literal["shared", "vendor"]
 

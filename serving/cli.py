@@ -1,0 +1,295 @@
+"""The command `renewcast`: the second face of the library."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import dumps as quote
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from features.errors import ConfigError, RenewcastError, WorkspaceError, explain
+from features.workspace import CONFIG_NAME, Workspace, load_workspace
+from serving.console import Screen
+from serving.settings import process_environment
+from serving.steps import STEPS, StepResult, run_step
+
+__all__ = ["app", "main"]
+
+DEMO = Path(".demo")
+"""Where `renewcast up` makes its simulated book."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which of our shared customers will churn or grow, why, and what that does to Net Dollar Retention.",
+)
+keys = typer.Typer(no_args_is_help=True, help="Keys with which applications call the endpoint.")
+app.add_typer(keys, name="keys")
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", help=f"Folder with {CONFIG_NAME}. Without it: this folder if it is one, else the simulated book in {DEMO}."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write a machine-readable summary to standard output.")]
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on; the workspace's if not given.")]
+PortOption = Annotated[int | None, typer.Option(help="Port to listen on; the workspace's if not given.")]
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+@contextmanager
+def _screen(json: bool) -> Iterator[Screen]:
+    """Show errors that were foreseen as text, and end with status 1."""
+    screen = Screen(json=json)
+    try:
+        yield screen
+    except RenewcastError as error:
+        screen.failed(error)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        screen.say("Interrupted. Finished steps are kept; the next run goes on from there.")
+        raise typer.Exit(130) from None
+
+
+def _folder(workspace: Path | None) -> Path:
+    if workspace is not None:
+        return workspace
+    return Path() if Path(CONFIG_NAME).exists() else DEMO
+
+
+def _open(workspace: Path | None) -> Workspace:
+    return load_workspace(_folder(workspace), process_environment)
+
+
+def _run(screen: Screen, name: str, workspace: Workspace) -> StepResult:
+    with screen.progress(name) as on_progress:
+        result = run_step(STEPS[name], workspace, on_progress=on_progress, clock=time.monotonic)
+    screen.done(result)
+    return result
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder with your tables: CSV, Parquet or JSON Lines files.")],
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", help="Where to write the config; the folder itself if not given.")
+    ] = None,
+    json: JsonOption = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a config that is already there.")] = False,
+) -> None:
+    """Look at a folder of tables and write a commented config for it."""
+    from features.discovery import propose_workspace
+
+    with _screen(json) as screen:
+        target = workspace or folder
+        file = target / CONFIG_NAME
+        if file.exists() and not replace:
+            raise ConfigError(explain("there is a config already", given=file, todo="Edit it, or pass --replace to write a new one."))
+        proposal = propose_workspace(folder)
+        _write(file, proposal.text if target == folder else _with_data_folder(proposal.text, folder))
+        for line in proposal.guessed:
+            screen.say(f"[green]guessed[/green]  {escape(line)}")
+        for line in proposal.unknown:
+            screen.say(f"[yellow]look at[/yellow]  {escape(line)}")
+        screen.say(f"Wrote {escape(str(file))}. Read it, then run: renewcast up --workspace {escape(str(target))}")
+        screen.result({"step": "init", "status": "done", "config": str(file), "guessed": proposal.guessed, "unknown": proposal.unknown})
+
+
+def _with_data_folder(text: str, folder: Path) -> str:
+    return text.replace("[workspace]\n", f"[workspace]\ndata = {quote(str(folder.absolute()))}\n", 1)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        todo = "Name a folder that you may write to with --workspace."
+        raise WorkspaceError(explain(f"the config cannot be written: {error.strerror}", given=file, todo=todo)) from error
+
+
+def _step(name: str, workspace: Path | None, json: bool) -> None:
+    with _screen(json) as screen:
+        screen.result(_run(screen, name, _open(workspace)).to_json())
+
+
+@app.command()
+def check(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Read the tables, check each row against the contract and set the broken ones aside."""
+    _step("check", workspace, json)
+
+
+@app.command()
+def features(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Compute features and labels for every customer and cutoff."""
+    _step("features", workspace, json)
+
+
+@app.command()
+def train(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Train, judge and register the models."""
+    _step("train", workspace, json)
+
+
+@app.command()
+def score(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Score the book as of the last midnight of the data."""
+    _step("score", workspace, json)
+
+
+@app.command()
+def report(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Show the last training's metrics beside its baselines, for each target."""
+    from training.report import read_report
+
+    with _screen(json) as screen:
+        found = read_report(_open(workspace).training)
+        for target, part in found["targets"].items():
+            screen.say(f"[bold]{target}[/bold]  {escape(part['verdict'])}")
+            if part["status"] == "trained":
+                screen.say(_metrics_table(part))
+        screen.result(found)
+
+
+def _metrics_table(part: dict[str, object]) -> Table:
+    table = Table("measure", "value", "95 % interval", box=None, padding=(0, 2))
+    metrics: dict[str, dict[str, float]] = part["metrics"]  # type: ignore[assignment]
+    baselines: dict[str, dict[str, dict[str, float]]] = part["baselines"]  # type: ignore[assignment]
+    rows = metrics | {f"AUC of {name} alone": baseline["auc"] for name, baseline in baselines.items()}
+    for name, estimate in rows.items():
+        table.add_row(name.replace("_", " "), f"{estimate['value']:.3f}", f"{estimate['low']:.3f} to {estimate['high']:.3f}")
+    return table
+
+
+@app.command()
+def serve(workspace: WorkspaceOption = None, json: JsonOption = False, host: HostOption = None, port: PortOption = None) -> None:
+    """Serve the scores: pages for people, an endpoint for applications."""
+    with _screen(json) as screen:
+        _serve(screen, _open(workspace), host, port, done=[])
+
+
+@app.command()
+def up(
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+    host: HostOption = None,
+    port: PortOption = None,
+    accounts: Annotated[int, typer.Option(help="Accounts of the simulated book, when one is made.", min=50)] = 2000,
+    stop: Annotated[bool, typer.Option("--no-serve", help="End after scoring.")] = False,
+) -> None:
+    """Do the whole main job, then serve. Without a workspace of your own: on a simulated book."""
+    with _screen(json) as screen:
+        folder = _folder(workspace)
+        if workspace is None and folder == DEMO and not (DEMO / CONFIG_NAME).exists():
+            _simulate(screen, DEMO, accounts)
+        opened = load_workspace(folder, process_environment)
+        done = [_run(screen, name, opened).to_json() for name in STEPS]
+        if stop:
+            screen.result({"status": "done", "steps": done})
+        else:
+            _serve(screen, opened, host, port, done=done)
+
+
+def _simulate(screen: Screen, folder: Path, accounts: int) -> None:
+    from features.simulate import WorldSettings, simulate, write_world
+
+    started = time.monotonic()
+    with screen.progress("simulate"):
+        world = simulate(WorldSettings(accounts=accounts))
+        write_world(world, folder)
+    rows = sum(len(table) for table in world.tables.values())
+    line = f"a book of {accounts:,} accounts, {len(world.tables)} tables, {rows:,} rows; {folder}"
+    screen.done(StepResult("simulate", unchanged=False, seconds=time.monotonic() - started, summary={}, line=line))
+
+
+def _serve(screen: Screen, workspace: Workspace, host: str | None, port: int | None, *, done: list[dict[str, object]]) -> None:
+    from serving.app import sign_in_links
+    from serving.service import require_port, serve
+
+    host, port = host or workspace.config.serving.host, port or workspace.config.serving.port
+    require_port(host, port)
+    address = f"http://{host}:{port}"
+    links = sign_in_links(workspace, address=address)
+    screen.say(f"\n[bold]Serving at {address}[/bold]  (Ctrl+C ends it)")
+    screen.say(f"  vendor:   {links.vendor}")
+    if links.partner:
+        screen.say(f"  partner:  {links.partner}  ({escape(str(links.partner_name))})")
+    screen.result({"status": "serving", "address": address, "vendor_link": links.vendor, "partner_link": links.partner, "steps": done})
+    sys.stdout.flush()
+    serve(workspace, host=host, port=port)
+
+
+@app.command()
+def links(workspace: WorkspaceOption = None, json: JsonOption = False, host: HostOption = None, port: PortOption = None) -> None:
+    """Print fresh sign-in links for a service that is running: one for the vendor, one for the partner with the most accounts."""
+    from serving.app import sign_in_links
+
+    with _screen(json) as screen:
+        opened = _open(workspace)
+        address = f"http://{host or opened.config.serving.host}:{port or opened.config.serving.port}"
+        made = sign_in_links(opened, address=address)
+        screen.say(f"vendor:   {made.vendor}")
+        if made.partner:
+            screen.say(f"partner:  {made.partner}  ({escape(str(made.partner_name))})")
+        screen.result({"vendor_link": made.vendor, "partner_link": made.partner})
+
+
+@keys.command("issue")
+def issue_key(
+    who: Annotated[str, typer.Option("--as", help="vendor, or partner:<partner_id>.")],
+    label: Annotated[str, typer.Option(help="What the key is for.")],
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Issue a key; it is shown once, only its hash is kept."""
+    from serving.app import open_identity
+    from serving.sharing import parse_caller
+
+    with _screen(json) as screen:
+        key = open_identity(_open(workspace)).issue_key(parse_caller(who), label=label)
+        screen.say(f"Keep this key, it is not shown again: {key}")
+        screen.result({"key": key, "caller": who, "label": label})
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The key's id: what stands between its first and second underscore.")],
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a key useless from now on."""
+    from serving.app import open_identity
+
+    with _screen(json) as screen:
+        if not open_identity(_open(workspace)).revoke_key(key_id):
+            raise ConfigError(
+                explain("there is no key with this id, or it is revoked already", given=key_id, todo="Look at the key: rk_<id>_...")
+            )
+        screen.say(f"Revoked {escape(key_id)}.")
+        screen.result({"revoked": key_id})
+
+
+@app.command()
+def reference(workspace: WorkspaceOption = None) -> None:
+    """Print the reference page of the workspace's features as Markdown."""
+    from features.catalogue import read_catalogue
+    from features.reference import render_reference
+
+    with _screen(json=False):
+        file = _open(workspace).snapshots / "catalogue.json"
+        if not file.exists():
+            raise WorkspaceError(
+                explain("the features of this workspace have not been computed yet", given=file, todo="Run `renewcast features`.")
+            )
+        print(render_reference(read_catalogue(file)))  # noqa: T201
