@@ -190,14 +190,10 @@ class _Check:
         joined = rows.left_join(known, rows.account_id == known["__known"])
         unknown = _reason(joined.account_id.notnull() & joined["__known"].isnull(), "account_id: unknown account")
         occurred = CONTRACT[table.table].occurred
-        early = "" if occurred is None else f"{occurred}: before the account was created"
         is_early = ibis.literal(value=False) if occurred is None else ~known_by(joined["__created"], joined[occurred])
-        found = [
-            _filled(joined[REASONS]),
-            unknown,
-            _reason(is_early, early) if table.before_created_at == "quarantine" else ibis.null("string"),
-        ]
-        return joined.mutate(**{REASONS: _joined(found), DOUBTS: _reason(is_early, early).coalesce("")}).drop("__known", "__created")
+        early = _reason(is_early, f"{occurred}: before the account was created")
+        costs, doubts = (early, ibis.literal("")) if table.before_created_at == "quarantine" else (ibis.null("string"), early.coalesce(""))
+        return joined.mutate(**{REASONS: _joined([_filled(joined[REASONS]), unknown, costs]), DOUBTS: doubts}).drop("__known", "__created")
 
     def _against_partners(self, rows: ir.Table, table: TableConfig) -> ir.Table:
         path = self.tables / "partners.parquet"
@@ -288,7 +284,7 @@ def _finished(marked: ir.Table, table: str) -> ir.Table:
     if occurred is not None:
         extra["known_at"] = ibis.coalesce(good.recorded_at, good[occurred]) if "recorded_at" in good.columns else good[occurred]
     if table == "telemetry" and "events" not in good.columns:
-        extra["events"] = ibis.literal(1.0, "float64")
+        extra["events"] = ibis.literal(1).cast("float64")
     whole = good.mutate(**extra)
     return whole.order_by([*([whole.known_at] if extra.get("known_at") is not None else []), whole[_ID]]).drop(*_OWN)
 

@@ -151,25 +151,29 @@ def _stage_alike(engine: Engine, files: Sequence[Path], out: Path, layout: _Layo
     rejects = uuid4().hex
     readable = out.with_suffix(".readable")
     engine.write_parquet(f"SELECT *, row_number() OVER () AS __sequence FROM {_read_csv(files, layout, rejects, hive=hive)}", readable)
-    # the n-th readable row of a file is its row n plus the rejected ones before it
-    engine.write_parquet(
-        f"""
+    found = f"{quoted_name(f'rejects_{rejects}')} JOIN {quoted_name(f'scans_{rejects}')} USING (scan_id, file_id)"
+    ordinals = f"""
+        SELECT * EXCLUDE (__sequence, first), __sequence - first + 1 AS {ROW}, NULL::VARCHAR AS {PROBLEM}, NULL::VARCHAR AS {LINE}
+        FROM read_parquet({quoted(readable)})
+        JOIN (SELECT {FILE}, min(__sequence) AS first FROM read_parquet({quoted(readable)}) GROUP BY ALL) USING ({FILE})"""
+    rejected = engine.rows(f"SELECT count(*) FROM {found}")[0][0]
+    engine.write_parquet(_with_rejected(ordinals, found, header=layout.header) if rejected else ordinals, out)
+    readable.unlink()
+
+
+def _with_rejected(ordinals: str, found: str, *, header: bool) -> str:
+    """Return the readable rows and the rejected lines; the n-th readable row of a file is its row n plus the rejected ones before it."""
+    return f"""
         WITH found AS (
-            SELECT file_path AS {FILE}, line::BIGINT - {int(layout.header)} AS {ROW},
+            SELECT file_path AS {FILE}, line::BIGINT - {int(header)} AS {ROW},
                    'line cannot be read: ' || lower(any_value(error_message)) AS {PROBLEM}, any_value(trim(csv_line, E'\\r\\n')) AS {LINE}
-            FROM {quoted_name(f"rejects_{rejects}")} JOIN {quoted_name(f"scans_{rejects}")} USING (scan_id, file_id)
-            GROUP BY file_path, line),
+            FROM {found} GROUP BY file_path, line),
         counted AS (SELECT *, row_number() OVER (PARTITION BY {FILE} ORDER BY {ROW}) AS before FROM found),
         rejects AS (SELECT {FILE}, {ROW} - before + 1 AS first_after, max(before) AS before FROM counted GROUP BY ALL),
-        firsts AS (SELECT {FILE}, min(__sequence) AS first FROM read_parquet({quoted(readable)}) GROUP BY ALL),
-        numbered AS (SELECT *, __sequence - first + 1 AS ordinal FROM read_parquet({quoted(readable)}) JOIN firsts USING ({FILE}))
-        SELECT numbered.* EXCLUDE (__sequence, first, ordinal), ordinal + coalesce(before, 0) AS {ROW},
-               NULL::VARCHAR AS {PROBLEM}, NULL::VARCHAR AS {LINE}
-        FROM numbered ASOF LEFT JOIN rejects ON numbered.{FILE} = rejects.{FILE} AND ordinal >= first_after
-        UNION ALL BY NAME SELECT * FROM found""",
-        out,
-    )
-    readable.unlink()
+        readable AS ({ordinals})
+        SELECT readable.* REPLACE (readable.{ROW} + coalesce(before, 0) AS {ROW})
+        FROM readable ASOF LEFT JOIN rejects ON readable.{FILE} = rejects.{FILE} AND readable.{ROW} >= first_after
+        UNION ALL BY NAME SELECT * FROM found ORDER BY {FILE}, {ROW}"""
 
 
 def _read_csv(files: Sequence[Path], layout: _Layout, rejects: str, *, hive: bool) -> str:
