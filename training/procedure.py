@@ -5,22 +5,23 @@ package comes from the same procedure on all labelled rows, the test period incl
 that scores accounts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from scipy.special import logit
 
 from features.catalogue import Catalogue
 from features.errors import NotEnoughDataError, explain
 from features.feature import Target
 from training.baseline import fit_logistic, fit_rules
-from training.calibration import choose_calibrator
+from training.calibration import Calibrator, choose_calibrator
 from training.dataset import Array, Dataset, encode_features, learn_categories
 from training.evaluation import Estimate, TestRows, auc, estimate, judge
-from training.model import Problem, Recipe, fit_booster, rehearse
+from training.model import Problem, Recipe, Rehearsal, fit_booster, rehearse
 from training.package import Package, describe
-from training.splits import ForwardSplit, LabelWindow, forward_split, inner_folds
+from training.splits import Fold, ForwardSplit, LabelWindow, forward_split, inner_folds
 
 __all__ = ["Assignment", "Baseline", "Judgement", "Trained", "judge_package", "split_rows", "train_package"]
 
@@ -124,7 +125,7 @@ def train_package(data: Dataset, assignment: Assignment) -> Trained:
     package = Package(
         target=target,
         model=fit_booster(problem, found.rounds),
-        calibrator=choose_calibrator(found.raw, data.target[found.rows], data.account_id[found.rows]),
+        calibrator=_calibrated(found, inner.folds, data),
         catalogue=catalogue,
         categories=categories,
         reference=describe(data.features, catalogue),
@@ -155,6 +156,13 @@ def judge_package(package: Package, train: Dataset, test: Dataset, *, seed: int,
         gain=_gain(test, scores.raw, by_rule[best] if best else np.zeros(len(test)), seed),
         logistic_regression=_auc(test, logistic.decision_function(package.encode(test.features)), seed),
     )
+
+
+def _calibrated(found: Rehearsal, folds: Sequence[Fold], data: Dataset) -> Calibrator:
+    """Fit the calibrator on held-out scores that are moved to the level of all rows, as the model of all rows would give them."""
+    fold = np.repeat(np.arange(len(folds)), [len(later) for _, later in folds])
+    moved = np.array([logit(data.target.mean()) - logit(data.target[earlier].mean()) for earlier, _ in folds])
+    return choose_calibrator(found.raw + moved[fold], data.target[found.rows], folds=fold, accounts=data.account_id[found.rows])
 
 
 def _auc(test: Dataset, score: Array, seed: int) -> Estimate:
