@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from features.errors import WorkspaceError
+from training.evaluation import Estimate
+from training.procedure import Baseline, Judgement
+from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTarget, TrainingSummary, read_report
+
+COUNTS = RowCounts(
+    rows=900,
+    positives=90,
+    base_rate=0.1,
+    train_rows=500,
+    train_positives=50,
+    test_rows=300,
+    test_positives=30,
+    test_from="2024-01-01T00:00:00",
+    test_to="2024-03-01T00:00:00",
+)
+JUDGEMENT = Judgement(
+    metrics={
+        "auc": Estimate(0.8, 0.75, 0.85),
+        "lift_top_decile": Estimate(3.24, 2.0, 4.0),
+        "arr_caught_top_decile": Estimate(0.4, None, None),
+    },
+    baselines={"recency": Baseline("days_since_last_event", Estimate(0.7, 0.65, 0.75))},
+    best_baseline="recency",
+    gain=Estimate(0.1, 0.05, 0.15),
+    logistic_regression=Estimate(0.78, 0.7, 0.8),
+)
+TRAINED = TrainedTarget(
+    target="churn",
+    counts=COUNTS,
+    judgement=JUDGEMENT,
+    parameters={"rounds": 40},
+    calibrator="platt",
+    package_hash="ab",
+    role="champion",
+    decision="It is the first.",
+    version="1",
+    notes=("The history is short.",),
+)
+SKIPPED = SkippedTarget("expansion", "too few positives: 3 of 900\n  allowed: at least 50")
+
+
+def summary(folder, *targets):
+    return TrainingSummary(
+        run="r1",
+        folder=folder / "r1",
+        made_at="2024-05-01T00:00:00+00:00",
+        code_version="1.0",
+        data_fingerprint="ff",
+        features=8,
+        horizon_days=90,
+        lead_days=0,
+        targets=targets,
+    )
+
+
+def test_verdicts_are_one_line_that_says_what_the_model_is_worth():
+    assert TRAINED.verdict == (
+        "churn: AUC 0.800 (0.750 to 0.850) against 0.700 of the best single rule (recency); "
+        "the tenth of the accounts with the highest scores holds 3.2 times the average share; champion."
+    )
+    assert SKIPPED.verdict == "expansion: not trained; too few positives: 3 of 900."
+
+
+def test_the_report_is_read_as_it_was_written(tmp_path):
+    written = summary(tmp_path, TRAINED, SKIPPED).to_json()
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r1" / REPORT).write_text(json.dumps(written, allow_nan=False))
+    (tmp_path / CURRENT).write_text("r1")
+    report = read_report(tmp_path)
+    assert report == json.loads(json.dumps(written))
+    churn, expansion = report["targets"]["churn"], report["targets"]["expansion"]
+    assert churn["metrics"]["auc"] == {"value": 0.8, "low": 0.75, "high": 0.85}
+    assert churn["baselines"]["recency"] == {"feature": "days_since_last_event", "auc": {"value": 0.7, "low": 0.65, "high": 0.75}}
+    assert (churn["test_positives"], churn["notes"], churn["status"]) == (30, ["The history is short."], "trained")
+    assert (expansion["status"], expansion["reason"]) == ("skipped", SKIPPED.reason)
+
+
+@pytest.mark.parametrize("state", ["nothing", "a run that is gone"])
+def test_without_a_report_it_says_what_to_run(tmp_path, state):
+    if state != "nothing":
+        (tmp_path / CURRENT).write_text("r0")
+    with pytest.raises(WorkspaceError, match="renewcast train"):
+        read_report(tmp_path)
