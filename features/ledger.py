@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from features.errors import WorkspaceError, explain
 
-__all__ = ["Ledger", "fingerprint", "fingerprint_files", "replace_file", "replace_folder"]
+__all__ = ["Ledger", "fingerprint", "fingerprint_files", "remove_unfinished", "replace_file", "replace_folder"]
 
 _UNFINISHED = ".unfinished-"
 
@@ -70,11 +70,25 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_unfinished(*folders: Path) -> None:
+    """Remove what interrupted writers left in these folders; the caller sees to it that nobody is writing there."""
+    for folder in folders:
+        for left_over in folder.glob(f"{_UNFINISHED}*"):
+            _remove(left_over)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _beside(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left_over in path.parent.glob(f"{_UNFINISHED}{path.name}-*"):
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+            _remove(left_over)
     except OSError as error:
         raise WorkspaceError(
             explain(

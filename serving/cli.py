@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from features.errors import ConfigError, RenewcastError, WorkspaceError, explain
+from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
 from serving.console import Screen
 from serving.settings import process_environment
@@ -59,6 +60,7 @@ def _screen(json: bool) -> Iterator[Screen]:
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         screen.say("Interrupted. Finished steps are kept; the next run goes on from there.")
+        screen.result({"status": "interrupted"})
         raise typer.Exit(130) from None
 
 
@@ -205,12 +207,13 @@ def _simulate(screen: Screen, folder: Path, accounts: int) -> None:
     from features.simulate import WorldSettings, simulate, write_world
 
     started = time.monotonic()
-    with screen.progress("simulate"):
+    with screen.progress("simulate") as on_progress, replace_folder(folder) as temporary:
+        on_progress(f"{accounts:,} accounts", 0, 1)
         world = simulate(WorldSettings(accounts=accounts))
-        write_world(world, folder)
+        write_world(world, temporary)
     rows = sum(len(table) for table in world.tables.values())
-    line = f"a book of {accounts:,} accounts, {len(world.tables)} tables, {rows:,} rows; {folder}"
-    screen.done(StepResult("simulate", unchanged=False, seconds=time.monotonic() - started, summary={}, line=line))
+    line = f"a book of {accounts:,} accounts, {len(world.tables)} tables, {rows:,} rows"
+    screen.done(StepResult("simulate", unchanged=False, seconds=time.monotonic() - started, summary={}, line=line, place=folder))
 
 
 def _serve(screen: Screen, workspace: Workspace, host: str | None, port: int | None, *, done: list[dict[str, object]]) -> None:

@@ -48,12 +48,13 @@ class Screen:
             yield show
 
     def done(self, result: StepResult) -> None:
-        """Say what a step did."""
-        first, *more = result.line.splitlines()
+        """Say what a step did, and where its result is."""
+        *more, last = [escape(line) for line in result.line.splitlines()]
         how = "unchanged, not done again" if result.unchanged else f"{result.seconds:.0f} s"
-        self.say(f"[bold]{result.step:<9}[/bold]{escape(first)} [dim]({how})[/dim]")
-        for line in more:
-            self.say(f"{'':<9}{escape(line)}")
+        name = f"[bold]{result.step:<10}[/bold]"
+        for line in [*more, f"{last}; {escape(str(result.place))} [dim]({how})[/dim]"]:
+            self.say(f"{name}{line}")
+            name = " " * 10
 
     def say(self, text: RenderableType) -> None:
         """Write a line for people, with Rich's markup, or a table."""
