@@ -33,10 +33,12 @@ __all__ = [
     "label_window_end",
     "microseconds",
     "midnight",
+    "midnight_from",
     "month_starts",
     "not_after",
     "parse_instant",
     "shifted",
+    "sorted_window",
     "steps_of_days",
     "unless_unknown",
     "week_number",
@@ -71,6 +73,13 @@ def in_window(time: "ir.IntegerValue", cutoff: "ir.IntegerValue", *, days: int |
     """Tell which times lie in `(cutoff - lag - days, cutoff - lag]`; with `days=None` in `(-inf, cutoff - lag]`."""
     upper = time <= shifted(cutoff, -lag_days)
     return upper if days is None else upper & (time > shifted(cutoff, -lag_days - days))
+
+
+def sorted_window(times: "npt.NDArray[np.int64]", cutoff: int, *, days: int | None, lag_days: int = 0) -> slice:
+    """Return where `(cutoff - lag - days, cutoff - lag]` lies in sorted times."""
+    newest = shifted(cutoff, -lag_days)
+    first = 0 if days is None else int(np.searchsorted(times, shifted(newest, -days), side="right"))
+    return slice(first, int(np.searchsorted(times, newest, side="right")))
 
 
 def in_label_window(time: "ir.IntegerValue", cutoff: "ir.IntegerValue", *, horizon_days: int, lead_days: int) -> "ir.BooleanValue":
@@ -125,6 +134,17 @@ def not_after(times: "npt.NDArray[np.datetime64]", instant: "datetime | npt.NDAr
 def midnight(instant: datetime) -> datetime:
     """Return the last midnight at or before the instant."""
     return instant.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def midnight_from(instant: datetime) -> datetime:
+    """Return the first midnight at or after the instant.
+
+    Examples
+    --------
+    >>> midnight_from(datetime(2024, 2, 28, 12)), midnight_from(datetime(2024, 2, 28))
+    (datetime.datetime(2024, 2, 29, 0, 0), datetime.datetime(2024, 2, 28, 0, 0))
+    """
+    return midnight(instant + timedelta(days=1) - timedelta(microseconds=1))
 
 
 def month_starts(first: datetime, last: datetime) -> Iterator[datetime]:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -113,16 +114,18 @@ class KnownTables:
         self.cutoffs = np.unique(spine.instants)
         self._loaded: dict[str, ir.Table] = {}
         self._n_rows: dict[str, int] = {}
-        accounts = pc.unique(spine.account_id)
-        self._rows_per_account = len(spine) / max(1, len(accounts))
+        self._account_ids = pc.unique(spine.account_id)
+        self.n_accounts = len(self._account_ids)
+        self._rows_per_account = len(spine) / max(1, self.n_accounts)
         self.accounts = engine.hold(
-            pa.table({"account_id": accounts, "account": pa.array(np.arange(len(accounts), dtype=np.int32))}), name="spine_accounts"
+            pa.table({"account_id": self._account_ids, "account": pa.array(np.arange(self.n_accounts, dtype=np.int32))}),
+            name="spine_accounts",
         )
         self.spine = engine.hold(
             pa.table(
                 {
                     "row": pa.array(np.arange(len(spine), dtype=np.int32)),
-                    "account": pc.index_in(spine.account_id, value_set=accounts).cast(pa.int32()),
+                    "account": pa.array(self.numbers_of(spine.account_id)),
                     "cutoff": pa.array(spine.instants),
                 }
             ),
@@ -131,6 +134,10 @@ class KnownTables:
 
     def __contains__(self, table: str) -> bool:
         return table in self.tables
+
+    def numbers_of(self, account_id: pa.Array) -> npt.NDArray[np.int32]:
+        """Return the numbers by which the spine's accounts go in loaded tables."""
+        return np.asarray(pc.index_in(account_id, value_set=self._account_ids).to_numpy(zero_copy_only=False), dtype=np.int32)
 
     def segments(self, account_id: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the segment of each account, missing where none is known."""
@@ -146,16 +153,17 @@ class KnownTables:
         times = [column for column, type_ in source.schema().items() if type_.is_timestamp()]
         return source.mutate(**{column: self.engine.microseconds(source[column]) for column in times})
 
+    def numbered(self, name: str) -> ir.Table:
+        """Return a table of the spine's accounts, numbered in `account`, with users and levels numbered and its times as microseconds."""
+        rows = self.in_microseconds(name).join(self.accounts, "account_id").drop("account_id")
+        for column in set(self.levels) & set(rows.columns):
+            rows = rows.left_join(self._numbered_levels(column), column).drop(f"{column}_right")
+        return self._with_numbered_users(rows) if "user_id" in rows.columns else rows
+
     def loaded(self, name: str) -> ir.Table:
-        """Return a table of the spine's accounts, numbered in `account`, with its times as microseconds and its levels numbered."""
+        """Return the numbered table, computed once."""
         if name not in self._loaded:
-            rows = self.in_microseconds(name).join(self.accounts, "account_id").drop("account_id")
-            for column in set(self.levels) & set(rows.columns):
-                rows = rows.left_join(self._numbered_levels(column), column).drop(f"{column}_right")
-            if "user_id" in rows.columns:
-                rows = self._with_numbered_users(rows)
-            self._loaded[name] = self.engine.table(rows, name=f"loaded_{name}")
-            self._n_rows[name] = int(self.engine.rows(f"SELECT count(*) FROM loaded_{name}")[0][0])
+            self._loaded[name] = self.engine.table(self.numbered(name), name=f"loaded_{name}")
         return self._loaded[name]
 
     def _with_numbered_users(self, rows: ir.Table) -> ir.Table:
@@ -173,7 +181,8 @@ class KnownTables:
         """Return in how many parts a slice of the table comes: one, or one a cutoff."""
         if table in self.views:
             return 1
-        self.loaded(table)
+        if table not in self._n_rows:
+            self._n_rows[table] = int(self.engine.to_arrow(self.tables[table].aggregate(n=self.tables[table].count()))["n"][0].as_py())
         at_once = self._n_rows[table] * self._rows_per_account <= len(self.cutoffs) * ROWS_WORTH_A_QUERY
         return 1 if at_once else len(self.cutoffs)
 

@@ -6,6 +6,7 @@ formulae on the finished columns.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import ibis.expr.types as ir
 import numpy as np
@@ -16,6 +17,7 @@ from features.catalogue import Catalogue
 from features.feature import Feature, Window
 from features.progress import Progress, silent
 from features.slices import KnownTables, Spine, gather, summed
+from features.tally import Tallies
 
 __all__ = ["build_matrix"]
 
@@ -35,10 +37,10 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     windows = _by_window(catalogue)
     parts = sum(known.n_parts(window.table) for window, _ in windows)
     done = 0
+    tallies = Tallies(known, spine)
     for window, features in windows:
-        levels = known.levels[window.each] if window.each else ()
-        for values in _measure(known, window, features):
-            _fill(columns, features, values, levels=levels)
+        how = tallies.fill if tallies.answer(window, features) else partial(_fill, known)
+        for _ in how(columns, window, features):
             done += 1
             on_progress("features", done, parts)
     matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | {name: _arrow(values) for name, values in columns.items()})
@@ -72,19 +74,19 @@ def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Va
     return {expression: f"value_{i}" for i, expression in enumerate(dict.fromkeys(feature.expression for feature in features))}
 
 
-def _fill(columns: Columns, features: Sequence[Feature], values: pa.Table, *, levels: Sequence[str]) -> None:
-    """Write the values of one part into the columns; a feature of a level takes the rows of that level."""
+def _fill(known: KnownTables, columns: Columns, window: Window, features: Sequence[Feature]) -> Iterator[None]:
+    """Write the features of one window into their columns, part by part; a feature of a level takes the rows of that level."""
     names = _expressions(features)
-    rows = values["row"].to_numpy()
-    of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
-    for feature in features:
-        found = values[names[feature.expression]]
-        array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
-        if feature.level is None:
-            columns[feature.name][rows] = array
-        else:
-            here = of_level[feature.level]
+    levels = known.levels[window.each] if window.each else ()
+    for values in _measure(known, window, features):
+        rows = values["row"].to_numpy()
+        of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
+        for feature in features:
+            found = values[names[feature.expression]]
+            array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
+            here = slice(None) if feature.level is None else of_level[feature.level]
             columns[feature.name][rows[here]] = array[here]
+        yield
 
 
 def _unfilled(feature: Feature, n_rows: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import ibis.expr.types as ir
 
-from features.feature import LOOKBACKS, Direction, Expression, Feature, Window
+from features.feature import LOOKBACKS, Direction, Feature, Window
+from features.tally import Tally
 
 __all__ = ["event_features", "ratio_features", "usage_features"]
 
@@ -24,7 +25,6 @@ _YEAR_BY_KIND = Window(table="telemetry", days=364, by=("event",))
 _YEAR_BY_PRODUCT = Window(table="telemetry", days=364, by=("product",))
 _USERS = Window(table="telemetry", by=("user_id",))
 _USER_DAYS = Window(table="telemetry", days=91, by=("user_id", "day"))
-_EACH_KIND = Window(table="telemetry", days=91, each="event")
 _HALF_YEAR = Window(table="telemetry", days=182)
 
 _FALLING: Direction = {"churn": -1}
@@ -439,18 +439,6 @@ def event_features(events: Sequence[str], carrying: Collection[str]) -> list[Fea
     return [feature for event in events for feature in _event(event, carries=event in carrying)]
 
 
-def _count_within(days: int) -> Expression:
-    return lambda rows: rows.events.sum(where=_within(rows, days)).fill_null(0.0)
-
-
-def _amount_within(days: int) -> Expression:
-    return lambda rows: rows.quantity.sum(where=_within(rows, days)).fill_null(0.0)
-
-
-_COUNTS = {days: _count_within(days) for days in (28, 91)}
-_AMOUNTS = {days: _amount_within(days) for days in (28, 91)}
-
-
 def _event(event: str, *, carries: bool) -> list[Feature]:
     slug = _slug(event)
     counts = [
@@ -460,13 +448,13 @@ def _event(event: str, *, carries: bool) -> list[Feature]:
             unit="events",
             meaning=f"events of the kind '{event}' {_span(days)}",
             sentence=f"'{event}' {{moved}} times {_span(days)}",
-            source=_EACH_KIND,
+            source=Window(table="telemetry", days=days, each="event"),
             level=event,
-            expression=expression,
+            expression=Tally("sum", "events"),
             empty=0.0,
             actionable=True,
         )
-        for days, expression in _COUNTS.items()
+        for days in (28, 91)
     ]
     amounts = [
         Feature(
@@ -475,13 +463,13 @@ def _event(event: str, *, carries: bool) -> list[Feature]:
             unit="amount",
             meaning=f"the amount that events of the kind '{event}' carry {_span(days)}",
             sentence=f"the amount of '{event}' {{moved}} {_span(days)}",
-            source=_EACH_KIND,
+            source=Window(table="telemetry", days=days, each="event"),
             level=event,
-            expression=expression,
+            expression=Tally("sum", "quantity"),
             needs=frozenset({"quantity"}),
             empty=0.0,
         )
-        for days, expression in _AMOUNTS.items()
+        for days in (28, 91)
     ]
     return counts + (amounts if carries else [])
 
