@@ -1,6 +1,8 @@
 """Puts a workspace's catalogue together from the families, dropping what its tables cannot give."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import ibis.expr.types as ir
 
@@ -9,6 +11,7 @@ from features.commercial import account_features, commercial_features, subscript
 from features.config import AttributeKind
 from features.engagement import engagement_features
 from features.feature import Feature
+from features.ledger import fingerprint
 from features.outcomes import outcome_features
 from features.partner import assigned_partner, partner_book, partner_features
 from features.peers import peer_features
@@ -16,7 +19,7 @@ from features.slices import KnownTables
 from features.support import support_features
 from features.usage import event_features, ratio_features, usage_features
 
-__all__ = ["VIEWS", "build_catalogue"]
+__all__ = ["KEYS", "VIEWS", "build_catalogue"]
 
 VIEWS: Mapping[str, Callable[[KnownTables], ir.Table]] = {
     "subscription_changes": subscription_changes,
@@ -24,6 +27,9 @@ VIEWS: Mapping[str, Callable[[KnownTables], ir.Table]] = {
     "partner_book": partner_book,
 }
 """Tables that features name and that the contract does not: each is made from contract tables."""
+
+KEYS = frozenset({"account_id", "cutoff"})
+"""Columns of the feature matrix that are no features."""
 
 _MADE_FROM = {"subscription_changes": "subscriptions", "assigned_partner": "assignments", "partner_book": "assignments"}
 
@@ -62,20 +68,37 @@ def build_catalogue(
     >>> "active_users_28d" in catalogue  # there is no user_id
     False
     """
-    candidates = [
+    own = [
         *usage_features(),
-        *event_features(events, carrying),
-        *ratio_features(ratios or {}),
         *engagement_features(),
         *support_features(),
         *commercial_features(currency),
-        *account_features(columns["accounts"], attributes or {}),
         *outcome_features(),
         *partner_features(columns.get("partners", ()), subscribed="subscriptions" in columns),
         *peer_features(),
     ]
+    declared = [
+        *event_features(events, carrying),
+        *ratio_features(ratios or {}),
+        *account_features(columns["accounts"], attributes or {}),
+    ]
+    candidates = [*own, *_told_apart(declared, taken={feature.name for feature in own} | KEYS)]
     measured = {feature.name for feature in candidates if feature.source and _is_possible(feature, columns)}
     return Catalogue(tuple(_with_inputs(candidates, measured)))
+
+
+def _told_apart(declared: Sequence[Feature], *, taken: Collection[str]) -> list[Feature]:
+    """Give features whose names, made from the workspace's own words, are not theirs alone a part of their digest.
+
+    The kinds of event `export data` and `export-data` would both be called `event_export_data_28d`.
+    """
+    names = Counter(feature.name for feature in declared)
+    return [
+        replace(feature, name=f"{feature.name}_{fingerprint(feature.meaning, feature.sentence)[:6]}")
+        if names[feature.name] > 1 or feature.name in taken
+        else feature
+        for feature in declared
+    ]
 
 
 def _is_possible(feature: Feature, columns: Mapping[str, Collection[str]]) -> bool:

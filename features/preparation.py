@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.catalogue import Catalogue
+from features.config import Config, Measure
 from features.contracts import CONTRACT
 from features.engine import Engine
-from features.errors import NotEnoughDataError, WorkspaceError, explain
+from features.errors import ConfigError, NotEnoughDataError, WorkspaceError, explain
 from features.families import VIEWS, build_catalogue
 from features.labels import build_labels, eligible_rows
 from features.ledger import replace_folder
@@ -26,6 +27,14 @@ from features.spine import every_pair, existing, renewal_pairs, scoring_cutoff, 
 from features.workspace import Workspace
 
 __all__ = ["PreparationSummary", "open_tables", "prepare_workspace"]
+
+
+_MEASURED_IN: Mapping[Measure, tuple[str, str]] = {
+    "arr": ("subscriptions", "arr"),
+    "seats": ("subscriptions", "seats"),
+    "active_users": ("telemetry", "user_id"),
+    "events": ("telemetry", "events"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +86,14 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
 
     Raises
     ------
+    ConfigError
+        If targets or cutoffs need a table or column that is not there.
     NotEnoughDataError
         If no account is a customer at any cutoff.
     """
     with Engine() as engine:
         tables = open_tables(engine, workspace.tables)
+        _refuse_impossible(workspace.config, tables)
         catalogue, levels = _catalogue(engine, workspace, tables)
         data_from, last_known = _known_times(engine, tables)
         data_until = workspace.config.data_until or last_known
@@ -96,6 +108,27 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
     return _summary(matrix, labels, catalogue, tables, scoring_cutoff(data_until))
 
 
+def _refuse_impossible(config: Config, tables: Mapping[str, ir.Table]) -> None:
+    """Stop if targets or cutoffs need what the tables do not have.
+
+    Raises
+    ------
+    ConfigError
+        With the key and the table or column that it needs.
+    """
+    needs = [
+        (f"measure of [targets.{name}]", *_MEASURED_IN[getattr(config.targets, name).measure]) for name in ("expansion", "contraction")
+    ]
+    if config.cutoffs.every == "renewal":
+        needs.append(("every of [cutoffs]", "subscriptions", "end_date"))
+    if config.targets.kind == "subscription":
+        needs.append(("kind of [targets]", "subscriptions", "arr"))
+    for key, table, column in needs:
+        if table not in tables or column not in tables[table].columns:
+            todo = f"Map {column} in [tables.{table}.columns], or choose another {key}."
+            raise ConfigError(explain(f"{key} needs {column} of {table}, which is not there", given=", ".join(tables), todo=todo))
+
+
 def _catalogue(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
     """Build the catalogue, and list the kinds of event that have features of their own."""
     config = workspace.config
@@ -105,7 +138,7 @@ def _catalogue(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Tab
         [("events", "descending"), ("event", "ascending")]
     )
     found = counted["event"].to_pylist()
-    events = tuple(found[: config.features.top_events]) if config.features.events is None else config.features.events
+    events = tuple(found[: config.features.top_events]) if config.features.events is None else tuple(dict.fromkeys(config.features.events))
     carrying = set(counted.filter(pc.greater(counted["carried"], 0))["event"].to_pylist())
     catalogue = build_catalogue(
         {name: table.columns for name, table in tables.items()},
@@ -132,13 +165,13 @@ def _spine(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table],
     config = workspace.config
     accounts = engine.to_arrow(tables["accounts"]).sort_by("account_id")
     everyone = accounts["account_id"].combine_chunks()
-    here = every_pair(everyone, [scoring_cutoff(data_until)])
     if config.cutoffs.every == "renewal":
         spine = renewal_pairs(engine, tables["subscriptions"], config.cutoffs.before_renewal_days, data_until)
     else:
-        shared = shared_cutoffs(config.cutoffs, data_from, data_until)
-        spine = every_pair(everyone, [cutoff for cutoff in shared if cutoff != scoring_cutoff(data_until)])
-    spine = spine.followed_by(here)
+        spine = every_pair(everyone, shared_cutoffs(config.cutoffs, data_from, data_until))
+    now = scoring_cutoff(data_until)
+    earlier = np.flatnonzero(spine.cutoff.to_numpy(zero_copy_only=False) != np.datetime64(now, "us"))
+    spine = spine.take(earlier).followed_by(every_pair(everyone, [now]))
     spine = spine.take(np.flatnonzero(existing(spine, accounts)))
     customers = eligible_rows(KnownTables(engine, tables, spine), config.targets, n_rows=len(spine))
     if not customers.any():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from features import clock
 from features.config import Cutoffs
+from features.contracts import CONTRACT
 from features.engine import Engine
 from features.errors import NotEnoughDataError, explain
 from features.slices import Spine
@@ -33,7 +35,7 @@ def shared_cutoffs(cutoffs: Cutoffs, data_from: datetime, data_until: datetime) 
     cutoffs
         What the workspace says; `every` is not `renewal`.
     data_from, data_until
-        The first and the last known time of the data, UTC.
+        The first and the last known time of the data, UTC. No cutoff lies after it, whatever `last` says.
 
     Raises
     ------
@@ -47,11 +49,11 @@ def shared_cutoffs(cutoffs: Cutoffs, data_from: datetime, data_until: datetime) 
     ['2024-03-01', '2024-04-01']
     """
     first = cutoffs.first or clock.midnight(data_from) + timedelta(days=FIRST_AFTER_DAYS)
-    last = cutoffs.last or data_until
+    last = min(cutoffs.last or data_until, data_until)
     if cutoffs.every == "month":
         found = list(clock.month_starts(first, last))
     else:
-        found = list(clock.steps_of_days(clock.midnight(first), last, 7 if cutoffs.every == "week" else int(cutoffs.every)))
+        found = list(clock.steps_of_days(clock.midnight_from(first), last, 7 if cutoffs.every == "week" else int(cutoffs.every)))
     if not found:
         raise NotEnoughDataError(
             explain(
@@ -70,14 +72,40 @@ def every_pair(account_id: pa.Array, cutoffs: Sequence[datetime]) -> Spine:
 
 
 def renewal_pairs(engine: Engine, subscriptions: ir.Table, before_days: int, data_until: datetime) -> Spine:
-    """Return the spine in which each account is looked at so many days before each of its renewal dates, at midnight."""
-    ends = engine.to_arrow(subscriptions.filter(subscriptions.end_date.notnull()).select("account_id", "end_date").distinct())
-    cutoffs = pc.subtract(pc.floor_temporal(ends["end_date"], unit="day"), pa.scalar(timedelta(days=before_days), pa.duration("us")))
-    table = pa.table({"account_id": ends["account_id"], "cutoff": cutoffs}).group_by(["account_id", "cutoff"]).aggregate([])
-    past = table.filter(pa.array(clock.not_after(table["cutoff"].to_numpy(), data_until))).sort_by(
-        [("cutoff", "ascending"), ("account_id", "ascending")]
+    """Return the spine in which each account is looked at so many days before each of its renewal dates, at midnight.
+
+    A renewal counts only if it was known by then: were accounts looked at before terms that had not begun yet, being looked at would
+    itself tell that they stay.
+
+    Raises
+    ------
+    NotEnoughDataError
+        If no renewal was known so long before.
+    """
+    terms = engine.to_arrow(_versions(subscriptions.filter(subscriptions.end_date.notnull())))
+    cutoff = pc.subtract(pc.floor_temporal(terms["end_date"], unit="day"), pa.scalar(timedelta(days=before_days), pa.duration("us")))
+    instants = cutoff.to_numpy()
+    seen = clock.not_after(terms["begins"].to_numpy(), instants) & ~clock.not_after(terms["gone"].to_numpy(), instants)
+    looked_at = pa.table({"account_id": terms["account_id"], "cutoff": cutoff}).filter(
+        pa.array(seen & clock.not_after(instants, data_until))
     )
-    return Spine(past["account_id"].combine_chunks(), past["cutoff"].combine_chunks())
+    if not len(looked_at):
+        raise NotEnoughDataError(
+            explain(
+                f"no renewal was known {before_days} days before it",
+                given=f"{len(terms)} terms with an end, data until {data_until:%Y-%m-%d}",
+                todo="Set before_renewal_days in [cutoffs] to less than the length of your terms, or look at accounts every month.",
+            )
+        )
+    pairs = looked_at.group_by(["account_id", "cutoff"]).aggregate([]).sort_by([("cutoff", "ascending"), ("account_id", "ascending")])
+    return Spine(pairs["account_id"].combine_chunks(), pairs["cutoff"].combine_chunks())
+
+
+def _versions(terms: ir.Table) -> ir.Table:
+    """Return account_id, end_date, and when each version of a term began to be known and was gone: replaced or known to have ended."""
+    of_term = ibis.window(group_by=["account_id", *CONTRACT["subscriptions"].unique], order_by=terms.known_at)
+    gone = [terms.known_at.lead().over(of_term), *([terms.ended_at] if "ended_at" in terms.columns else [])]
+    return terms.select("account_id", "end_date", begins=ibis.greatest(terms.known_at, terms.start_date), gone=ibis.least(*gone))
 
 
 def existing(spine: Spine, accounts: pa.Table) -> np.ndarray:

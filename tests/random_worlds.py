@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from features.contracts import CONTRACT
 from features.families import VIEWS, build_catalogue
 from features.slices import KnownTables, Spine
-from tests.brute_force import HAPPENED, known_since
+from tests.brute_force import HAPPENED, KNOWN_FROM, is_known, known_since
 
 ORIGIN = datetime(2024, 6, 1)
 KINDS = ("login", "Export data", "ünï/code", "41")
@@ -225,8 +225,7 @@ class Recipe:
 def recipes(draw, *, most_accounts=24):
     """Draw a world with some tables and columns missing."""
     present = {"telemetry", *draw(st.sets(st.sampled_from(TABLES)))} if draw(st.booleans()) else set(TABLES)
-    most = {"telemetry": 160, "subscriptions": 60, "engagement": 60, "tickets": 40, "partners": 1, "assignments": 40, "outcomes": 30}
-    sizes = {table: draw(st.integers(0, most[table])) for table in TABLES if table in present}
+    sizes = {table: draw(st.integers(0, MOST[table])) for table in TABLES if table in present}
     sizes["accounts"] = draw(st.integers(1, most_accounts))
     without = draw(st.sets(st.sampled_from(OPTIONAL), max_size=12)) if draw(st.booleans()) else set()
     return Recipe(draw(st.integers(0, 10_000)), sizes, tuple(sorted(without)))
@@ -243,6 +242,19 @@ def spines(draw, accounts):
         shared = sorted(draw(st.sets(cutoffs, min_size=1, max_size=4)))
         return [(account, cutoff) for cutoff in shared for account in names]
     return sorted(draw(st.sets(st.tuples(st.sampled_from(names), cutoffs), min_size=1, max_size=40)))
+
+
+MOST = {"telemetry": 160, "subscriptions": 60, "engagement": 60, "tickets": 40, "partners": 1, "assignments": 40, "outcomes": 30}
+FULL = Recipe(1, MOST | {"accounts": 24})
+FULL_SHARED = (FULL, [(f"a{i:02d}", ORIGIN + timedelta(days=d, hours=h)) for d, h in ((-91, 0), (0, 0), (31, 13)) for i in range(24)])
+FULL_OWN = (FULL, [(f"a{i:02d}", ORIGIN - timedelta(days=i % 5 * 61, hours=i % 5)) for i in range(24)])
+
+
+@st.composite
+def cases(draw):
+    """Draw a recipe and the pairs of a spine."""
+    recipe = draw(recipes())
+    return recipe, draw(spines(recipe.sizes["accounts"]))
 
 
 def columns_of(world, table):
@@ -280,3 +292,53 @@ def catalogue_of(world, *, kinds=KINDS):
 
 def known_tables(engine, world, pairs, *, kinds=KINDS):
     return KnownTables(engine, as_tables(engine, world), as_spine(pairs), levels={"event": kinds}, views=VIEWS)
+
+
+# Other futures
+
+
+def _some_time_after(rng, cutoff):
+    return cutoff + rng.choice((timedelta(microseconds=1), timedelta(days=1), timedelta(days=40), timedelta(days=400)))
+
+
+def _unknown(rng, table, row, cutoff):
+    """Return the row as something that became known only after the cutoff."""
+    time = HAPPENED[table]
+    if "recorded_at" in row and rng.random() < 0.6:
+        return row | {"recorded_at": _some_time_after(rng, cutoff)}
+    return row | {time: _some_time_after(rng, cutoff)} | ({"recorded_at": None} if "recorded_at" in row else {})
+
+
+def _hidden_fields_changed(rng, table, row, cutoff):
+    """Return a known row whose fields that were not known yet say something else."""
+    late = KNOWN_FROM.get(table, {})
+    open_ = {field for field, known_from in late.items() if field in row and (row.get(known_from) is None or row[known_from] > cutoff)}
+    times = {field: rng.choice((None, _some_time_after(rng, cutoff))) for field in open_ if late[field] == field}
+    values = {"csat": 1.0, "value": 123.0, "verified_by": "somebody"}
+    return row | times | {field: rng.choice((row[field], values[field])) for field in open_ - set(times)}
+
+
+def other_future(world, cutoff, rng):
+    """Return a world that was the same at the cutoff and then took another course: rows added, moved, changed and left out."""
+    donor = make_world(rng.randint(10_000, 20_000), {table: 12 if table in HAPPENED else len(rows) for table, rows in world.items()})
+    found = dict(world)
+    for table in set(world) & set(HAPPENED):
+        rows = []
+        for row in world[table]:
+            if is_known(table, row, cutoff):
+                rows.append(_hidden_fields_changed(rng, table, row, cutoff))
+            elif rng.random() < 0.5:
+                rows.append(_unknown(rng, table, row, cutoff))
+        columns = set(columns_of(world, table))
+        new = [_unknown(rng, table, {c: v for c, v in row.items() if c in columns}, cutoff) for row in donor[table]]
+        if table == "subscriptions" and "recorded_at" in columns:
+            new += [term | {"arr": 9.0, "end_date": None, "recorded_at": _some_time_after(rng, cutoff)} for term in world[table][::2]]
+        for row in new:
+            rows.insert(rng.randint(0, len(rows)), row)
+        found[table] = rows
+    late = [name for name in ("created_at", "attribute_go_live") if name in world["accounts"][0]]
+    later_dates = [
+        {n: rng.choice((None, _some_time_after(rng, cutoff))) for n in late if not row[n] or row[n] > cutoff} for row in world["accounts"]
+    ]
+    found["accounts"] = [row | dates for row, dates in zip(world["accounts"], later_dates, strict=True)]
+    return one_of_each(found)
