@@ -1,5 +1,6 @@
 """Fixtures that several test files share: small books of snapshots with a known truth."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,26 @@ import pytest
 from features.catalogue import Catalogue
 from features.feature import Feature
 from features.workspace import Workspace, load_workspace
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return _must_run((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return _must_run((yield))
+
+
+def _must_run(report):
+    """Where RENEWCAST_NO_SKIP is set, fail what is skipped because something is missing; what a platform cannot do may be skipped."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("RENEWCAST_NO_SKIP"):
+        reason = str(report.longrepr[-1]).removeprefix("Skipped: ")
+        if not reason.startswith("platform: "):
+            report.outcome = "failed"
+            report.longrepr = f"RENEWCAST_NO_SKIP is set, and this was skipped: {reason}"
+    return report
+
 
 SYNTHETIC_TARGETS = ("churn", "contraction", "expansion")
 

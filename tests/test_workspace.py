@@ -195,7 +195,7 @@ def test_a_second_writer_is_told_who_holds_the_lock(tmp_path):
         pass
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="platform: root may write everywhere")
 def test_a_workspace_that_cannot_be_written_to_says_so(tmp_path):
     mine = workspace(tmp_path, NEEDED)
     tmp_path.chmod(0o500)
