@@ -17,7 +17,7 @@ from sqlglot import expressions as sge
 from features.config import TableSource
 from features.engine import Engine, QueryError, quoted_name
 from features.errors import ConfigError, explain, nearest
-from features.readings import Evidence, filled, gather, read_flag, read_number, read_time, signs, stated
+from features.readings import Evidence, Wanted, count, gather, read_flag, read_number, read_time, stated
 from features.sources import FILE, PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
 
 __all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "gather_evidence", "query_files"]
@@ -42,22 +42,27 @@ class DerivedSource:
     left_out: int
 
 
-def gather_evidence(engine: Engine, table: ir.Table, columns: Iterable[str]) -> dict[str, Evidence]:
-    """Look at all values of text columns at once."""
-    names = list(columns)
-    if not names:
+def gather_evidence(engine: Engine, table: ir.Table, columns: Mapping[str, Wanted]) -> dict[str, Evidence]:
+    """Look at all values of text columns at once.
+
+    Parameters
+    ----------
+    columns
+        The columns, and what each may be.
+    """
+    if not columns:
         return {}
-    texts = {f"filled {number}": filled(table[name]).notnull() for number, name in enumerate(names)}
+    names = list(columns)
+    texts = {f"text {number}": table[name] for number, name in enumerate(names)}
     said = {f"said {number}": stated(table[name]) for number, name in enumerate(names)}
+    # in layers, because an expression that is built on another one would repeat it each time
     values = engine.layer(table.select(**texts, **said))
-    ways = [signs(values[name]) for name in said]
-    read = engine.layer(
-        values.select(*texts, **{f"{number} {way}": sign for number, found in enumerate(ways) for way, sign in found.items()})
-    )
-    gathered = [gather(read[f"filled {number}"], {way: read[f"{number} {way}"] for way in found}) for number, found in enumerate(ways)]
-    counts = {f"{number} {what}": count for number, found in enumerate(gathered) for what, count in found.items()}
-    found = engine.to_arrow(read.aggregate(**counts)).to_pylist()[0]
-    return {name: Evidence(**{what: int(found[f"{number} {what}"]) for what in gathered[number]}) for number, name in enumerate(names)}
+    gathered = [gather(values[text], values[statement], columns[name]) for text, statement, name in zip(texts, said, names, strict=True)]
+    ways = engine.layer(values.select(**{f"{number} {way}": sign for number, found in enumerate(gathered) for way, sign in found.items()}))
+    counts = [count({way: ways[f"{number} {way}"] for way in found}) for number, found in enumerate(gathered)]
+    query = ways.aggregate(**{f"{number} {what}": total for number, found in enumerate(counts) for what, total in found.items()})
+    totals = engine.to_arrow(query).to_pylist()[0]
+    return {name: Evidence(**{what: int(totals[f"{number} {what}"]) for what in counts[number]}) for number, name in enumerate(names)}
 
 
 def query_files(engine: Engine, opened: OpenedSource, source: TableSource, staging: Path) -> OpenedSource:
@@ -111,7 +116,8 @@ def _with_rows(table: ir.Table, unreadable: ir.Table) -> ir.Table:
 def _clean(engine: Engine, opened: OpenedSource, named: Collection[str]) -> ir.Table:
     """Return the readable rows, the text columns that a query names read as what all of their values are."""
     table = opened.table.filter(opened.table[PROBLEM].isnull())
-    evidence = gather_evidence(engine, table, _text_columns(opened.table, (name for name in opened.columns if name.lower() in named)))
+    texts = _text_columns(opened.table, (name for name in opened.columns if name.lower() in named))
+    evidence = gather_evidence(engine, table, dict.fromkeys(texts, "anything"))
     return table.mutate(**{name: read for name, found in evidence.items() if (read := _reading(table[name], found, share=1.0)) is not None})
 
 
@@ -155,7 +161,7 @@ def derive(engine: Engine, opened: OpenedSource, source: TableSource, *, as_text
     used = deciding.union(*named.values()) - set(as_text)
     readings = {
         name: read
-        for name, found in gather_evidence(engine, table, _text_columns(table, used)).items()
+        for name, found in gather_evidence(engine, table, dict.fromkeys(_text_columns(table, used), "anything")).items()
         if (read := _reading(table[name], found, share=0.5)) is not None
     }
     read = engine.layer(

@@ -19,7 +19,7 @@ from features.contracts import CONTRACT, Column, ColumnType
 from features.engine import Engine
 from features.errors import ConfigError, ContractError, explain, nearest
 from features.expressions import BROKEN, HASH, RAW, SQL, derive, gather_evidence, query_files
-from features.readings import Evidence, filled, finite, read_flag, read_number, read_time, read_typed_time, stated
+from features.readings import Evidence, Wanted, filled, finite, read_flag, read_number, read_time, read_typed_time, stated
 from features.sources import FILE, PROBLEM, ROW, OpenedSource, open_source
 
 __all__ = ["BLANKED", "FUTURE_TOLERANCE", "REASONS", "SEPARATOR", "MappedSource", "map_source", "table_columns"]
@@ -147,8 +147,9 @@ def _stated_values(
     """Return the values as `given:<name>`, what texts state as `stated:<name>`, and the evidence of texts that must be read."""
     given = {_GIVEN + name: _value(table, mapped) for name, mapped in maps.items()}
     values = engine.layer(table.mutate(**given))
-    texts = [name for name in maps if values[_GIVEN + name].type().is_string() and columns[name].type not in ("id", "text")]
-    evidence = gather_evidence(engine, values, [_GIVEN + name for name in texts])
+    wanted: dict[str, Wanted] = {name: kind for name in maps if (kind := columns[name].type) in ("time", "number", "flag")}
+    texts = [name for name in wanted if values[_GIVEN + name].type().is_string()]
+    evidence = gather_evidence(engine, values, {_GIVEN + name: wanted[name] for name in texts})
     read = engine.layer(values.mutate(**{_STATED + name: stated(values[_GIVEN + name]) for name in texts}))
     return read, {name: evidence[_GIVEN + name] for name in texts}
 

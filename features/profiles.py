@@ -138,7 +138,7 @@ def _profile(engine: Engine, folder: Path, location: Path, staging: Path) -> Sou
     rows = _sample(engine, location, files, staging)
     names = [name for name in rows.columns if not name.startswith("__")]
     texts = [name for name in names if rows[name].type().is_string()]
-    evidence = gather_evidence(engine, rows, texts)
+    evidence = gather_evidence(engine, rows, dict.fromkeys(texts, "anything"))
     total = engine.count(rows)
     columns = tuple(_column(engine, rows, name, evidence.get(name), total) for name in names)
     return SourceProfile(location=str(location.relative_to(folder)), files=len(files), columns=columns, rows=total)

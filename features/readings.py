@@ -21,6 +21,8 @@ __all__ = [
     "Evidence",
     "NumberStyle",
     "SlashStyle",
+    "Wanted",
+    "count",
     "filled",
     "finite",
     "gather",
@@ -28,10 +30,10 @@ __all__ = [
     "read_number",
     "read_time",
     "read_typed_time",
-    "signs",
     "stated",
 ]
 
+Wanted = Literal["time", "number", "flag", "anything"]
 SlashStyle = Literal["day first", "month first"]
 NumberStyle = Literal["point", "comma"]
 
@@ -212,16 +214,16 @@ class Evidence:
 
     stated: int
     markers: int
-    times: int
-    slashed: int
-    day_first: int
-    month_first: int
-    numbers: int
-    point_only: int
-    comma_only: int
-    whole: int
-    padded: int
-    flags: int
+    times: int = 0
+    slashed: int = 0
+    day_first: int = 0
+    month_first: int = 0
+    numbers: int = 0
+    point_only: int = 0
+    comma_only: int = 0
+    whole: int = 0
+    padded: int = 0
+    flags: int = 0
 
     @property
     def number_style(self) -> NumberStyle:
@@ -236,36 +238,38 @@ class Evidence:
         return "day first" if self.day_first else "month first"
 
 
-def signs(said: ir.StringColumn) -> dict[str, ir.BooleanColumn]:
-    """Tell in which ways each value, as `stated` leaves it, can be read."""
-    plain = _plain(said)
-    return {
-        "time": ibis.coalesce(_iso(said, None), _numeric(said, None)).notnull(),
-        "day": _slashed(said, "day first").notnull(),
-        "month": _slashed(said, "month first").notnull(),
-        "point": read_number(said, style="point").notnull(),
-        "comma": read_number(said, style="comma").notnull(),
-        "whole": plain.re_search(_PLAIN_WHOLE),
-        "padded": plain.re_search(r"^0\d"),
-        "flag": said.lower().isin(("true", "false")),
-        "said": said.notnull(),
-    }
+def gather(text: ir.StringColumn, said: ir.StringColumn, wanted: Wanted) -> dict[str, ir.BooleanColumn]:
+    """Tell what each value of a column adds to the counts of an `Evidence`, by their names.
+
+    Parameters
+    ----------
+    said
+        The column as `stated` leaves it.
+    wanted
+        What the column may be; only what bears on it is looked at.
+    """
+    found = {"stated": said.notnull(), "markers": filled(text).notnull() & said.isnull()}
+    if wanted in ("time", "anything"):
+        found |= {
+            "times": ibis.coalesce(_iso(said, None), _numeric(said, None)).notnull(),
+            "day": _slashed(said, "day first").notnull(),
+            "month": _slashed(said, "month first").notnull(),
+        }
+    if wanted in ("number", "anything"):
+        found |= {"point": read_number(said, style="point").notnull(), "comma": read_number(said, style="comma").notnull()}
+    if wanted == "anything":
+        plain = _plain(said)
+        found |= {"whole": plain.re_search(_PLAIN_WHOLE), "padded": plain.re_search(r"^0\d"), "flags": said.lower().isin(("true", "false"))}
+    return found
 
 
-def gather(filled_text: ir.BooleanColumn, sign: Mapping[str, ir.BooleanColumn]) -> dict[str, ir.IntegerScalar]:
-    """Return the counts that make an `Evidence`, by name, from whether there is a text at all and its `signs`."""
-    found = {
-        "stated": sign["said"],
-        "markers": filled_text & ~sign["said"],
-        "times": sign["time"],
-        "slashed": sign["day"] | sign["month"],
-        "day_first": sign["day"] & ~sign["month"],
-        "month_first": sign["month"] & ~sign["day"],
-        "numbers": sign["point"] | sign["comma"],
-        "point_only": sign["point"] & ~sign["comma"],
-        "comma_only": sign["comma"] & ~sign["point"],
-        "whole": sign["whole"],
-        "padded": sign["padded"],
-        "flags": sign["flag"],
-    }
+def count(gathered: Mapping[str, ir.BooleanColumn]) -> dict[str, ir.IntegerScalar]:
+    """Return the counts of an `Evidence`, by name, from what was gathered."""
+    found = dict(gathered)
+    if "day" in found:
+        day, month = found.pop("day"), found.pop("month")
+        found |= {"slashed": day | month, "day_first": day & ~month, "month_first": month & ~day}
+    if "point" in found:
+        point, comma = found.pop("point"), found.pop("comma")
+        found |= {"numbers": point | comma, "point_only": point & ~comma, "comma_only": comma & ~point}
     return {name: condition.sum().coalesce(0) for name, condition in found.items()}
