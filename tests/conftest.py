@@ -13,6 +13,7 @@ from features.catalogue import Catalogue
 from features.feature import Feature
 from features.workspace import Workspace, load_workspace
 
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     return _must_run((yield))
