@@ -3,13 +3,15 @@
 import ibis
 import ibis.expr.types as ir
 
-from features.feature import Feature, Window
+from features.feature import Expression, Feature, Window
 
 __all__ = ["engagement_features"]
 
 WINDOWS = (28, 91, 182)
 CHANNELS = ("email", "meeting", "qbr", "training", "community", "content")
 SURVEYS = ("nps", "csat")
+
+_EVER = Window(table="engagement")
 
 
 def engagement_features() -> list[Feature]:
@@ -22,8 +24,8 @@ def engagement_features() -> list[Feature]:
     ]
 
 
-def _engagement(days: int | None) -> Window:
-    return Window(table="engagement", days=days)
+def _within(rows: ir.Table, days: int) -> ir.BooleanValue:
+    return rows.age_days < days
 
 
 def _from_vendor(rows: ir.Table) -> ir.BooleanValue:
@@ -39,8 +41,8 @@ def _contacts(days: int) -> list[Feature]:
             unit="contacts",
             meaning=f"contacts of any kind with the customer {span}, surveys left out",
             sentence=f"contacts with the customer {{moved}} {span}",
-            source=_engagement(days),
-            expression=lambda rows: rows.count(where=rows.channel != "survey"),
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_within(rows, days) & (rows.channel != "survey")),
             empty=0.0,
             actionable=True,
         ),
@@ -50,8 +52,8 @@ def _contacts(days: int) -> list[Feature]:
             unit="contacts",
             meaning=f"contacts that the vendor had with the customer {span}",
             sentence=f"the vendor's contacts with the customer {{moved}} {span}",
-            source=_engagement(days),
-            expression=lambda rows: rows.count(where=(rows.channel != "survey") & _from_vendor(rows)),
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_within(rows, days) & (rows.channel != "survey") & _from_vendor(rows)),
             needs=frozenset({"source"}),
             empty=0.0,
             sensitivity="vendor",
@@ -63,8 +65,8 @@ def _contacts(days: int) -> list[Feature]:
             unit="contacts",
             meaning=f"contacts that partners had with the customer {span}",
             sentence=f"partners' contacts with the customer {{moved}} {span}",
-            source=_engagement(days),
-            expression=lambda rows: rows.count(where=(rows.channel != "survey") & ~_from_vendor(rows)),
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_within(rows, days) & (rows.channel != "survey") & ~_from_vendor(rows)),
             needs=frozenset({"source"}),
             empty=0.0,
             sensitivity="partner",
@@ -76,13 +78,17 @@ def _contacts(days: int) -> list[Feature]:
             unit="people",
             meaning=f"different people at the customer with whom anybody was in contact {span}",
             sentence=f"people at the customer in contact with us {{moved}} {span}",
-            source=_engagement(days),
-            expression=lambda rows: rows.contact_id.nunique(),
+            source=_EVER,
+            expression=lambda rows: rows.contact_id.nunique(where=_within(rows, days)),
             needs=frozenset({"contact_id"}),
             empty=0.0,
             actionable=True,
         ),
     ]
+
+
+def _count_of(channel: str, days: int) -> Expression:
+    return lambda rows: rows.count(where=_within(rows, days) & (rows.channel == channel))
 
 
 def _channel(channel: str) -> list[Feature]:
@@ -94,8 +100,8 @@ def _channel(channel: str) -> list[Feature]:
             unit=word,
             meaning=f"{word} in the last {days} days",
             sentence=f"{word} {{moved}} in the last {days} days",
-            source=_engagement(days),
-            expression=lambda rows: rows.count(where=rows.channel == channel),
+            source=_EVER,
+            expression=_count_of(channel, days),
             empty=0.0,
             actionable=True,
         )
@@ -107,7 +113,7 @@ def _channel(channel: str) -> list[Feature]:
             unit="days",
             meaning=f"days since the last of the {word}",
             sentence=f"the last of the {word} was {{value}} ago",
-            source=_engagement(None),
+            source=_EVER,
             expression=lambda rows: rows.age_days.min(where=rows.channel == channel),
             actionable=True,
         )
@@ -132,7 +138,7 @@ def _survey(kind: str) -> list[Feature]:
             unit="points",
             meaning=f"the customer's last {of_kind} answer, the lowest if several came at once",
             sentence=f"the last {of_kind} answer {{moved}}",
-            source=_engagement(None),
+            source=_EVER,
             expression=newest,
             needs=needs,
             direction={"churn": -1},
@@ -144,7 +150,7 @@ def _survey(kind: str) -> list[Feature]:
             unit="points",
             meaning=f"the last {of_kind} answer less the average of all answers so far",
             sentence=f"the last {of_kind} answer is {{value}} from the customer's own average",
-            source=_engagement(None),
+            source=_EVER,
             expression=lambda rows: newest(rows) - rows["value"].mean(where=answers(rows)),
             needs=needs,
             actionable=True,
@@ -155,7 +161,7 @@ def _survey(kind: str) -> list[Feature]:
             unit="days",
             meaning=f"days since the last {of_kind} answer",
             sentence=f"the last {of_kind} answer is {{value}} old",
-            source=_engagement(None),
+            source=_EVER,
             expression=lambda rows: rows.age_days.min(where=answers(rows)),
             needs=needs,
             actionable=True,
@@ -171,7 +177,7 @@ def _silence() -> list[Feature]:
             unit="days",
             meaning="days since anybody was in contact with the customer",
             sentence="nobody has been in contact with the customer for {value}",
-            source=_engagement(None),
+            source=_EVER,
             expression=lambda rows: rows.age_days.min(where=rows.channel != "survey"),
             actionable=True,
         ),
@@ -181,7 +187,7 @@ def _silence() -> list[Feature]:
             unit="trainings",
             meaning="trainings that the customer has had so far",
             sentence="the customer has had {value} so far",
-            source=_engagement(None),
+            source=_EVER,
             expression=lambda rows: rows.count(where=rows.channel == "training"),
             empty=0.0,
             actionable=True,

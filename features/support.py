@@ -9,14 +9,16 @@ __all__ = ["SEVERE", "support_features"]
 WINDOWS = (28, 91, 182)
 SEVERE = ("critical", "urgent", "high", "blocker", "p1", "sev1", "1")
 
+_EVER = Window(table="tickets")
+
 
 def support_features() -> list[Feature]:
     """Return the support features."""
     return [*_now(), *(feature for days in WINDOWS for feature in _recent(days))]
 
 
-def _tickets(days: int | None) -> Window:
-    return Window(table="tickets", days=days)
+def _within(rows: ir.Table, days: int) -> ir.BooleanValue:
+    return rows.age_days < days
 
 
 def _open(rows: ir.Table) -> ir.BooleanValue:
@@ -36,7 +38,7 @@ def _now() -> list[Feature]:
             unit="tickets",
             meaning="tickets that are open at the moment",
             sentence="open tickets {moved}",
-            source=_tickets(None),
+            source=_EVER,
             expression=lambda rows: rows.count(where=_open(rows)),
             needs=closes,
             empty=0.0,
@@ -48,7 +50,7 @@ def _now() -> list[Feature]:
             unit="tickets",
             meaning="open tickets of high severity",
             sentence="severe open tickets {moved}",
-            source=_tickets(None),
+            source=_EVER,
             expression=lambda rows: rows.count(where=_open(rows) & _severe(rows)),
             needs=closes | {"severity"},
             empty=0.0,
@@ -61,7 +63,7 @@ def _now() -> list[Feature]:
             unit="days",
             meaning="age of the oldest open ticket",
             sentence="the oldest open ticket has waited for {value}",
-            source=_tickets(None),
+            source=_EVER,
             expression=lambda rows: rows.age_days.max(where=_open(rows)).fill_null(0.0),
             needs=closes,
             empty=0.0,
@@ -73,7 +75,7 @@ def _now() -> list[Feature]:
             unit="days",
             meaning="days since the last ticket was opened",
             sentence="the last ticket was opened {value} ago",
-            source=_tickets(None),
+            source=_EVER,
             expression=lambda rows: rows.age_days.min(),
         ),
     ]
@@ -88,8 +90,8 @@ def _recent(days: int) -> list[Feature]:
             unit="tickets",
             meaning=f"tickets opened {span}",
             sentence=f"new tickets {{moved}} {span}",
-            source=_tickets(days),
-            expression=lambda rows: rows.count(),
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_within(rows, days)),
             empty=0.0,
             actionable=True,
         ),
@@ -99,8 +101,8 @@ def _recent(days: int) -> list[Feature]:
             unit="tickets",
             meaning=f"tickets of high severity opened {span}",
             sentence=f"severe new tickets {{moved}} {span}",
-            source=_tickets(days),
-            expression=lambda rows: rows.count(where=_severe(rows)),
+            source=_EVER,
+            expression=lambda rows: rows.count(where=_within(rows, days) & _severe(rows)),
             needs=frozenset({"severity"}),
             empty=0.0,
             direction={"churn": 1},
@@ -112,8 +114,8 @@ def _recent(days: int) -> list[Feature]:
             unit="days",
             meaning=f"average time to close of the tickets opened {span} and closed by now",
             sentence=f"the time to close a ticket {{moved}} {span}",
-            source=_tickets(days),
-            expression=lambda rows: (rows.age_days - rows.closed_at_age_days).mean(),
+            source=_EVER,
+            expression=lambda rows: (rows.age_days - rows.closed_at_age_days).mean(where=_within(rows, days)),
             needs=frozenset({"closed_at"}),
             actionable=True,
         ),
@@ -123,8 +125,8 @@ def _recent(days: int) -> list[Feature]:
             unit="points",
             meaning=f"average rating of the answers to tickets opened {span}",
             sentence=f"the rating of support {{moved}} {span}",
-            source=_tickets(days),
-            expression=lambda rows: rows.csat.mean(),
+            source=_EVER,
+            expression=lambda rows: rows.csat.mean(where=_within(rows, days)),
             needs=frozenset({"csat", "closed_at"}),
             direction={"churn": -1},
             actionable=True,
@@ -135,8 +137,10 @@ def _recent(days: int) -> list[Feature]:
             unit="share",
             meaning=f"share of the tickets opened {span} that had to be reopened",
             sentence=f"the share of tickets that had to be reopened {{moved}} {span}",
-            source=_tickets(days),
-            expression=lambda rows: rows.count(where=rows.reopened_at.notnull()) / rows.count(),
+            source=_EVER,
+            expression=lambda rows: (
+                rows.count(where=_within(rows, days) & rows.reopened_at.notnull()) / rows.count(where=_within(rows, days)).nullif(0)
+            ),
             needs=frozenset({"reopened_at"}),
             direction={"churn": 1},
             actionable=True,
