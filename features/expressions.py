@@ -5,7 +5,7 @@ least half of its values are. What cannot be read is null there, and the rows fo
 sees a text column as a number or time only if all its values are one, because its rows can no longer be traced to their values.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,19 +50,22 @@ def gather_evidence(engine: Engine, table: ir.Table, columns: Mapping[str, Wante
     columns
         The columns, and what each may be.
     """
-    if not columns:
-        return {}
-    names = list(columns)
-    texts = {f"text {number}": table[name] for number, name in enumerate(names)}
-    said = {f"said {number}": stated(table[name]) for number, name in enumerate(names)}
-    # in layers, because an expression that is built on another one would repeat it each time
-    values = engine.layer(table.select(**texts, **said))
-    gathered = [gather(values[text], values[statement], columns[name]) for text, statement, name in zip(texts, said, names, strict=True)]
-    ways = engine.layer(values.select(**{f"{number} {way}": sign for number, found in enumerate(gathered) for way, sign in found.items()}))
-    counts = [count({way: ways[f"{number} {way}"] for way in found}) for number, found in enumerate(gathered)]
-    query = ways.aggregate(**{f"{number} {what}": total for number, found in enumerate(counts) for what, total in found.items()})
-    totals = engine.to_arrow(query).to_pylist()[0]
-    return {name: Evidence(**{what: int(totals[f"{number} {what}"]) for what in counts[number]}) for number, name in enumerate(names)}
+    found: dict[str, Evidence] = {}
+    for wanted in sorted(set(columns.values())):
+        found |= _evidence(engine, table, [name for name in columns if columns[name] == wanted], wanted)
+    return found
+
+
+def _evidence(engine: Engine, table: ir.Table, names: Sequence[str], wanted: Wanted) -> dict[str, Evidence]:
+    # the columns below one another, so that one expression serves all of them; in layers, because what is built on an expression
+    # would repeat it each time
+    side_by_side = engine.layer(table.select(**{str(number): table[name] for number, name in enumerate(names)}))
+    values = engine.view(f"UNPIVOT {quoted_name(side_by_side.get_name())} ON COLUMNS(*) INTO NAME place VALUE text")
+    values = engine.layer(values.mutate(said=stated(values.text)))
+    ways = engine.layer(values.select("place", **gather(values.text, values.said, wanted)))
+    totals = engine.to_arrow(ways.group_by("place").aggregate(**count({way: ways[way] for way in ways.columns if way != "place"})))
+    counted = {int(row.pop("place")): {what: int(total) for what, total in row.items()} for row in totals.to_pylist()}
+    return {name: Evidence(**counted.get(number, {})) for number, name in enumerate(names)}
 
 
 def query_files(engine: Engine, opened: OpenedSource, source: TableSource, staging: Path) -> OpenedSource:

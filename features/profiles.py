@@ -1,12 +1,14 @@
 """Looks at the files of a folder: which belong together, what their columns are called and what their values look like."""
 
 import gzip
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from features.engine import Engine, QueryError
 from features.errors import SourceError
@@ -137,11 +139,10 @@ def _profile(engine: Engine, folder: Path, location: Path, staging: Path) -> Sou
     files = list_files(location, None)
     rows = _sample(engine, location, files, staging)
     names = [name for name in rows.columns if not name.startswith("__")]
-    texts = [name for name in names if rows[name].type().is_string()]
-    evidence = gather_evidence(engine, rows, dict.fromkeys(texts, "anything"))
-    total = engine.count(rows)
-    columns = tuple(_column(engine, rows, name, evidence.get(name), total) for name in names)
-    return SourceProfile(location=str(location.relative_to(folder)), files=len(files), columns=columns, rows=total)
+    evidence = gather_evidence(engine, rows, {name: "anything" for name in names if rows[name].type().is_string()})
+    sample = engine.to_arrow(rows.select(names))
+    columns = tuple(_column(name, rows[name], sample[name], evidence.get(name)) for name in names)
+    return SourceProfile(location=str(location.relative_to(folder)), files=len(files), columns=columns, rows=len(sample))
 
 
 def _sample(engine: Engine, location: Path, files: Sequence[Path], staging: Path) -> ir.Table:
@@ -167,20 +168,17 @@ def _head(path: Path) -> bytes:
     return start if len(start) < _SAMPLE_BYTES else start[: start.rindex(b"\n") + 1]
 
 
-def _column(engine: Engine, rows: ir.Table, name: str, evidence: Evidence | None, total: int) -> ColumnProfile:
-    value = rows[name]
-    text = value.cast("string").nullif("")
-    facts = rows.aggregate(filled=text.count(), levels=text.nunique(), days=text.re_search(r"^[^T:]*$|00:00(:00)?").sum().coalesce(0))
-    found = engine.to_arrow(facts).to_pylist()[0]
-    examples = engine.to_arrow(rows.select(text=text).filter(lambda t: t.text.notnull()).distinct().order_by("text").limit(3))
+def _column(name: str, column: ir.Column, values: pa.ChunkedArray, evidence: Evidence | None) -> ColumnProfile:
+    texts = [str(value) for value in values.to_pylist() if value is not None and value != ""]
+    levels = sorted(set(texts))
     return ColumnProfile(
         name=name,
-        kind=_kind_of_text(evidence) if evidence else _kind_of_type(value),
-        whole_days=int(found["days"]) == found["filled"],
-        filled=found["filled"] / total if total else 0.0,
-        distinct=found["levels"] / total if total else 0.0,
-        levels=found["levels"],
-        examples=tuple(examples["text"].to_pylist()),
+        kind=_kind_of_text(evidence) if evidence else _kind_of_type(column),
+        whole_days=all(re.fullmatch(r"[^T:]*|.*[T ]00:00(:00)?", text) for text in levels),
+        filled=len(texts) / len(values) if len(values) else 0.0,
+        distinct=len(levels) / len(values) if len(values) else 0.0,
+        levels=len(levels),
+        examples=tuple(levels[:3]),
         ambiguous=bool(evidence and evidence.slashed * 2 >= max(evidence.stated, 1) and evidence.slash_style is None),
     )
 

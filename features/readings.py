@@ -212,8 +212,8 @@ class Evidence:
         Those that are a whole number, start with a superfluous zero, are true or false.
     """
 
-    stated: int
-    markers: int
+    stated: int = 0
+    markers: int = 0
     times: int = 0
     slashed: int = 0
     day_first: int = 0
