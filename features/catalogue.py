@@ -79,14 +79,17 @@ def read_catalogue(path: Path) -> Catalogue:
     Raises
     ------
     PackageError
-        If the file is damaged: its hash is not that of the features in it.
+        If the file is damaged: it cannot be read, or its hash is not that of the features in it.
     """
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    catalogue = Catalogue(tuple(_restored(entry) for entry in stored["features"]))
-    if catalogue.hash != stored["hash"]:
-        raise PackageError(
-            explain("the feature catalogue is damaged", given=path, todo="Run `renewcast features` and `renewcast train` again.")
-        )
+    damaged = explain("the feature catalogue is damaged", given=path, todo="Run `renewcast features` and `renewcast train` again.")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        catalogue = Catalogue(tuple(_restored(entry) for entry in stored["features"]))
+        mark = stored["hash"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackageError(damaged) from error
+    if catalogue.hash != mark:
+        raise PackageError(damaged)
     return catalogue
 
 
