@@ -61,10 +61,9 @@ def _measure(known: KnownTables, window: Window, features: Sequence[Feature]) ->
 
     def query(part: ir.Table) -> ir.Table:
         rows = summed(part, window)
+        rows = rows.filter(rows.level.notnull()) if window.each else rows
         values = {name: expression(rows) for expression, name in _expressions(features).items()}
-        if not window.each:
-            return rows.group_by("row").agg(**values)
-        return rows.filter(rows.level.notnull()).group_by(["row", "level"]).agg(**values)
+        return rows.group_by(["row", "level"] if window.each else "row").agg(**values)
 
     return gather(known.engine, known.slices(window), query)
 

@@ -22,18 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from standard_job import ACCOUNTS, SHARED, write_events
 
 HERE = Path(__file__).parent
-FEATURETOOLS = [
-    "--with",
-    "featuretools==1.31.0",
-    "--with",
-    "pandas==2.2.3",
-    "--with",
-    "numpy==1.26.4",
-    "--with",
-    "pyarrow==17.0.0",
-    "--with",
-    "duckdb",
-]
+OF_ITS_TIME = ("featuretools==1.31.0", "pandas==2.2.3", "numpy==1.26.4", "pyarrow==17.0.0", "setuptools==75.8.0", "duckdb")
+"""The newest versions with which featuretools runs."""
+
 PART = {"shared": 1, "own": 3}
 """What featuretools does of the job: shared cutoffs of 12, accounts with cutoffs of their own of 2,000."""
 
@@ -45,7 +36,8 @@ def run_side(side: str, events: Path, cutoffs: str) -> Run:
     command = [sys.executable]
     extra: list[str] = []
     if side == "featuretools":
-        command = ["uv", "run", "--no-project", "--python", "3.11", *FEATURETOOLS, "python"]
+        packages = [part for package in OF_ITS_TIME for part in ("--with", package)]
+        command = ["uv", "run", "--no-project", "--python", "3.11", *packages, "python"]
         extra = ["--part", str(PART[cutoffs])]
     done = subprocess.run(
         [*command, str(HERE / "side.py"), side, str(events), cutoffs, *extra], capture_output=True, text=True, check=False
