@@ -212,7 +212,7 @@ def _renewal() -> list[Feature]:
             family="commercial",
             unit="terms",
             meaning="terms that have begun so far, of all products",
-            sentence="the account is in its {value}",
+            sentence="the account has had {value} so far",
             source=_TERMS,
             expression=lambda terms: terms.count(where=terms.age_days >= 0),
             empty=0.0,

@@ -330,7 +330,7 @@ def _gaps() -> list[Feature]:
             family="usage",
             unit="ratio",
             meaning="the present break in use as a multiple of the account's usual one",
-            sentence="the present break in use is {value} the account's usual one",
+            sentence="the present break in use is {value} of the usual one",
             inputs=("days_since_last_event", "gap_mean_364d"),
             expression=lambda row: row.days_since_last_event / (row.gap_mean_364d + 1),
             direction=_RISING,
