@@ -169,10 +169,15 @@ def _summary(score_set: ScoreSet, account: AccountScore, caller: Caller) -> dict
 
 
 def _first_driver(score_set: ScoreSet, row: int, caller: Caller) -> schema.FirstDriver | None:
+    """Return the strongest of the named drivers that somebody can act on, or the strongest of all.
+
+    The renewal date leads most explanations and stands in a column of its own; what the list should tell is what to look at.
+    """
     named = shared_explanation(explain_account(score_set, row, "churn"), caller).named
     if not named:
         return None
-    return schema.FirstDriver(**share("FirstDriver", {"sentence": named[0].sentence, "effect": named[0].effect}, caller))
+    first = next((driver for driver in named if driver.main.feature.actionable), named[0])
+    return schema.FirstDriver(**share("FirstDriver", {"sentence": first.sentence, "effect": first.effect}, caller))
 
 
 def _limits(score_set: ScoreSet, account: AccountScore, caller: Caller) -> list[schema.Limit]:
