@@ -79,6 +79,7 @@ class Engine:
             settings["threads"] = threads
         self.connection = ibis.duckdb.connect(**settings)
         self.run("SET TimeZone = 'UTC'")
+        self.run("SET enable_progress_bar = false")  # DuckDB would draw it on standard output
         self._views = 0
 
     def __enter__(self) -> Self:
