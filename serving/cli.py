@@ -4,9 +4,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from json import dumps as quote
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -99,17 +98,13 @@ def init(
         if file.exists() and not replace:
             raise ConfigError(explain("there is a config already", given=file, todo="Edit it, or pass --replace to write a new one."))
         proposal = propose_workspace(folder)
-        _write(file, proposal.text if target == folder else _with_data_folder(proposal.text, folder))
+        _write(file, proposal.text)
         for line in proposal.guessed:
             screen.say(f"[green]guessed[/green]  {escape(line)}")
         for line in proposal.unknown:
             screen.say(f"[yellow]look at[/yellow]  {escape(line)}")
         screen.say(f"Wrote {escape(str(file))}. Read it, then run: renewcast up --workspace {escape(str(target))}")
         screen.result({"step": "init", "status": "done", "config": str(file), "guessed": proposal.guessed, "unknown": proposal.unknown})
-
-
-def _with_data_folder(text: str, folder: Path) -> str:
-    return text.replace("[workspace]\n", f"[workspace]\ndata = {quote(str(folder.absolute()))}\n", 1)
 
 
 def _write(file: Path, text: str) -> None:
@@ -157,21 +152,41 @@ def report(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
 
     with _screen(json) as screen:
         found = read_report(_open(workspace).training)
-        for target, part in found["targets"].items():
-            screen.say(f"[bold]{target}[/bold]  {escape(part['verdict'])}")
+        for part in found["targets"].values():
+            screen.say(f"[bold]{escape(part['verdict'])}[/bold]")
             if part["status"] == "trained":
                 screen.say(_metrics_table(part))
+            else:
+                screen.say(escape("\n".join(part["reason"].splitlines()[1:])))
         screen.result(found)
 
 
-def _metrics_table(part: dict[str, object]) -> Table:
+def _metrics_table(part: dict[str, Any]) -> Table:
+    rows = {_MEASURES.get(name, name): estimate for name, estimate in part["metrics"].items()}
+    rows |= {"gain in AUC over the best single rule": part["gain"], "AUC of a logistic regression": part["logistic_regression"]}
+    rows |= {f"AUC of {name} alone": baseline["auc"] for name, baseline in part["baselines"].items()}
     table = Table("measure", "value", "95 % interval", box=None, padding=(0, 2))
-    metrics: dict[str, dict[str, float]] = part["metrics"]  # type: ignore[assignment]
-    baselines: dict[str, dict[str, dict[str, float]]] = part["baselines"]  # type: ignore[assignment]
-    rows = metrics | {f"AUC of {name} alone": baseline["auc"] for name, baseline in baselines.items()}
     for name, estimate in rows.items():
-        table.add_row(name.replace("_", " "), f"{estimate['value']:.3f}", f"{estimate['low']:.3f} to {estimate['high']:.3f}")
+        table.add_row(name, _number(estimate["value"]), f"{_number(estimate['low'])} to {_number(estimate['high'])}")
+    period = f"{part['test_from'][:10]} to {part['test_to'][:10]}"
+    table.caption = f"judged on {part['test_rows']:,} rows, {part['test_positives']:,} of them positive, {period}\n"
+    table.caption_justify = "left"
     return table
+
+
+_MEASURES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "lift_top_decile": "lift in the top decile",
+    "brier": "Brier score",
+    "brier_skill": "Brier skill",
+    "ece": "calibration error (ECE)",
+    "arr_caught_top_decile": "share of the ARR at stake in the top decile",
+}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 @app.command()

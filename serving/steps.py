@@ -205,7 +205,7 @@ def _train_places(workspace: Workspace, summary: Summary) -> tuple[Path, ...]:
 
 
 def _train_line(summary: Summary) -> str:
-    return "\n".join(target["verdict"] for target in summary["targets"].values())
+    return "\n".join(target["verdict"].removesuffix(".") for target in summary["targets"].values())
 
 
 def _champions(workspace: Workspace) -> list[Path]:
