@@ -580,6 +580,22 @@ def feature_values(world, spine, names, twins, *, minimum_peers):
     return values
 
 
+def is_same(value, truth):
+    if value is None or truth is None or isinstance(truth, str | datetime):
+        return value == truth
+    return math.isclose(value, truth, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def differences(matrix, expected, pairs):
+    """Return where a matrix and its twin differ, as (feature, account, cutoff, found, expected)."""
+    return [
+        (name, account, str(cutoff), value, truth)
+        for name, values in expected.items()
+        for (account, cutoff), value, truth in zip(pairs, matrix[name].to_pylist(), values, strict=True)
+        if not is_same(value, truth)
+    ]
+
+
 # Who is a customer, and what became of it
 
 

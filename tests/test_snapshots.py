@@ -1,4 +1,3 @@
-import math
 import random
 from datetime import datetime, timedelta
 
@@ -12,7 +11,7 @@ from features.config import ChangeTarget, Targets
 from features.engine import Engine
 from features.labels import eligible_rows
 from features.snapshots import build_matrix
-from tests.brute_force import all_twins, feature_values
+from tests.brute_force import all_twins, differences, feature_values
 from tests.random_worlds import (
     ATTRIBUTES,
     CARRYING,
@@ -58,21 +57,6 @@ def twins_of(world):
 
 def matrix_of(engine, world, pairs):
     return build_matrix(known_tables(engine, world, pairs), as_spine(pairs), catalogue_of(world))
-
-
-def differences(matrix, expected, pairs):
-    """Return where the matrix and the twin differ, as (feature, account, cutoff, found, expected)."""
-    found = []
-    for name, values in expected.items():
-        for pair, value, truth in zip(pairs, matrix[name].to_pylist(), values, strict=True):
-            same = (
-                value == truth
-                if None in (value, truth) or isinstance(truth, str)
-                else math.isclose(value, truth, rel_tol=1e-9, abs_tol=1e-9)
-            )
-            if not same:
-                found.append((name, pair[0], str(pair[1]), value, truth))
-    return found
 
 
 def test_every_feature_has_a_twin_and_every_twin_a_feature():
