@@ -17,7 +17,7 @@ from features.feature import Feature, Sensitivity, Target
 from serving.wording import amount, moved, sentence_case
 from training.calibration import Calibrator
 
-__all__ = ["EVENT", "Contribution", "Driver", "Effect", "Explanation", "explain_score", "log_odds_slope"]
+__all__ = ["EVENT", "Contribution", "Driver", "Effect", "Explanation", "explain_score", "log_odds_slope", "worded"]
 
 Effect = Literal["raises", "lowers"]
 Value = float | str | None

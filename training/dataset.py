@@ -17,7 +17,7 @@ from features.catalogue import Catalogue
 from features.errors import PackageError, WorkspaceError, explain
 from features.feature import Feature, Target
 
-__all__ = ["Array", "Categories", "Dataset", "encode_features", "learn_categories", "load_dataset"]
+__all__ = ["Array", "Categories", "Dataset", "encode_features", "learn_categories", "load_dataset", "require_columns"]
 
 Array = npt.NDArray[np.float64]
 Categories = Mapping[str, tuple[str, ...]]

@@ -1,0 +1,370 @@
+"""The shape of the project: folders, who imports whom, and which module alone may do what."""
+
+import ast
+import importlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("features", "training", "serving")
+FOLDERS = {*PACKAGES, "notebooks", "tests", "mlflow"}
+FILES = sorted(file for package in PACKAGES for file in (ROOT / package).glob("*.py"))
+TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def tracked() -> list[Path]:
+    """Return what belongs to the project; in a copy without its history, what lies in the known places."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    else:
+        places = [ROOT / ".ci", *(ROOT / name for name in FOLDERS)]
+        listed = [str(file.relative_to(ROOT)) for place in places for file in place.rglob("*") if "__pycache__" not in file.parts]
+        listed += [file.name for file in ROOT.iterdir() if file.is_file() and file.name != "uv.lock"]
+    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+
+
+def module(file: Path) -> str:
+    """Return a file's dotted name: `features.clock`, or `features` for its `__init__`."""
+    return ".".join(part for part in file.relative_to(ROOT).with_suffix("").parts if part != "__init__")
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return the dotted names that a module imports anywhere, inside functions too."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def places(tree: ast.AST, kind: type[ast.AST]) -> list[ast.AST]:
+    return [node for node in ast.walk(tree) if isinstance(node, kind)]
+
+
+IMPORTS = {module(file): imported(tree) for file, tree in TREES.items()}
+OWN_IMPORTS = {name: sorted(names & set(IMPORTS) - {name}) for name, names in IMPORTS.items()}
+
+
+def test_top_level_folders_are_the_agreed_ones():
+    tops = {file.relative_to(ROOT).parts[0] for file in tracked() if len(file.relative_to(ROOT).parts) > 1}
+    assert {top for top in tops if not top.startswith(".")} <= FOLDERS
+    assert set(PACKAGES) <= tops
+
+
+def test_nothing_shadows_mlflow():
+    assert not list((ROOT / "mlflow").glob("*.py"))
+
+
+@pytest.mark.parametrize(("package", "above"), [("features", {"training", "serving"}), ("training", {"serving"})])
+def test_imports_point_one_way(package, above):
+    upward = {name: names for name, imports in IMPORTS.items() if (names := {n for n in imports if n.split(".")[0] in above})}
+    assert {name for name in upward if name.split(".")[0] == package} == set()
+
+
+def test_no_module_imports_itself_through_others():
+    tuple(TopologicalSorter(OWN_IMPORTS).static_order())  # raises CycleError
+    assert OWN_IMPORTS["features.clock"] == []
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("duckdb", {"features.engine"}),
+        ("mlflow", {"training.registry"}),
+        ("bentoml", {"serving.service"}),
+        ("psycopg", {"features.databases"}),
+        ("typer", {"serving.cli"}),
+        ("sqlalchemy", {"serving.store", "serving.identity", "serving.journal", "training.registry"}),
+    ],
+)
+def test_an_outside_system_is_named_by_the_modules_that_own_it(library, allowed):
+    naming = {name for name, imports in IMPORTS.items() if any(library in part.split(".") for part in imports)}
+    if library == "duckdb":
+        naming |= {module(file) for file, tree in TREES.items() if "ibis.duckdb" in map(ast.unparse, places(tree, ast.Attribute))}
+    assert naming <= allowed
+    assert naming, f"nobody uses {library}"
+
+
+READS_ENVIRONMENT = {
+    "serving.settings",
+    "training.registry",  # sets what MLflow's client reads from there and nowhere else; reads nothing
+}
+
+
+def test_one_module_reads_the_environment():
+    reading = {name for name, imports in IMPORTS.items() if imports & {"os.environ", "os.getenv", "dotenv"}}
+    for file, tree in TREES.items():
+        words = {ast.unparse(node) for node in places(tree, ast.Attribute)}
+        if words & {"os.environ", "os.getenv"}:
+            reading.add(module(file))
+    assert reading == READS_ENVIRONMENT
+    registry = (ROOT / "training" / "registry.py").read_text(encoding="utf-8")
+    assert re.findall(r"os\.environ\b\S*?(?=\()|os\.environ\b(?!\.)|getenv", registry) == ["os.environ.setdefault"]
+
+
+TIME = re.compile(r"cutoffs?|instant|due|data_(from|until)|valid_(from|to)|test_(from|to)|\w+_(at|date)")
+COMPARES_TIMES = {
+    "features.clock",
+    "features.world_course",  # days of an invented world, counted from its first: no feature and no label comes from there
+}
+
+
+def compared_times(tree: ast.AST) -> list[str]:
+    """Return the comparisons in which something is named like a time."""
+    orders = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+    found = [n for n in places(tree, ast.Compare) if any(isinstance(operator, orders) for operator in n.ops) and not with_number(n)]
+    return [
+        ast.unparse(node) for node in found if any(TIME.fullmatch(name) for side in (node.left, *node.comparators) for name in named(side))
+    ]
+
+
+def with_number(node: ast.Compare) -> bool:
+    return any(isinstance(side, ast.Constant) and isinstance(side.value, int | float) for side in node.comparators)
+
+
+def named(node: ast.expr) -> list[str]:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
+            return [name]
+        case ast.BinOp(left=left, right=right):
+            return named(left) + named(right)
+        case ast.Subscript(value=value) | ast.UnaryOp(operand=value):
+            return named(value)
+    return []
+
+
+def test_one_module_compares_times():
+    comparing = {module(file): found for file, tree in TREES.items() if (found := compared_times(tree))}
+    assert {name: found for name, found in comparing.items() if name not in COMPARES_TIMES} == {}
+    assert set(comparing) == COMPARES_TIMES
+
+
+def test_no_query_compares_times_in_text():
+    order = re.compile(rf"\b({TIME.pattern})\b\s*[<>]=?|[<>]=?\s*\b({TIME.pattern})\b", re.IGNORECASE)
+    inside = []
+    for file, tree in TREES.items():
+        texts = {id(node.value) for node in places(tree, ast.Expr)}  # docstrings explain the rule
+        strings = (node for node in places(tree, ast.Constant) if isinstance(node.value, str) and id(node) not in texts)
+        inside += [f"{module(file)}: {node.value}" for node in strings if order.search(node.value)]
+    assert inside == []
+
+
+def test_names_of_modules_are_their_own():
+    names = Counter(file.stem for file in FILES if file.stem != "__init__")
+    assert [name for name, count in names.items() if count > 1] == []
+    installed = importlib.metadata.packages_distributions()
+    direct = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    libraries = {top for top, owners in installed.items() if direct & {canonicalize_name(owner) for owner in owners}}
+    assert set(names) & (set(sys.stdlib_module_names) | libraries) == set()
+
+
+def test_nothing_is_unpickled():
+    executed_when_read = {"pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
+    assert {name for name, imports in IMPORTS.items() if {part.split(".")[0] for part in imports} & executed_when_read} == set()
+    calls = {ast.unparse(node) for tree in TREES.values() for node in places(tree, ast.Attribute)}
+    assert {call for call in calls if re.search(r"\b(read_pickle|to_pickle|pickle)\b", call)} == set()
+    assert not any("allow_pickle=True" in file.read_text(encoding="utf-8") for file in FILES)
+
+
+# Modules that another module's tests hold, because they say nothing on their own.
+TESTED_WITH = {
+    "features.commercial": "test_snapshots",
+    "features.engagement": "test_snapshots",
+    "features.outcomes": "test_snapshots",
+    "features.partner": "test_snapshots",
+    "features.peers": "test_snapshots",
+    "features.slices": "test_snapshots",
+    "features.spine": "test_snapshots",
+    "features.support": "test_snapshots",
+    "features.usage": "test_snapshots",
+    "features.engine": "test_sources",
+    "features.databases": "test_sources",
+    "features.textfiles": "test_sources",
+    "features.checks": "test_intake",
+    "features.expressions": "test_intake",
+    "features.mapping": "test_intake",
+    "features.quarantine": "test_intake",
+    "features.readings": "test_intake",
+    "features.tally": "test_intake",
+    "features.profiles": "test_discovery",
+    "features.proposal": "test_discovery",
+    "features.synonyms": "test_discovery",
+    "features.config": "test_workspace",
+    "features.declarations": "test_workspace",
+    "features.section": "test_workspace",
+    "features.feature": "test_catalogue",
+    "features.reference": "test_docs",
+    "features.world": "test_simulate",
+    "features.world_contacts": "test_simulate",
+    "features.world_contracts": "test_simulate",
+    "features.world_course": "test_simulate",
+    "features.world_hazard": "test_simulate",
+    "features.world_names": "test_simulate",
+    "features.world_population": "test_simulate",
+    "features.world_telemetry": "test_simulate",
+    "features.progress": "test_pipeline",
+    "serving.answers": "test_api",
+    "serving.app": "test_api",
+    "serving.borders": "test_api",
+    "serving.journal": "test_api",
+    "serving.live": "test_api",
+    "serving.portfolio": "test_api",
+    "serving.problems": "test_api",
+    "serving.schema": "test_api",
+    "serving.charts": "test_pages",
+    "serving.facts": "test_batch",
+    "serving.scoring": "test_batch",
+    "serving.settings": "test_service",
+    "serving.store": "test_identity",
+}
+
+
+def test_every_module_has_its_tests():
+    tests = {file.stem for file in (ROOT / "tests").glob("test_*.py")}
+    modules = {name for name in IMPORTS if "." in name}
+    untested = {name for name in modules if TESTED_WITH.get(name, f"test_{name.split('.')[1]}") not in tests}
+    assert untested == set()
+    assert {name for name in TESTED_WITH if name not in modules or f"test_{name.split('.')[1]}" in tests} == set()
+
+
+def test_every_test_file_tests_a_module_or_the_whole_project():
+    whole = {"test_layout", "test_docs"}
+    named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}
+    workspaces = {"test_real_books"}
+    assert {file.stem for file in (ROOT / "tests").glob("test_*.py")} <= named_after | whole | workspaces
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_shows_what_it_names(package):
+    opened = importlib.import_module(package)
+    own_modules = {name.split(".")[1] for name in IMPORTS if name.startswith(f"{package}.")}
+    visible = {name for name in vars(opened) if not name.startswith("_")} - own_modules
+    assert visible == set(opened.__all__)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem != "__init__"], ids=module)
+def test_a_module_names_what_is_public(file):
+    tree = TREES[file]
+    listed = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    assert len(listed) == 1, "one __all__"
+    public = ast.literal_eval(listed[0].value)
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    decorated = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.decorator_list}
+    handlers = decorated if file.stem in {"api", "cli", "pages"} else set()  # commands and routes are called by their framework
+    assert {name for name in defined if not name.startswith("_")} - handlers <= set(public)
+    assert ast.get_docstring(tree), "what the module is"
+
+
+WATCH = """
+import sys
+{imports}
+heavy = {{"mlflow", "bentoml", "ibis", "duckdb", "shap", "pyspark", "psycopg", "matplotlib", "optuna", "IPython"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(("imports", "loaded"), [("import features, training, serving", "[]"), ("import serving.cli", "[]")])
+def test_importing_does_nothing_and_loads_nothing_heavy(tmp_path, imports, loaded):
+    home = tmp_path / "home"
+    home.mkdir()
+    environ = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = WATCH.format(imports=imports)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == loaded
+    assert ran.stderr == ""
+    assert [path for path in tmp_path.rglob("*") if path != home] == []
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("psycopg", "psycopg_binary", "psycopg2", "pyspark", "jupyterlab", "IPython", "flask_wtf", "pymssql"):
+    sys.modules[name] = None  # importing it now fails as if it were not installed
+import importlib
+for name in {modules}:
+    importlib.import_module(name)
+"""
+
+
+def test_everything_imports_without_extras():
+    code = WITHOUT_EXTRAS.format(modules=sorted(name for name in IMPORTS if name != "training.registry"))
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def requirements(texts) -> dict[str, Requirement]:
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, texts)}
+
+
+DIRECT = requirements(PROJECT["project"]["dependencies"])
+EXTRAS = requirements(text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra)
+PINS = [Requirement(text) for text in PROJECT["tool"]["uv"]["constraint-dependencies"]]
+
+NOT_IMPORTED = {
+    "opentelemetry-sdk",  # bentoml's; here for its upper bound alone
+    "shap",  # for notebooks, and in the tests that hold our parts against it
+}
+
+
+def test_what_is_imported_is_declared_and_the_reverse():
+    owners = {top: {canonicalize_name(name) for name in names} for top, names in importlib.metadata.packages_distributions().items()}
+    tops = {part.split(".")[0] for imports in IMPORTS.values() for part in imports}
+    outside = tops - set(sys.stdlib_module_names) - set(PACKAGES)
+    undeclared = {top for top in outside if not owners.get(top, set()) & (set(DIRECT) | set(EXTRAS))}
+    assert undeclared == set()
+    used = set().union(*(owners[top] for top in outside))
+    assert set(DIRECT) - used == NOT_IMPORTED
+
+
+def test_every_direct_dependency_is_pinned_within_its_bounds():
+    groups = requirements(text for group in PROJECT["dependency-groups"].values() for text in group)
+    for name, requirement in (DIRECT | EXTRAS | groups).items():
+        pins = [pin for pin in PINS if canonicalize_name(pin.name) == name]
+        assert pins, f"{name} has no pin"
+        for pin in pins:
+            (version,) = pin.specifier
+            assert version.operator == "=="
+            assert requirement.specifier.contains(version.version), f"{pin} is outside of {requirement}"
+
+
+def test_the_tests_run_on_the_pinned_versions():
+    pinned = {pin.name: next(iter(pin.specifier)).version for pin in PINS if pin.marker is None or pin.marker.evaluate()}
+    different = {}
+    for name in DIRECT:
+        installed = importlib.metadata.version(name)
+        if installed != pinned[name]:
+            different[name] = (installed, pinned[name])
+    assert different == {}
+
+
+ADDRESS = re.compile(r"https?://\S+\.(whl|tar\.gz|tgz)\b|files\.python" r"hosted|(?<![\w.])/(home|root|work|Users)/\w")
+CREDENTIAL = re.compile(r"://(?!u:secret@|user:password@)[^/\s\"'{}<>]+:[^/\s\"'{}<>]+@")
+TEXT = {".py", ".md", ".toml", ".html", ".css", ".svg", ".yaml", ".yml", ".ipynb", ""}
+WORDS = re.compile("|".join(["TODO", "FIXME", "XXX", "HACK", "NotImplementedError"]))
+
+
+@pytest.mark.parametrize("file", [file for file in tracked() if file.suffix in TEXT], ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_is_left_open_and_no_machine_is_named(file):
+    text = file.read_text(encoding="utf-8")
+    assert WORDS.search(text) is None
+    assert [found[0] for pattern in (ADDRESS, CREDENTIAL) for found in pattern.finditer(text)] == []
+    own = [str(ROOT.parent) + "/", str(Path.home()) + "/"]
+    assert not any(path in text for path in own if len(path) > 2)
+
+
+def test_locks_that_name_registries_are_ignored():
+    assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert "uv.lock" not in {file.name for file in tracked()}
