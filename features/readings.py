@@ -38,8 +38,12 @@ SlashStyle = Literal["day first", "month first"]
 NumberStyle = Literal["point", "comma"]
 
 _UTC = dt.Timestamp(timezone="UTC")
-_MARKERS = ("null", "none", "nan", "nat", "na", "n/a", "#n/a", "-")
+# patterns rather than lists of words: the engine makes a join of a list, for all rows
+_MARKERS = r"(?i)^(null|none|nan|nat|na|n/a|#n/a|-)$"
 """What programs write for a number or time that is missing."""
+_ORDINARY = r"^\d(.*\S)?$"
+"""A value that starts with a digit and needs no trimming, as nearly all numbers and times do."""
+_YES, _NO = r"(?i)^(true|t|yes|y|1)$", r"(?i)^(false|f|no|n|0)$"
 
 _ISO = r"^(19|[2-9]\d)\d\d[-/]\d{1,2}[-/]\d{1,2}($|[T ]\d)"
 _ZONE = r":\d\d.*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
@@ -48,6 +52,7 @@ _COMPACT = r"^(19|20|21)\d{6}$"
 _EPOCH = r"^\d{9,19}(\.\d*)?$"
 _PLAIN = r"^[+-]?\d{1,18}(\.\d{1,18})?$"
 _PLAIN_WHOLE = r"^[+-]?\d{1,18}$"
+_DOTTED = r"^[+-]?\d{1,3}(\.\d{3})+$"
 _POINT = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?$"
 _COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?$"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
@@ -86,7 +91,8 @@ def filled(text: ir.StringValue) -> ir.StringValue:
 def stated(text: ir.StringValue) -> ir.StringValue:
     """Return the filled text, and null where it only says that there is no value."""
     kept = filled(text)
-    return ibis.ifelse(kept.lower().isin(_MARKERS), ibis.null("string"), kept)
+    said = ibis.ifelse(kept.re_search(_MARKERS), ibis.null("string"), kept)
+    return ibis.ifelse(text.re_search(_ORDINARY), text, said)
 
 
 def read_time(text: ir.StringValue, *, slashes: SlashStyle | None, zone: str | None = None, given: str | None = None) -> ir.TimestampValue:
@@ -171,12 +177,21 @@ def _slashed(text: ir.StringValue, style: SlashStyle) -> ir.TimestampValue:
 
 def read_number(text: ir.StringValue, *, style: NumberStyle) -> ir.FloatingValue:
     """Read text, as `stated` leaves it, as a number; null where it is not one."""
+    # most numbers need no cleaning, and whether they do is seen fastest by a pattern
+    if style == "point":
+        return ibis.ifelse(text.re_search(_PLAIN), text.try_cast("float64"), _cleaned_number(text, style))
+    # what has neither a comma nor groups of three digits can only be meant with a point
+    grouped = text.contains(",") | ~text.re_search(_PLAIN) | text.re_search(_DOTTED)
+    return ibis.ifelse(
+        text.re_search(_PLAIN_WHOLE), text.try_cast("float64"), ibis.ifelse(grouped, _cleaned_number(text, style), ibis.null("float64"))
+    )
+
+
+def _cleaned_number(text: ir.StringValue, style: NumberStyle) -> ir.FloatingValue:
     plain = _plain(text)
     shaped = ibis.ifelse(plain.re_search(_POINT if style == "point" else _COMMA), plain, ibis.null("string"))
     digits = shaped.replace(",", "") if style == "point" else shaped.replace(".", "").replace(",", ".")
-    # most numbers need none of that, and a pattern costs more than a cast
-    easy = text.re_search(_PLAIN if style == "point" else _PLAIN_WHOLE)
-    return ibis.ifelse(easy, text.try_cast("float64"), finite(digits.try_cast("float64")))
+    return finite(digits.try_cast("float64"))
 
 
 def finite(number: ir.FloatingValue) -> ir.FloatingValue:
@@ -190,9 +205,7 @@ def _plain(text: ir.StringValue) -> ir.StringValue:
 
 def read_flag(text: ir.StringValue) -> ir.BooleanValue:
     """Read text, as `stated` leaves it, as true or false; null where it is neither."""
-    word = text.lower()
-    yes, no = word.isin(("true", "t", "yes", "y", "1")), word.isin(("false", "f", "no", "n", "0"))
-    return ibis.cases((yes, True), (no, False))
+    return ibis.cases((text.re_search(_YES), True), (text.re_search(_NO), False))
 
 
 @dataclass(frozen=True)
@@ -259,7 +272,11 @@ def gather(text: ir.StringColumn, said: ir.StringColumn, wanted: Wanted) -> dict
         found |= {"point": read_number(said, style="point").notnull(), "comma": read_number(said, style="comma").notnull()}
     if wanted == "anything":
         plain = _plain(said)
-        found |= {"whole": plain.re_search(_PLAIN_WHOLE), "padded": plain.re_search(r"^0\d"), "flags": said.lower().isin(("true", "false"))}
+        found |= {
+            "whole": plain.re_search(_PLAIN_WHOLE),
+            "padded": plain.re_search(r"^0\d"),
+            "flags": said.re_search(r"(?i)^(true|false)$"),
+        }
     return found
 
 
