@@ -19,7 +19,7 @@ LOOKBACKS = (91, 364)
 
 def commercial_features(currency: str) -> list[Feature]:
     """Return the features of subscriptions; amounts are in the workspace's currency."""
-    return [*_contract(currency), *_renewal(), *_movement(currency), *_changes()]
+    return [*_contract(currency), *_terms_held(), *_renewal(), *_movement(currency), *_changes()]
 
 
 def account_features(columns: Collection[str], attributes: Mapping[str, AttributeKind]) -> list[Feature]:
@@ -118,6 +118,11 @@ def _contract(currency: str) -> list[Feature]:
             expression=lambda row: row.arr / row.seats.nullif(0),
             sensitivity="vendor",
         ),
+    ]
+
+
+def _terms_held() -> list[Feature]:
+    return [
         Feature(
             name="discount",
             family="commercial",

@@ -11,13 +11,14 @@ from features.commercial import account_features, commercial_features, subscript
 from features.config import AttributeKind
 from features.engagement import engagement_features
 from features.feature import Feature
+from features.kinds import event_features, ratio_features
 from features.ledger import fingerprint
 from features.outcomes import outcome_features
 from features.partner import assigned_partner, partner_book, partner_features
 from features.peers import peer_features
 from features.slices import KnownTables
 from features.support import support_features
-from features.usage import event_features, ratio_features, usage_features
+from features.usage import usage_features
 
 __all__ = ["KEYS", "VIEWS", "build_catalogue"]
 

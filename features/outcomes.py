@@ -7,6 +7,7 @@ from features.feature import Feature, Window
 __all__ = ["outcome_features"]
 
 _EVER = Window(table="outcomes")
+_VERIFIABLE = frozenset({"verified_at"})
 
 
 def _verified(rows: ir.Table) -> ir.BooleanValue:
@@ -19,7 +20,10 @@ def _overdue(rows: ir.Table) -> ir.BooleanValue:
 
 def outcome_features() -> list[Feature]:
     """Return the outcome features."""
-    verified = frozenset({"verified_at"})
+    return [*_counts(), *_pace()]
+
+
+def _counts() -> list[Feature]:
     return [
         Feature(
             name="outcomes_agreed",
@@ -40,10 +44,16 @@ def outcome_features() -> list[Feature]:
             sentence="verified outcomes {moved}",
             source=_EVER,
             expression=lambda rows: rows.count(where=_verified(rows)),
-            needs=verified,
+            needs=_VERIFIABLE,
             empty=0.0,
             actionable=True,
         ),
+    ]
+
+
+def _pace() -> list[Feature]:
+    """Return how far the plan is, and how late."""
+    return [
         Feature(
             name="outcomes_overdue",
             family="outcomes",
@@ -52,7 +62,7 @@ def outcome_features() -> list[Feature]:
             sentence="overdue outcomes {moved}",
             source=_EVER,
             expression=lambda rows: rows.count(where=_overdue(rows)),
-            needs=verified,
+            needs=_VERIFIABLE,
             empty=0.0,
             direction={"churn": 1},
             actionable=True,
@@ -65,7 +75,7 @@ def outcome_features() -> list[Feature]:
             sentence="progress in the success plan {moved}",
             source=_EVER,
             expression=lambda rows: rows.count(where=_verified(rows)) / rows.count(),
-            needs=verified,
+            needs=_VERIFIABLE,
             direction={"churn": -1},
             actionable=True,
         ),
@@ -77,7 +87,7 @@ def outcome_features() -> list[Feature]:
             sentence="the most overdue outcome has been due for {value}",
             source=_EVER,
             expression=lambda rows: rows.due_at_age_days.max(where=_overdue(rows)).fill_null(0.0),
-            needs=verified,
+            needs=_VERIFIABLE,
             empty=0.0,
             actionable=True,
         ),
@@ -89,7 +99,7 @@ def outcome_features() -> list[Feature]:
             sentence="the last outcome was verified {value} ago",
             source=_EVER,
             expression=lambda rows: rows.verified_at_age_days.min(),
-            needs=verified,
+            needs=_VERIFIABLE,
             actionable=True,
         ),
         Feature(
@@ -100,7 +110,7 @@ def outcome_features() -> list[Feature]:
             sentence="the worth of verified outcomes {moved}",
             source=_EVER,
             expression=lambda rows: rows["value"].sum().fill_null(0.0),
-            needs=verified | {"value"},
+            needs=_VERIFIABLE | {"value"},
             empty=0.0,
         ),
     ]

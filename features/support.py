@@ -14,7 +14,7 @@ _EVER = Window(table="tickets")
 
 def support_features() -> list[Feature]:
     """Return the support features."""
-    return [*_now(), *(feature for days in WINDOWS for feature in _recent(days))]
+    return [*_now(), *(feature for days in WINDOWS for feature in [*_recent(days), *_answers(days)])]
 
 
 def _within(rows: ir.Table, days: int) -> ir.BooleanValue:
@@ -108,6 +108,12 @@ def _recent(days: int) -> list[Feature]:
             direction={"churn": 1},
             actionable=True,
         ),
+    ]
+
+
+def _answers(days: int) -> list[Feature]:
+    span = f"in the last {days} days"
+    return [
         Feature(
             name=f"ticket_days_to_close_{days}d",
             family="support",

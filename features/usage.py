@@ -4,14 +4,11 @@ A slice of telemetry is read once for each way of summing it up (by user, by day
 that any feature needs; the features of shorter windows are conditional aggregates of it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-
 import ibis.expr.types as ir
 
 from features.feature import LOOKBACKS, Direction, Feature, Window
-from features.tally import Tally
 
-__all__ = ["event_features", "ratio_features", "usage_features"]
+__all__ = ["span", "usage_features", "within"]
 
 WINDOWS = LOOKBACKS
 LONG_WINDOWS = (28, 91, 182, 364)
@@ -25,7 +22,6 @@ _YEAR_BY_KIND = Window(table="telemetry", days=364, by=("event",))
 _YEAR_BY_PRODUCT = Window(table="telemetry", days=364, by=("product",))
 _USERS = Window(table="telemetry", by=("user_id",))
 _USER_DAYS = Window(table="telemetry", days=91, by=("user_id", "day"))
-_HALF_YEAR = Window(table="telemetry", days=182)
 
 _FALLING: Direction = {"churn": -1}
 _RISING: Direction = {"churn": 1}
@@ -35,7 +31,7 @@ def usage_features() -> list[Feature]:
     """Return the usage features that every telemetry table allows."""
     return [
         *(feature for days in WINDOWS for feature in _volume(days)),
-        *(feature for days in LONG_WINDOWS for feature in _users(days)),
+        *(feature for days in LONG_WINDOWS for feature in [*_depth(days), *_coming_and_going(days)]),
         *(feature for days in TREND_WINDOWS for feature in _trends(days)),
         *_rhythm(),
         *_gaps(),
@@ -44,11 +40,12 @@ def usage_features() -> list[Feature]:
     ]
 
 
-def _span(days: int) -> str:
+def span(days: int) -> str:
+    """Return the words for a window that ends at the cutoff."""
     return f"in the last {days} days"
 
 
-def _within(rows: ir.Table, days: int) -> ir.BooleanValue:
+def within(rows: ir.Table, days: int) -> ir.BooleanValue:
     """Tell which rows lie in the last days; a summed-up row does if its newest event does."""
     return (rows.newest_age_days if "newest_age_days" in rows.columns else rows.age_days) < days
 
@@ -59,8 +56,8 @@ def _volume(days: int) -> list[Feature]:
             name=f"events_{days}d",
             family="usage",
             unit="events",
-            meaning=f"what users did in the product {_span(days)}, in events",
-            sentence=f"activity {{moved}} events {_span(days)}",
+            meaning=f"what users did in the product {span(days)}, in events",
+            sentence=f"activity {{moved}} events {span(days)}",
             source=_YEAR_BY_WEEK,
             expression=lambda weeks: weeks.events.sum(where=weeks.week < days // 7).fill_null(0.0),
             empty=0.0,
@@ -71,10 +68,10 @@ def _volume(days: int) -> list[Feature]:
             name=f"active_days_{days}d",
             family="usage",
             unit="days",
-            meaning=f"days on which anybody used the product, {_span(days)}",
-            sentence=f"days with any activity {{moved}} {_span(days)}",
+            meaning=f"days on which anybody used the product, {span(days)}",
+            sentence=f"days with any activity {{moved}} {span(days)}",
             source=_YEAR_BY_DAY,
-            expression=lambda by_day: by_day.count(where=_within(by_day, days)),
+            expression=lambda by_day: by_day.count(where=within(by_day, days)),
             empty=0.0,
             direction=_FALLING,
             actionable=True,
@@ -83,10 +80,10 @@ def _volume(days: int) -> list[Feature]:
             name=f"active_users_{days}d",
             family="usage",
             unit="users",
-            meaning=f"people who used the product {_span(days)}",
-            sentence=f"active users {{moved}} {_span(days)}",
+            meaning=f"people who used the product {span(days)}",
+            sentence=f"active users {{moved}} {span(days)}",
             source=_USERS,
-            expression=lambda users: users.count(where=_within(users, days)),
+            expression=lambda users: users.count(where=within(users, days)),
             needs=frozenset({"user_id"}),
             empty=0.0,
             direction=_FALLING,
@@ -96,10 +93,10 @@ def _volume(days: int) -> list[Feature]:
             name=f"users_peak_{days}d",
             family="usage",
             unit="users",
-            meaning=f"the most users counted on one day {_span(days)}",
-            sentence=f"the busiest day's users {{moved}} {_span(days)}",
+            meaning=f"the most users counted on one day {span(days)}",
+            sentence=f"the busiest day's users {{moved}} {span(days)}",
             source=_YEAR,
-            expression=lambda rows: rows.users.max(where=_within(rows, days)).fill_null(0.0),
+            expression=lambda rows: rows.users.max(where=within(rows, days)).fill_null(0.0),
             needs=frozenset({"users"}),
             empty=0.0,
             actionable=True,
@@ -107,16 +104,16 @@ def _volume(days: int) -> list[Feature]:
     ]
 
 
-def _users(days: int) -> list[Feature]:
+def _depth(days: int) -> list[Feature]:
     return [
         Feature(
             name=f"event_types_{days}d",
             family="usage",
             unit="kinds",
-            meaning=f"how many kinds of event the account's users did {_span(days)}: how broadly the product is used",
-            sentence=f"the breadth of use {{moved}} kinds of activity {_span(days)}",
+            meaning=f"how many kinds of event the account's users did {span(days)}: how broadly the product is used",
+            sentence=f"the breadth of use {{moved}} kinds of activity {span(days)}",
             source=_YEAR_BY_KIND,
-            expression=lambda kinds: kinds.count(where=_within(kinds, days)),
+            expression=lambda kinds: kinds.count(where=within(kinds, days)),
             empty=0.0,
             actionable=True,
         ),
@@ -124,10 +121,10 @@ def _users(days: int) -> list[Feature]:
             name=f"products_used_{days}d",
             family="usage",
             unit="products",
-            meaning=f"how many products or modules were used {_span(days)}",
-            sentence=f"products in use {{moved}} {_span(days)}",
+            meaning=f"how many products or modules were used {span(days)}",
+            sentence=f"products in use {{moved}} {span(days)}",
             source=_YEAR_BY_PRODUCT,
-            expression=lambda products: products.count(where=_within(products, days)),
+            expression=lambda products: products.count(where=within(products, days)),
             needs=frozenset({"product"}),
             empty=0.0,
             actionable=True,
@@ -136,8 +133,8 @@ def _users(days: int) -> list[Feature]:
             name=f"events_per_user_{days}d",
             family="usage",
             unit="events per user",
-            meaning=f"events {_span(days)} for each active user: how deeply people use the product",
-            sentence=f"activity per user {{moved}} {_span(days)}",
+            meaning=f"events {span(days)} for each active user: how deeply people use the product",
+            sentence=f"activity per user {{moved}} {span(days)}",
             inputs=(f"events_{days}d", f"active_users_{days}d"),
             expression=lambda row: row[f"events_{days}d"] / row[f"active_users_{days}d"].nullif(0),
             actionable=True,
@@ -146,19 +143,24 @@ def _users(days: int) -> list[Feature]:
             name=f"top_user_share_{days}d",
             family="usage",
             unit="share",
-            meaning=f"share of the activity {_span(days)} that comes from the most active user: how much hangs on one person",
-            sentence=f"the most active user's share of all activity {{moved}} {_span(days)}",
+            meaning=f"share of the activity {span(days)} that comes from the most active user: how much hangs on one person",
+            sentence=f"the most active user's share of all activity {{moved}} {span(days)}",
             source=_USERS,
             expression=lambda users: users[f"events_{days}d"].max() / users[f"events_{days}d"].sum().nullif(0),
             needs=frozenset({"user_id"}),
             actionable=True,
         ),
+    ]
+
+
+def _coming_and_going(days: int) -> list[Feature]:
+    return [
         Feature(
             name=f"users_lost_{days}d",
             family="usage",
             unit="users",
-            meaning=f"users who were active in the {days} days before and no longer {_span(days)}",
-            sentence=f"users who fell silent {{moved}} {_span(days)}",
+            meaning=f"users who were active in the {days} days before and no longer {span(days)}",
+            sentence=f"users who fell silent {{moved}} {span(days)}",
             source=_USERS,
             expression=lambda users: users.count(where=(users.newest_age_days >= days) & (users.newest_age_days < 2 * days)),
             needs=frozenset({"user_id"}),
@@ -169,11 +171,11 @@ def _users(days: int) -> list[Feature]:
             name=f"users_kept_share_{days}d",
             family="usage",
             unit="share",
-            meaning=f"share of the users of the {days} days before who were active again {_span(days)}",
-            sentence=f"the share of users who came back {{moved}} {_span(days)}",
+            meaning=f"share of the users of the {days} days before who were active again {span(days)}",
+            sentence=f"the share of users who came back {{moved}} {span(days)}",
             source=_USERS,
             expression=lambda users: (
-                users.count(where=_within(users, days) & (users[f"rows_before_{days}d"] > 0))
+                users.count(where=within(users, days) & (users[f"rows_before_{days}d"] > 0))
                 / users.count(where=users[f"rows_before_{days}d"] > 0).nullif(0)
             ),
             needs=frozenset({"user_id"}),
@@ -183,8 +185,8 @@ def _users(days: int) -> list[Feature]:
             name=f"users_new_{days}d",
             family="usage",
             unit="users",
-            meaning=f"users whose first activity at this account fell {_span(days)}",
-            sentence=f"new users {{moved}} {_span(days)}",
+            meaning=f"users whose first activity at this account fell {span(days)}",
+            sentence=f"new users {{moved}} {span(days)}",
             source=_USERS,
             expression=lambda users: users.count(where=users.oldest_age_days < days),
             needs=frozenset({"user_id"}),
@@ -222,7 +224,7 @@ def _trends(days: int) -> list[Feature]:
             name=f"events_trend_{days}d",
             family="usage",
             unit="ratio",
-            meaning=f"events {_span(days)} as a multiple of those {before}",
+            meaning=f"events {span(days)} as a multiple of those {before}",
             sentence=f"activity is {{value}} of what it was {before}",
             inputs=(f"events_{days}d", f"events_before_{days}d"),
             expression=lambda row: row[f"events_{days}d"] / row[f"events_before_{days}d"].nullif(0),
@@ -232,7 +234,7 @@ def _trends(days: int) -> list[Feature]:
             name=f"users_trend_{days}d",
             family="usage",
             unit="ratio",
-            meaning=f"active users {_span(days)} as a multiple of those {before}",
+            meaning=f"active users {span(days)} as a multiple of those {before}",
             sentence=f"active users are {{value}} of what they were {before}",
             inputs=(f"active_users_{days}d", f"users_before_{days}d"),
             expression=lambda row: row[f"active_users_{days}d"] / row[f"users_before_{days}d"].nullif(0),
@@ -250,13 +252,13 @@ def _stickiness(days: int) -> Feature:
         name=f"stickiness_{days}d",
         family="usage",
         unit="share",
-        meaning=f"average daily users as a share of all users {_span(days)} (DAU/MAU): how much the product is a habit",
-        sentence=f"how often a user comes back {{moved}} {_span(days)}",
+        meaning=f"average daily users as a share of all users {span(days)} (DAU/MAU): how much the product is a habit",
+        sentence=f"how often a user comes back {{moved}} {span(days)}",
         source=_USER_DAYS,
         expression=lambda user_days: (
-            user_days.count(where=_within(user_days, days))
+            user_days.count(where=within(user_days, days))
             / float(days)
-            / user_days.user_id.nunique(where=_within(user_days, days)).nullif(0)
+            / user_days.user_id.nunique(where=within(user_days, days)).nullif(0)
         ),
         needs=frozenset({"user_id"}),
         actionable=True,
@@ -268,8 +270,8 @@ def _weekly_swing(days: int) -> Feature:
         name=f"weekly_swing_{days}d",
         family="usage",
         unit="ratio",
-        meaning=f"how much activity swings from week to week {_span(days)}: standard deviation over mean, weeks without any included",
-        sentence=f"the swing from week to week {{moved}} {_span(days)}",
+        meaning=f"how much activity swings from week to week {span(days)}: standard deviation over mean, weeks without any included",
+        sentence=f"the swing from week to week {{moved}} {span(days)}",
         source=_YEAR_BY_WEEK,
         expression=lambda weeks: _coefficient_of_variation(weeks.events, weeks.week < days // 7, days // 7),
     )
@@ -418,89 +420,9 @@ def _seat_use(days: int, name: str, column: str, words: str) -> Feature:
         name=f"{name}_{days}d",
         family="usage",
         unit="share",
-        meaning=f"{words} {_span(days)} as a share of the seats paid for",
-        sentence=f"{words} as a share of the seats paid for {{moved}} {_span(days)}",
+        meaning=f"{words} {span(days)} as a share of the seats paid for",
+        sentence=f"{words} as a share of the seats paid for {{moved}} {span(days)}",
         inputs=(f"{column}_{days}d", "seats"),
         expression=lambda row: row[f"{column}_{days}d"] / row.seats.nullif(0),
         actionable=True,
     )
-
-
-def event_features(events: Sequence[str], carrying: Collection[str]) -> list[Feature]:
-    """Return the features of single kinds of event.
-
-    Parameters
-    ----------
-    events
-        The kinds that have features of their own.
-    carrying
-        Those of them whose events carry a quantity.
-    """
-    return [feature for event in events for feature in _event(event, carries=event in carrying)]
-
-
-def _event(event: str, *, carries: bool) -> list[Feature]:
-    slug = _slug(event)
-    counts = [
-        Feature(
-            name=f"event_{slug}_{days}d",
-            family="usage",
-            unit="events",
-            meaning=f"events of the kind '{event}' {_span(days)}",
-            sentence=f"'{event}' {{moved}} times {_span(days)}",
-            source=Window(table="telemetry", days=days, each="event"),
-            level=event,
-            expression=Tally("sum", "events"),
-            empty=0.0,
-            actionable=True,
-        )
-        for days in (28, 91)
-    ]
-    amounts = [
-        Feature(
-            name=f"amount_{slug}_{days}d",
-            family="usage",
-            unit="amount",
-            meaning=f"the amount that events of the kind '{event}' carry {_span(days)}",
-            sentence=f"the amount of '{event}' {{moved}} {_span(days)}",
-            source=Window(table="telemetry", days=days, each="event"),
-            level=event,
-            expression=Tally("sum", "quantity"),
-            needs=frozenset({"quantity"}),
-            empty=0.0,
-        )
-        for days in (28, 91)
-    ]
-    return counts + (amounts if carries else [])
-
-
-def ratio_features(ratios: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> list[Feature]:
-    """Return the declared ratios of kinds of event, such as deals lost over deals lost and won.
-
-    Parameters
-    ----------
-    ratios
-        From a name to the kinds above and the kinds below the line.
-    """
-    return [_ratio(name, tuple(above), tuple(below), days) for name, (above, below) in ratios.items() for days in (28, 91, 182)]
-
-
-def _ratio(name: str, above: tuple[str, ...], below: tuple[str, ...], days: int) -> Feature:
-    words = f"{' and '.join(above)} over {' and '.join(below)}"
-    return Feature(
-        name=f"{_slug(name)}_{days}d",
-        family="usage",
-        unit="ratio",
-        meaning=f"{words} {_span(days)}, in events",
-        sentence=f"{name.replace('_', ' ')} {{moved}} {_span(days)}",
-        source=_HALF_YEAR,
-        expression=lambda rows: (
-            rows.events.sum(where=rows.event.isin(above) & _within(rows, days)).fill_null(0.0)
-            / rows.events.sum(where=rows.event.isin(below) & _within(rows, days)).nullif(0)
-        ),
-        actionable=True,
-    )
-
-
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")
