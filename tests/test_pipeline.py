@@ -38,9 +38,10 @@ def train(workspace, **options):
     return train_workspace(workspace, code_version="test", threads=1, **options)
 
 
-def test_training_leaves_packages_a_report_and_champions(workspace, synthetic_catalogue):
+def test_training_leaves_packages_a_report_and_champions(workspace, synthetic_catalogue, capfd):
     steps = []
     summary = train(workspace, on_progress=lambda *step: steps.append(step))
+    assert capfd.readouterr() == ("", "")
     report = read_report(workspace.training)
     assert report == json.loads(json.dumps(summary.to_json()))
     assert {name: part["status"] for name, part in report["targets"].items()} == {
