@@ -28,8 +28,13 @@ def _within(rows: ir.Table, days: int) -> ir.BooleanValue:
     return rows.age_days < days
 
 
+def _is(text: ir.StringValue, word: str) -> ir.BooleanValue:
+    """Tell which texts say the word, in small or capital letters."""
+    return text.lower() == word
+
+
 def _from_vendor(rows: ir.Table) -> ir.BooleanValue:
-    return rows["source"] == "vendor"
+    return _is(rows["source"], "vendor")
 
 
 def _contacts(days: int) -> list[Feature]:
@@ -42,7 +47,7 @@ def _contacts(days: int) -> list[Feature]:
             meaning=f"contacts of any kind with the customer {span}, surveys left out",
             sentence=f"contacts with the customer {{moved}} {span}",
             source=_EVER,
-            expression=lambda rows: rows.count(where=_within(rows, days) & (rows.channel != "survey")),
+            expression=lambda rows: rows.count(where=_within(rows, days) & ~_is(rows.channel, "survey")),
             empty=0.0,
             actionable=True,
         ),
@@ -53,7 +58,7 @@ def _contacts(days: int) -> list[Feature]:
             meaning=f"contacts that the vendor had with the customer {span}",
             sentence=f"the vendor's contacts with the customer {{moved}} {span}",
             source=_EVER,
-            expression=lambda rows: rows.count(where=_within(rows, days) & (rows.channel != "survey") & _from_vendor(rows)),
+            expression=lambda rows: rows.count(where=_within(rows, days) & ~_is(rows.channel, "survey") & _from_vendor(rows)),
             needs=frozenset({"source"}),
             empty=0.0,
             sensitivity="vendor",
@@ -66,7 +71,7 @@ def _contacts(days: int) -> list[Feature]:
             meaning=f"contacts that partners had with the customer {span}",
             sentence=f"partners' contacts with the customer {{moved}} {span}",
             source=_EVER,
-            expression=lambda rows: rows.count(where=_within(rows, days) & (rows.channel != "survey") & ~_from_vendor(rows)),
+            expression=lambda rows: rows.count(where=_within(rows, days) & ~_is(rows.channel, "survey") & ~_from_vendor(rows)),
             needs=frozenset({"source"}),
             empty=0.0,
             sensitivity="partner",
@@ -88,7 +93,7 @@ def _contacts(days: int) -> list[Feature]:
 
 
 def _count_of(channel: str, days: int) -> Expression:
-    return lambda rows: rows.count(where=_within(rows, days) & (rows.channel == channel))
+    return lambda rows: rows.count(where=_within(rows, days) & _is(rows.channel, channel))
 
 
 def _channel(channel: str) -> list[Feature]:
@@ -114,7 +119,7 @@ def _channel(channel: str) -> list[Feature]:
             meaning=f"days since the last of the {word}",
             sentence=f"the last of the {word} was {{value}} ago",
             source=_EVER,
-            expression=lambda rows: rows.age_days.min(where=rows.channel == channel),
+            expression=lambda rows: rows.age_days.min(where=_is(rows.channel, channel)),
             actionable=True,
         )
     ]
@@ -124,7 +129,7 @@ def _survey(kind: str) -> list[Feature]:
     of_kind = f"{kind.upper()}"
 
     def answers(rows: ir.Table) -> ir.BooleanValue:
-        return (rows.channel == "survey") & (rows.kind == kind) & rows["value"].notnull()
+        return _is(rows.channel, "survey") & _is(rows.kind, kind) & rows["value"].notnull()
 
     def newest(rows: ir.Table) -> ir.Value:
         newest_then_lowest = ibis.struct({"age": rows.age_days, "value": rows["value"]})
@@ -178,7 +183,7 @@ def _silence() -> list[Feature]:
             meaning="days since anybody was in contact with the customer",
             sentence="nobody has been in contact with the customer for {value}",
             source=_EVER,
-            expression=lambda rows: rows.age_days.min(where=rows.channel != "survey"),
+            expression=lambda rows: rows.age_days.min(where=~_is(rows.channel, "survey")),
             actionable=True,
         ),
         Feature(
@@ -188,7 +193,7 @@ def _silence() -> list[Feature]:
             meaning="trainings that the customer has had so far",
             sentence="the customer has had {value} so far",
             source=_EVER,
-            expression=lambda rows: rows.count(where=rows.channel == "training"),
+            expression=lambda rows: rows.count(where=_is(rows.channel, "training")),
             empty=0.0,
             actionable=True,
         ),

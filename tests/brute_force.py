@@ -287,16 +287,20 @@ def ratio_twins(ratios):
 # Engagement
 
 
+def word(text):
+    return None if text is None else text.lower()
+
+
 def contacts(row, days, chosen=lambda contact: True):
-    return [contact for contact in row.within("engagement", days) if contact["channel"] != "survey" and chosen(contact)]
+    return [contact for contact in row.within("engagement", days) if word(contact["channel"]) != "survey" and chosen(contact)]
 
 
 def by_channel(row, channel, days=None):
-    return [contact for contact in row.within("engagement", days) if contact["channel"] == channel]
+    return [contact for contact in row.within("engagement", days) if word(contact["channel"]) == channel]
 
 
 def answers(row, kind):
-    return [a for a in by_channel(row, "survey") if a["kind"] == kind and a["value"] is not None]
+    return [a for a in by_channel(row, "survey") if word(a["kind"]) == kind and a["value"] is not None]
 
 
 def last_answer(row, kind):
@@ -318,8 +322,8 @@ def engagement_twins():
     twins = {}
     for d in (28, 91, 182):
         twins[f"contacts_{d}d"] = lambda row, d=d: len(contacts(row, d))
-        twins[f"contacts_vendor_{d}d"] = lambda row, d=d: len(contacts(row, d, lambda c: c["source"] == "vendor"))
-        twins[f"contacts_partner_{d}d"] = lambda row, d=d: len(contacts(row, d, lambda c: c["source"] not in ("vendor", None)))
+        twins[f"contacts_vendor_{d}d"] = lambda row, d=d: len(contacts(row, d, lambda c: word(c["source"]) == "vendor"))
+        twins[f"contacts_partner_{d}d"] = lambda row, d=d: len(contacts(row, d, lambda c: word(c["source"]) not in ("vendor", None)))
         twins[f"people_met_{d}d"] = lambda row, d=d: distinct(contact["contact_id"] for contact in row.within("engagement", d))
     for channel in CHANNELS:
         for d in (91, 364):

@@ -105,11 +105,11 @@ def _contact(rng, account):
     return {
         "account_id": account,
         "occurred_at": occurred,
-        "channel": rng.choice(("email", "meeting", "qbr", "training", "community", "content", "survey", "survey", "fax")),
-        "kind": maybe(rng, rng.choice(("nps", "csat", "sent"))),
+        "channel": rng.choice(("email", "meeting", "qbr", "training", "community", "content", "survey", "Survey", "fax")),
+        "kind": maybe(rng, rng.choice(("nps", "NPS", "csat", "sent"))),
         "contact_id": maybe(rng, rng.choice(("c1", "c2"))),
         "value": maybe(rng, float(rng.randint(0, 10))),
-        "source": maybe(rng, rng.choice(("vendor", "p1"))),
+        "source": maybe(rng, rng.choice(("vendor", "Vendor", "p1"))),
         "recorded_at": maybe(rng, later(rng, occurred, (5, 50))),
     }
 
