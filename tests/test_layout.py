@@ -242,7 +242,7 @@ def test_every_module_has_its_tests():
 
 
 def test_every_test_file_tests_a_module_or_the_whole_project():
-    whole = {"test_layout", "test_docs"}
+    whole = {"test_bad_input", "test_docs", "test_layout"}
     named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}
     workspaces = {"test_real_books"}
     assert {file.stem for file in (ROOT / "tests").glob("test_*.py")} <= named_after | whole | workspaces
@@ -252,8 +252,9 @@ def test_every_test_file_tests_a_module_or_the_whole_project():
 def test_a_package_shows_what_it_names(package):
     opened = importlib.import_module(package)
     own_modules = {name.split(".")[1] for name in IMPORTS if name.startswith(f"{package}.")}
-    visible = {name for name in vars(opened) if not name.startswith("_")} - own_modules
+    visible = {name for name in dir(opened) if not name.startswith("_")} - own_modules
     assert visible == set(opened.__all__)
+    assert all(hasattr(opened, name) for name in opened.__all__)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.stem != "__init__"], ids=module)
