@@ -6,6 +6,7 @@ known so that a window skips most of a file; every other row has a line in `quar
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,7 +65,7 @@ def check_workspace(workspace: Workspace, *, now: datetime, on_progress: Progres
     names = list(workspace.config.tables)
     with (
         replace_folder(workspace.tables) as tables,
-        TemporaryDirectory(dir=workspace.state, prefix=".unfinished-check-") as staging,
+        TemporaryDirectory(dir=_emptied(workspace.state), prefix=_STAGING) as staging,
         Engine(spill_folder=Path(staging) / "spill") as engine,
     ):
         with replace_folder(workspace.quarantine) as quarantine:
@@ -79,6 +80,16 @@ def check_workspace(workspace: Workspace, *, now: datetime, on_progress: Progres
             report.write_text(json.dumps(summary.to_dict(), indent=2), encoding="utf-8")
         refuse_too_many(engine, checks, workspace.quarantine)
     return summary
+
+
+_STAGING = ".unfinished-check-"
+
+
+def _emptied(state: Path) -> Path:
+    """Remove what an interrupted check has left in the folder."""
+    for left_over in state.glob(f"{_STAGING}*"):
+        shutil.rmtree(left_over)
+    return state
 
 
 def intake_fingerprint(workspace: Workspace) -> str:

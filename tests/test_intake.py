@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.errors import ConfigError, ContractError, QuarantineError, SourceError
+from features.errors import ConfigError, ContractError, QuarantineError, SourceError, WorkspaceError
 from features.intake import check_workspace, intake_fingerprint
 from features.workspace import load_workspace
 
@@ -150,6 +150,22 @@ def test_too_many_broken_rows_stop_the_run_and_the_last_good_tables_stay(tmp_pat
     assert len(quarantined(workspace, "telemetry")) == 3
     assert json.loads(workspace.check_report.read_text())["tables"][1]["quarantined"] == 3
     assert not [path for path in workspace.state.iterdir() if "unfinished" in path.name]
+
+
+def test_what_an_interrupted_check_left_is_removed_and_its_tables_are_never_seen(tmp_path):
+    workspace = prepare(tmp_path)
+    for name in (".unfinished-check-abc", ".unfinished-tables-abc", ".unfinished-quarantine-abc"):
+        (workspace.state / name).mkdir(parents=True)
+        (workspace.state / name / "half.parquet").write_bytes(b"half")
+    check(workspace)
+    assert sorted(path.name for path in workspace.state.iterdir()) == ["check.json", "quarantine", "tables"]
+
+
+def test_a_workspace_that_cannot_be_written_to_says_so(tmp_path):
+    workspace = prepare(tmp_path)
+    workspace.state.write_text("in the way")
+    with pytest.raises(WorkspaceError, match="cannot be written to"):
+        check(workspace)
 
 
 @pytest.mark.parametrize(
