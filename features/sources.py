@@ -19,7 +19,19 @@ from features.engine import Engine, QueryError
 from features.errors import SourceError, explain, nearest
 from features.textfiles import FILE, LINE, PROBLEM, PROVENANCE, ROW, StagedText, name_files, stage_csv, stage_json_lines
 
-__all__ = ["FILE", "LINE", "PROBLEM", "PROVENANCE", "ROW", "OpenedSource", "file_format", "file_suffix", "list_files", "open_files", "open_source"]
+__all__ = [
+    "FILE",
+    "LINE",
+    "PROBLEM",
+    "PROVENANCE",
+    "ROW",
+    "OpenedSource",
+    "file_format",
+    "file_suffix",
+    "list_files",
+    "open_files",
+    "open_source",
+]
 
 _SUFFIXES: Mapping[str, FileFormat] = {
     ".parquet": "parquet",
