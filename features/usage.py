@@ -367,7 +367,7 @@ def _history() -> list[Feature]:
             family="usage",
             unit="users",
             meaning="people who ever used the product at this account",
-            sentence="{value} have ever used the product",
+            sentence="people who ever used the product: {value}",
             source=_USERS,
             expression=lambda users: users.count(),
             needs=frozenset({"user_id"}),
