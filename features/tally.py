@@ -84,8 +84,19 @@ class Tallies:
             not window.by
             and window.table not in self.known.views
             and all(isinstance(feature.expression, Tally) for feature in features)
-            and "recorded_at" not in self.known.tables[window.table].columns
+            and self._is_known_at_once(window.table, {tally.column for tally in _tallies(features)} - {""})
             and self.known.n_parts(window.table) > 1
+        )
+
+    def _is_known_at_once(self, table: str, columns: set[str]) -> bool:
+        """Tell whether rows are known when they happen, these columns of numbers and users with them."""
+        contract = CONTRACT[table]
+        declared = [contract.columns[name] for name in columns]
+        return (
+            contract.occurred is not None
+            and "recorded_at" not in self.known.tables[table].columns
+            and all(column.known_from is None for column in declared)
+            and all(column.type == "number" or name == "user_id" for name, column in zip(columns, declared, strict=True))
         )
 
     def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
