@@ -89,7 +89,7 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
     ConfigError
         If targets or cutoffs need a table or column that is not there.
     NotEnoughDataError
-        If no account is a customer at any cutoff.
+        If no account is a customer at any cutoff, or at the end of the data.
     """
     with Engine() as engine:
         tables = open_tables(engine, workspace.tables)
@@ -182,7 +182,20 @@ def _spine(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table],
                 todo="Look at start_date and end_date of subscriptions, or at eligible_events in [targets].",
             )
         )
-    return spine.take(np.flatnonzero(customers))
+    spine = spine.take(np.flatnonzero(customers))
+    _require_customers_at(now, spine)
+    return spine
+
+
+def _require_customers_at(end: datetime, spine: Spine) -> None:
+    if end not in pc.unique(spine.cutoff).to_pylist():
+        raise NotEnoughDataError(
+            explain(
+                f"no account is a customer at {end:%Y-%m-%d}, the end of the data, so there is none to score",
+                given=f"the last cutoff with a customer is {pc.max(spine.cutoff).as_py():%Y-%m-%d}",
+                todo="If the tables are complete only until an earlier day, say so: data_until = ... in [workspace].",
+            )
+        )
 
 
 def _summary(

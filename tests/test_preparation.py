@@ -179,6 +179,12 @@ def test_nobody_is_a_customer(workspace):
     assert not made.snapshots.exists()
 
 
+def test_nobody_is_a_customer_at_the_end_of_the_data(workspace):
+    made = workspace(small_world(subscriptions=[term("a", 0, 40)]), SUBSCRIPTIONS)
+    with pytest.raises(NotEnoughDataError, match=r"no account is a customer at .*, the end of the data(.|\n)*data_until = "):
+        prepare_workspace(made)
+
+
 def test_the_last_snapshots_stay_when_a_run_fails(workspace):
     made = workspace(small_world(), '[targets]\nkind = "usage"\n')
     prepare_workspace(made)
