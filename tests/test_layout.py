@@ -185,6 +185,7 @@ TESTED_WITH = {
     "features.commercial": "test_snapshots",
     "features.engagement": "test_snapshots",
     "features.outcomes": "test_snapshots",
+    "features.kinds": "test_snapshots",
     "features.partner": "test_snapshots",
     "features.peers": "test_snapshots",
     "features.slices": "test_snapshots",
@@ -351,10 +352,10 @@ def test_the_tests_run_on_the_pinned_versions():
     assert different == {}
 
 
-ADDRESS = re.compile(r"https?://\S+\.(whl|tar\.gz|tgz)\b|files\.python" r"hosted|(?<![\w.])/(home|root|work|Users)/\w")
+ADDRESS = re.compile(r"https?://\S+\.(whl|tar\.gz|tgz)\b|files\.python[h]osted|(?<![\w.])/(home|root|work|Users)/\w")
 CREDENTIAL = re.compile(r"://(?!u:secret@|user:password@)[^/\s\"'{}<>]+:[^/\s\"'{}<>]+@")
 TEXT = {".py", ".md", ".toml", ".html", ".css", ".svg", ".yaml", ".yml", ".ipynb", ""}
-WORDS = re.compile("|".join(["TODO", "FIXME", "XXX", "HACK", "NotImplementedError"]))
+WORDS = re.compile(r"T[O]DO|FIX[M]E|X[X]X|HA[C]K|NotImplemented[E]rror")
 
 
 @pytest.mark.parametrize("file", [file for file in tracked() if file.suffix in TEXT], ids=lambda file: str(file.relative_to(ROOT)))

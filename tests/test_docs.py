@@ -1,0 +1,215 @@
+"""What the documents say is so, and what is so is in the documents."""
+
+import ast
+import inspect
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from features.contracts import CONTRACT
+from features.reference import full_catalogue, render_reference
+from features.workspace import load_workspace
+from serving.api import router as api
+from serving.batch import score_workspace
+from serving.cli import app
+from serving.pages import router as pages
+from tests.serving_book import make_workspace
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("features", "training", "serving")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "mlflow/README.md", "features/WORKSPACE.md")
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+README = TEXTS["README.md"]
+EVERYTHING = "\n".join(TEXTS.values())
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> dict[str, set[str]]:
+    """Return the options of each command by its full name."""
+    found = {}
+    for name, command in get_command(app).commands.items():
+        for inner, leaf in getattr(command, "commands", {"": command}).items():
+            options = {option for parameter in leaf.params for option in parameter.opts if option.startswith("--")}
+            found[f"{name} {inner}".strip()] = options | {"--help"}
+    return found
+
+
+COMMANDS = commands()
+
+
+def calls() -> list[tuple[str, list[str]]]:
+    """Return the calls of `renewcast` in all documents: in code blocks, and between backticks."""
+    lines = [line for text in TEXTS.values() for block in blocks(text, "sh") for line in block.splitlines()]
+    lines += re.findall(r"`(renewcast [^`\n]+)`", EVERYTHING)
+    found = []
+    for line in lines:
+        for part in re.split(r"&&|\|", line.split(" #")[0]):
+            words = shlex.split(part)
+            if "renewcast" in words[:4]:
+                words = words[words.index("renewcast") + 1 :]
+                length = 2 if words[0] == "keys" else 1
+                found.append((" ".join(words[:length]), [word for word in words[length:] if word.startswith("--")]))
+    return found
+
+
+@pytest.mark.parametrize(("command", "options"), calls())
+def test_a_command_that_is_named_exists_with_its_options(command, options):
+    assert command in COMMANDS
+    assert set(options) <= COMMANDS[command]
+
+
+def test_every_command_and_option_is_documented():
+    assert set(COMMANDS) <= {command for command, _ in calls()}
+    chapter = README.split("## Commands")[1].split("\n## ")[0]
+    named = set(re.findall(r"--[a-z][a-z-]+", chapter))
+    assert named == set().union(*COMMANDS.values()) - {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths_lead_somewhere(page):
+    folder = (ROOT / page).parent
+    links = re.findall(r"\]\(([^)#]+)\)", TEXTS[page])
+    assert [link for link in links if not link.startswith("https://") and not (folder / link).exists()] == []
+    paths = re.findall(r"`((?:features|training|serving|tests|notebooks|mlflow|\.ci)/[\w./-]*)`", TEXTS[page])
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_pictures_are_small():
+    pictures = sorted((ROOT / ".readme").iterdir())
+    assert {f".readme/{picture.name}" for picture in pictures} == set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README))
+    assert all(picture.stat().st_size < 200_000 for picture in pictures)
+
+
+def test_addresses_are_those_of_the_service():
+    chapter = README.split("| address |")[1].split("\n## ")[0]
+    named = {tuple(found) for found in re.findall(r"`(GET|POST) (/[^`]*)`", chapter)}
+    served = {(method, route.path) for router in (api, pages) for route in router.routes for method in route.methods}
+    for_people = {("GET", "/sign-in"), ("POST", "/sign-out")}  # what a link and a button call
+    assert named == (served - for_people) | {("GET", "/openapi.json")}
+
+
+def load(config: str, folder: Path):
+    (folder / "renewcast.toml").write_text(config, encoding="utf-8")
+    return load_workspace(folder, {"BILLING_URL": "postgresql://example"}).config
+
+
+@pytest.mark.parametrize(("page", "config"), [(page, block) for page, text in TEXTS.items() for block in blocks(text, "toml")])
+def test_configs_that_are_shown_can_be_read(page, config, tmp_path):
+    assert {"accounts", "telemetry"} <= set(load(config, tmp_path).tables)
+
+
+def test_ten_lines_are_ten_lines():
+    (config,) = blocks(README, "toml")
+    assert len(config.strip().splitlines()) <= 10
+
+
+def test_every_key_is_documented_and_every_default_is_what_it_says(tmp_path):
+    (config,) = blocks(TEXTS["features/WORKSPACE.md"], "toml")
+    asked = {"parameters", "above", "below"}
+    for module in ("declarations", "workspace"):
+        for node in ast.walk(ast.parse((ROOT / "features" / f"{module}.py").read_text(encoding="utf-8"))):
+            reads = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args
+            ways = {"get", "text", "texts", "choice", "whole", "number", "instant", "section", "sections"}
+            if reads and node.func.attr in ways and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                asked.add(node.args[0].value)
+    shown = set(keys(tomllib.loads(config))) | set(re.findall(r"# .*\{ (\w+) = ", config))
+    assert asked - shown == set()
+
+    plain = load(
+        '[tables.accounts]\nsource = "a.csv"\n[tables.telemetry]\nsource = "t.csv"\n[tables.subscriptions]\nsource = "s.csv"', tmp_path
+    )
+    full = load(config, tmp_path)
+    assert full.targets == plain.targets
+    assert full.cutoffs.every == plain.cutoffs.every
+    assert full.cutoffs.before_renewal_days == plain.cutoffs.before_renewal_days
+    assert (full.training.minimum_positives, full.training.seed) == (plain.training.minimum_positives, plain.training.seed)
+    assert full.features.top_events == plain.features.top_events
+    assert full.serving == plain.serving
+    assert (full.currency, full.quarantine_limit) == (plain.currency, plain.quarantine_limit)
+
+
+def keys(values: object) -> list[str]:
+    if isinstance(values, list):
+        return [key for value in values for key in keys(value)]
+    if isinstance(values, dict):
+        return [*values, *(key for value in values.values() for key in keys(value))]
+    return []
+
+
+def test_the_contract_is_documented_table_by_table():
+    for table, contract in CONTRACT.items():
+        needed = " (needed)" if contract.required else ""
+        columns = ", ".join(f"**{name}**" if column.required else name for name, column in contract.columns.items())
+        assert f"| {table}{needed} | {contract.meaning} | {columns} |" in TEXTS["features/WORKSPACE.md"]
+
+
+def test_the_reference_page_is_current():
+    page = (ROOT / "features" / "REFERENCE.md").read_text(encoding="utf-8")
+    assert page == render_reference(full_catalogue()), "write it again as CONTRIBUTING.md says"
+
+
+def test_features_that_are_named_exist():
+    catalogue = full_catalogue().names
+    named = re.findall(r"`([a-z_]+_\d+d(?:_[a-z]+)?)`", EVERYTHING)
+    in_example = re.findall(r"^[+-]\d\.\d+  (\w+) =", README, re.MULTILINE)
+    assert in_example
+    assert set(named + in_example) <= set(catalogue)
+
+
+def test_variables_that_are_named_are_read():
+    code = "\n".join(
+        file.read_text(encoding="utf-8")
+        for folder in (*PACKAGES, "tests", ".ci")
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and file.suffix in {".py", ".toml", ""}
+    )
+    named = set(re.findall(r"\bRENEWCAST_[A-Z_]+", EVERYTHING))
+    own = {"RENEWCAST_WORKSPACE"}  # the service tells it to its own workers
+    assert named == set(re.findall(r"\bRENEWCAST_[A-Z_]+", code)) - own
+
+
+def test_the_map_shows_every_module_below_those_that_it_imports():
+    chapter = README.split("## How it is built")[1]
+    for package in PACKAGES:
+        table = chapter.split(f"| `{package}/` |")[1].split("\n\n")[0]
+        shown = re.findall(r"`(\w+)`", table)
+        assert sorted(shown) == sorted(file.stem for file in (ROOT / package).glob("*.py") if file.stem != "__init__")
+        for position, name in enumerate(shown):
+            tree = ast.parse((ROOT / package / f"{name}.py").read_text(encoding="utf-8"))
+            sources = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+            imported = {source.split(".")[1] for source in sources if source.startswith(f"{package}.")}
+            assert imported <= set(shown[:position]), f"{package}.{name} stands above what it imports"
+
+
+def test_the_example_in_python_runs_on_another_book(tmp_path, monkeypatch, capsys):
+    (example,) = blocks(README, "python")
+    workspace = make_workspace(tmp_path)
+    score_workspace(workspace)
+    (tmp_path / ".demo").symlink_to(workspace.folder, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    account = re.search(r'index\["(\w+)"\]', example)[1]
+    exec(compile(example.replace(account, "acc-0100"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    printed = blocks(README, "text")[1].splitlines()
+    assert len(lines) == len(printed)
+    left, right = lines[1].split(" = ")
+    assert float(left) == pytest.approx(float(right), abs=1e-6)
+
+
+def test_the_code_in_mlflow_s_page_names_what_exists():
+    from training import pipeline
+
+    assert "sync_champions" in TEXTS["mlflow/README.md"]
+    assert "workspace" in inspect.signature(pipeline.sync_champions).parameters
+
+
+def test_the_changelog_knows_the_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert version in TEXTS["CHANGELOG.md"]
