@@ -353,7 +353,7 @@ def test_the_tests_run_on_the_pinned_versions():
 
 
 ADDRESS = re.compile(r"https?://\S+\.(whl|tar\.gz|tgz)\b|files\.python[h]osted|(?<![\w.])/(home|root|work|Users)/\w")
-CREDENTIAL = re.compile(r"://(?!u:secret@|user:password@)[^/\s\"'{}<>]+:[^/\s\"'{}<>]+@")
+CREDENTIAL = re.compile(r"://(?!u:secret@|user:password@)[^/\s\"'{}<>()?]+:[^/\s\"'{}<>()?]+@")
 TEXT = {".py", ".md", ".toml", ".html", ".css", ".svg", ".yaml", ".yml", ".ipynb", ""}
 WORDS = re.compile(r"T[O]DO|FIX[M]E|X[X]X|HA[C]K|NotImplemented[E]rror")
 
@@ -370,3 +370,26 @@ def test_nothing_is_left_open_and_no_machine_is_named(file):
 def test_locks_that_name_registries_are_ignored():
     assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert "uv.lock" not in {file.name for file in tracked()}
+
+
+SKIPPED = """
+import pytest
+
+def test_missing():
+    pytest.skip("no such program")
+
+@pytest.mark.skipif(True, reason="platform: not here")
+def test_impossible():
+    pass
+"""
+
+
+@pytest.mark.parametrize(("may_skip", "outcome"), [("", "2 skipped"), ("1", "1 failed, 1 skipped")])
+def test_where_nothing_may_be_skipped_a_missing_component_fails(tmp_path, monkeypatch, may_skip, outcome):
+    monkeypatch.setenv("RENEWCAST_NO_SKIP", may_skip)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    (tmp_path / "test_skipped.py").write_text(SKIPPED)
+    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", tmp_path, tmp_path]
+    ran = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert outcome in ran.stdout
