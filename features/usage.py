@@ -4,6 +4,7 @@ A slice of telemetry is read once for each way of summing it up (by user, by day
 that any feature needs; the features of shorter windows are conditional aggregates of it.
 """
 
+import ibis
 import ibis.expr.types as ir
 
 from features.feature import LOOKBACKS, Direction, Feature, Window
@@ -279,10 +280,20 @@ def _weekly_swing(days: int) -> Feature:
 
 def _coefficient_of_variation(values: ir.Column, counted: ir.BooleanValue, n: int) -> ir.Value:
     """Return the standard deviation over the mean of n numbers, those that are not listed being zero; missing if all are zero."""
-    listed = values.count(where=counted) / float(n)
-    mean = values.mean(where=counted)
-    variance = listed * values.var(how="pop", where=counted) + listed * (1.0 - listed) * mean * mean  # no difference of large squares
-    return variance.sqrt() / (listed * mean).nullif(0)
+    total = values.sum(where=counted)
+    return _scatter(float(n), total, (values * values).sum(where=counted)).sqrt() / total.nullif(0)
+
+
+def _sample_deviation(values: ir.Column) -> ir.Value:
+    """Return the standard deviation of a sample; missing for fewer than two numbers."""
+    numbers = values.cast("float64")
+    n = numbers.count().cast("float64")
+    return (_scatter(n, numbers.sum(), (numbers * numbers).sum()) / (n * (n - 1.0)).nullif(0)).sqrt()
+
+
+def _scatter(n: float | ir.Value, total: ir.Value, squares: ir.Value) -> ir.Value:
+    """Return n² times the variance. Of counts it is exact, so that the same rows give the same bits in whatever order they come."""
+    return ibis.greatest(squares * n - total * total, 0.0)
 
 
 def _gaps() -> list[Feature]:
@@ -325,7 +336,7 @@ def _gaps() -> list[Feature]:
             meaning="how much the breaks between two days of use differ in the last 364 days, as a standard deviation",
             sentence="the breaks between days of use have become less even: {moved}",
             source=_YEAR_BY_DAY,
-            expression=lambda days: days.gap_days.cast("float64").std(how="sample"),
+            expression=lambda days: _sample_deviation(days.gap_days),
         ),
         Feature(
             name="silence_against_usual",
