@@ -1,6 +1,6 @@
 """The environment of the serving processes, read and written here and nowhere else."""
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from os import environ as process_environment
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from features.errors import ServiceError, explain
 from features.workspace import Workspace, load_workspace
 
-__all__ = ["Settings", "process_environment", "read_settings"]
+__all__ = ["Settings", "process_environment", "read_settings", "tracking_uri"]
 
 _WORKSPACE = "RENEWCAST_WORKSPACE"
 
@@ -48,3 +48,14 @@ def read_settings(environ: MutableMapping[str, str] = process_environment) -> Se
         todo = f"Start the service with `renewcast serve --workspace DIR`, or set {_WORKSPACE}."
         raise ServiceError(explain("the service was not told which workspace to serve", given=f"{_WORKSPACE} is not set", todo=todo))
     return Settings(Path(environ[_WORKSPACE]))
+
+
+def tracking_uri(environ: Mapping[str, str] = process_environment) -> str | None:
+    """Return the address of the MLflow server that the environment names; it goes before the workspace's own.
+
+    Examples
+    --------
+    >>> tracking_uri({"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"})
+    'http://127.0.0.1:5000'
+    """
+    return environ.get("MLFLOW_TRACKING_URI") or None

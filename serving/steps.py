@@ -18,6 +18,7 @@ from features.errors import WorkspaceError, explain
 from features.ledger import Ledger, fingerprint, fingerprint_files, remove_unfinished
 from features.progress import Progress
 from features.workspace import Workspace
+from serving.settings import tracking_uri
 
 __all__ = ["STEPS", "Step", "StepResult", "code_version", "run_step"]
 
@@ -188,13 +189,14 @@ def _features_line(summary: Summary) -> str:
 
 
 def _train_reads(workspace: Workspace) -> object:
-    return {"training": asdict(workspace.config.training), "mlflow": asdict(workspace.config.mlflow)}
+    mlflow = tracking_uri() or workspace.config.mlflow.tracking_uri
+    return {"training": asdict(workspace.config.training), "mlflow": mlflow}
 
 
 def _train(workspace: Workspace, on_progress: Progress) -> Summary:
     from training.pipeline import train_workspace
 
-    trained = train_workspace(workspace, code_version=code_version(), on_progress=on_progress)
+    trained = train_workspace(workspace, code_version=code_version(), tracking_uri=tracking_uri(), on_progress=on_progress)
     targets = {target.target: {"status": target.status, "verdict": target.verdict} for target in trained.targets}
     return {"run": trained.run, "targets": targets, "champions": [folder.name for folder in _champions(workspace)]}
 
