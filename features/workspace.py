@@ -178,7 +178,7 @@ def load_workspace(folder: Path, environ: Mapping[str, str]) -> Workspace:
     try:
         values = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
-        todo = "Write one with `renewcast init FOLDER`, or name another folder with --workspace."
+        todo = "Write one with `renewcast init FOLDER`, name another folder with --workspace, or run `renewcast up` for a simulated book."
         raise WorkspaceError(explain(f"this folder is no workspace: it has no {CONFIG_NAME}", given=folder, todo=todo)) from error
     except OSError as error:
         raise WorkspaceError(explain(f"{file} cannot be read: {error.strerror}", todo="Look at the rights of the file.")) from error

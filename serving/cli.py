@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from features.errors import ConfigError, RenewcastError, WorkspaceError, explain
+from features.errors import ConfigError, RenewcastError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
 from serving.console import Screen
@@ -40,7 +40,7 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write a machine-readable summary to standard output.")]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; the workspace's if not given.")]
-PortOption = Annotated[int | None, typer.Option(help="Port to listen on; the workspace's if not given.")]
+PortOption = Annotated[int | None, typer.Option(help="Port to listen on; the workspace's if not given.", min=1, max=65535)]
 
 
 def main() -> None:
@@ -98,6 +98,11 @@ def init(
         if file.exists() and not replace:
             raise ConfigError(explain("there is a config already", given=file, todo="Edit it, or pass --replace to write a new one."))
         proposal = propose_workspace(folder)
+        if not proposal.guessed:
+            todo = "Name the folder that your tables are in."
+            raise SourceError(
+                explain("no table was found in this folder", given=folder, allowed="CSV, Parquet or JSON Lines files", todo=todo)
+            )
         _write(file, proposal.text)
         for line in proposal.guessed:
             screen.say(f"[green]guessed[/green]  {escape(line)}")
@@ -221,6 +226,9 @@ def up(
 def _simulate(screen: Screen, folder: Path, accounts: int) -> None:
     from features.simulate import WorldSettings, simulate, write_world
 
+    if folder.exists():
+        todo = f"Remove {folder}, or name a workspace of your own with --workspace."
+        raise WorkspaceError(explain("there is something else where the simulated book would be made", given=folder, todo=todo))
     started = time.monotonic()
     with screen.progress("simulate") as on_progress, replace_folder(folder) as temporary:
         on_progress(f"{accounts:,} accounts", 0, 1)
@@ -239,7 +247,7 @@ def _serve(screen: Screen, workspace: Workspace, host: str | None, port: int | N
     require_port(host, port)
     address = f"http://{host}:{port}"
     links = sign_in_links(workspace, address=address)
-    screen.say(f"\n[bold]Serving at {address}[/bold]  (Ctrl+C ends it)")
+    screen.say(f"[bold]Serving at {address}[/bold]  (Ctrl+C ends it)")
     screen.say(f"  vendor:   {links.vendor}")
     if links.partner:
         screen.say(f"  partner:  {links.partner}  ({escape(str(links.partner_name))})")

@@ -188,6 +188,25 @@ def empty_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def finished_book(tmp_path_factory: pytest.TempPathFactory, empty_mlflow_store: Path) -> Path:
+    """A small workspace on which the whole main job was done by the command. Read only."""
+    from tests.small_book import run, write_book, write_config
+
+    tables = write_book(tmp_path_factory.mktemp("tables"))
+    workspace = write_config(tmp_path_factory.mktemp("finished"), tables)
+    (workspace / ".renewcast").mkdir()
+    shutil.copy(empty_mlflow_store, workspace / ".renewcast" / "mlflow.db")
+    assert run("up", "--workspace", workspace, "--no-serve").exit_code == 0
+    return workspace
+
+
+@pytest.fixture
+def book(tmp_path: Path, finished_book: Path) -> Path:
+    """A copy of the finished workspace, over the same tables."""
+    return Path(shutil.copytree(finished_book, tmp_path / "book"))
+
+
 @pytest.fixture
 def make_workspace(tmp_path: Path, empty_mlflow_store: Path, make_snapshots: Callable[..., Path]) -> Callable[..., Workspace]:
     """Make a workspace with the snapshots of a synthetic book and an empty MLflow store; `config` is added to its renewcast.toml."""
