@@ -33,8 +33,6 @@ __all__ = ["Tallies", "Tally"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_NEVER = np.iinfo(np.int64).max
-
 
 @dataclass(frozen=True)
 class Tally:
@@ -102,15 +100,15 @@ class Tallies:
     def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
         order = self._order(window, features)
+        tallies = _tallies(features)
+        levels = self.known.levels[window.each] if window.each else ()
         for cutoff, rows, accounts in self._by_cutoff:
-            until = int(clock.shifted(cutoff, -window.lag_days))
             stretch = clock.sorted_window(order.time, cutoff, days=window.days, lag_days=window.lag_days)
-            found = order.count(stretch)[accounts]
-            values = {tally: order.tally(tally, stretch, until)[accounts] for tally in _tallies(features)}
+            rows_found, values = order.tally(tallies, stretch)
             for feature in features:
-                level = self.known.levels[window.each].index(str(feature.level)) if window.each else 0
-                there = found[:, level] > 0
-                columns[feature.name][rows[there]] = values[feature.expression][there, level]  # type: ignore[index]
+                level = levels.index(str(feature.level)) if levels else 0
+                there = rows_found[accounts, level] > 0
+                columns[feature.name][rows[there]] = values[feature.expression][accounts[there], level]  # type: ignore[index]
             yield
 
     @cached_property
@@ -146,54 +144,64 @@ class _TimeOrder:
     """
 
     time: Ints
-    group: npt.NDArray[np.int32]
+    group: Ints
     shape: tuple[int, int]
     columns: dict[str, npt.NDArray[Any]]
-    _next: dict[str, Ints] = field(default_factory=dict)
+    _following: dict[str, Ints] = field(default_factory=dict)
 
-    def count(self, rows: slice, only: npt.NDArray[np.bool_] | None = None, weights: Floats | None = None) -> Floats:
-        """Count rows, or sum their weights, by account and level; shape `(n_accounts, n_levels)`."""
+    def tally(self, tallies: Sequence[Tally], rows: slice) -> tuple[Floats, dict[Tally, Floats]]:
+        """Count a stretch of rows and compute its statistics, by account and level: `(n_accounts, n_levels)` each."""
         group = self.group[rows]
-        if only is not None:
-            group, weights = group[only], None if weights is None else weights[only]
+        counted = self._per_group(group)
+        sums = {tally.column: self._sum(group, rows, tally.column) for tally in tallies if tally.kind in ("sum", "mean")}
+        found: dict[Tally, Floats] = {}
+        for tally in tallies:
+            match tally.kind:
+                case "count":
+                    found[tally] = counted
+                case "sum":
+                    found[tally] = sums[tally.column][0]
+                case "mean":
+                    with np.errstate(invalid="ignore"):
+                        found[tally] = np.divide(*sums[tally.column])
+                case "distinct":
+                    is_last = self._following_row(tally.column)[rows] >= rows.stop
+                    found[tally] = self._per_group(group[is_last & (self.columns[tally.column][rows] >= 0)])
+        return counted, found
+
+    def _per_group(self, group: Ints, weights: Floats | None = None) -> Floats:
         counted = np.bincount(group, weights=weights, minlength=self.shape[0] * self.shape[1])
         return counted.reshape(self.shape).astype(np.float64, copy=False)
 
-    def tally(self, tally: Tally, rows: slice, until: int) -> Floats:
-        """Return a statistic of the rows of a window that ends at `until`, by account and level."""
-        if tally.kind == "count":
-            return self.count(rows)
-        values = self.columns[tally.column][rows]
-        if tally.kind == "distinct":
-            last = ~clock.known_by(self._next_time(tally.column)[rows], until)
-            return self.count(rows, only=last & (values >= 0))
+    def _sum(self, group: Ints, rows: slice, column: str) -> tuple[Floats, Floats]:
+        """Sum the values that are there, and count them."""
+        values = self.columns[column][rows]
         empty = np.isnan(values)
-        filled = ~empty if empty.any() else None
-        sums = self.count(rows, filled, values)
-        if tally.kind == "sum":
-            return sums
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums / self.count(rows, filled))
+        if empty.any():
+            group, values = group[~empty], values[~empty]
+        return self._per_group(group, values), self._per_group(group)
 
-    def _next_time(self, column: str) -> Ints:
-        """Return when the same identifier comes next in the same account and level; never, after its last row."""
-        if column not in self._next:
-            identifier = self.group.astype(np.int64) * (int(self.columns[column].max(initial=0)) + 2) + self.columns[column] + 1
-            by_identifier = _stable_order(identifier)
-            same = identifier[by_identifier[1:]] == identifier[by_identifier[:-1]]
-            following = np.full(len(self.time), _NEVER)
-            following[by_identifier[:-1][same]] = self.time[by_identifier[1:][same]]
-            self._next[column] = following
-        return self._next[column]
+    def _following_row(self, column: str) -> Ints:
+        """Return the row in which the same identifier comes next in the same account and level; past the end after its last."""
+        if column not in self._following:
+            identifier = self.group * (int(self.columns[column].max(initial=0)) + 2) + (self.columns[column] + 1)
+            row, identifier = _sorted_rows(identifier)
+            following = np.full(len(row), len(row))
+            same = identifier[1:] == identifier[:-1]
+            following[row[:-1][same]] = row[1:][same]
+            self._following[column] = following
+        return self._following[column]
 
 
-def _stable_order(keys: Ints) -> Ints:
-    """Return the order that sorts the keys, equal ones as they stand."""
+def _sorted_rows(keys: Ints) -> tuple[Ints, Ints]:
+    """Return rows and keys in the order of the keys, rows of equal keys as they stand."""
     bits = max(1, len(keys).bit_length())
     if len(keys) and int(keys.max()) >= 1 << (63 - bits):
-        return np.argsort(keys, kind="stable")
-    packed = np.sort((keys << bits) | np.arange(len(keys)))  # several times faster than sorting positions by their keys
-    return packed & ((1 << bits) - 1)
+        rows = np.argsort(keys, kind="stable")
+        return rows, keys[rows]
+    packed = (keys << bits) | np.arange(len(keys))  # sorting numbers is several times faster than sorting positions by them
+    packed.sort()
+    return packed & ((1 << bits) - 1), packed >> bits
 
 
 def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
@@ -207,11 +215,12 @@ def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
         rows.select(account=rows.account, level=level, time=rows[occurred], **{name: rows[name] for name in columns})
     )
     n_levels = len(known.levels[window.each]) if window.each else 1
-    arrays = {name: _array(table[name]) for name in table.column_names}
-    if np.any(np.diff(arrays["time"]) < 0):
-        arrays = {name: values[np.argsort(arrays["time"], kind="stable")] for name, values in arrays.items()}
-    group = (arrays.pop("account").astype(np.int32) * n_levels + arrays.pop("level")).astype(np.int32)
-    return _TimeOrder(arrays.pop("time"), group, (known.n_accounts, n_levels), arrays)
+    arrays = {name: _array(table[name]) for name in columns}
+    time, group = _array(table["time"]), _array(table["account"]).astype(np.int64) * n_levels + _array(table["level"])
+    if np.any(time[1:] < time[:-1]):
+        in_time = np.argsort(time, kind="stable")
+        time, group, arrays = time[in_time], group[in_time], {name: values[in_time] for name, values in arrays.items()}
+    return _TimeOrder(time, group, (known.n_accounts, n_levels), arrays)
 
 
 def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
