@@ -170,9 +170,10 @@ def test_variables_that_are_named_are_read():
         for file in (ROOT / folder).rglob("*")
         if file.is_file() and file.suffix in {".py", ".toml", ""}
     )
-    named = set(re.findall(r"\bRENEWCAST_[A-Z_]+", EVERYTHING))
+    variable = r"\b(?:RENEWCAST|MLFLOW_TRACKING)_[A-Z_]+"
+    named = set(re.findall(variable, EVERYTHING))
     own = {"RENEWCAST_WORKSPACE"}  # the service tells it to its own workers
-    assert named == set(re.findall(r"\bRENEWCAST_[A-Z_]+", code)) - own
+    assert named == set(re.findall(variable, code)) - own
 
 
 def test_the_map_shows_every_module_below_those_that_it_imports():
