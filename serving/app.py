@@ -20,7 +20,7 @@ from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
 from serving.store import open_store
 
-__all__ = ["SignInLinks", "create_app", "open_identity", "sign_in_links"]
+__all__ = ["SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,7 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
     ServiceError
         If nothing has been scored yet.
     """
-    accounts = workspace.scores / current_version(workspace.scores) / "accounts.parquet"
-    partners = pq.read_table(accounts, columns=["partner_id", "partner_name"]).to_pylist()
+    partners = _partners(workspace)
     counts = Counter(row["partner_id"] for row in partners if row["partner_id"] is not None)
     identity = open_identity(workspace)
     vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR)}"
@@ -87,6 +86,18 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
     names = {row["partner_id"]: row["partner_name"] for row in partners}
     token = identity.sign_in_token(Caller(largest))
     return SignInLinks(vendor=vendor, partner=f"{address}/sign-in?token={token}", partner_name=names[largest] or largest)
+
+
+def has_accounts(workspace: Workspace, partner_id: str) -> bool:
+    """Tell whether an account of the current scores is assigned to the partner; before the first scoring none is."""
+    scored = (workspace.scores / "CURRENT").exists()
+    return scored and any(row["partner_id"] == partner_id for row in _partners(workspace))
+
+
+def _partners(workspace: Workspace) -> list[dict[str, str | None]]:
+    accounts = workspace.scores / current_version(workspace.scores) / "accounts.parquet"
+    rows: list[dict[str, str | None]] = pq.read_table(accounts, columns=["partner_id", "partner_name"]).to_pylist()
+    return rows
 
 
 def open_identity(workspace: Workspace) -> Identity:

@@ -104,7 +104,7 @@ def _champions(folder: Path) -> dict[Target, Package]:
             explain(
                 "there is no model of churn to score with",
                 given=f"models in {folder}: {', '.join(packages) or 'none'}",
-                todo="Run `renewcast train`; `renewcast report` says why a target was not trained.",
+                todo="`renewcast report` says why there is none; after a change run `renewcast train` again.",
             )
         )
     return packages

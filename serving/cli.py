@@ -279,11 +279,14 @@ def issue_key(
     json: JsonOption = False,
 ) -> None:
     """Issue a key; it is shown once, only its hash is kept."""
-    from serving.app import open_identity
+    from serving.app import has_accounts, open_identity
     from serving.sharing import parse_caller
 
     with _screen(json) as screen:
-        key = open_identity(_open(workspace)).issue_key(parse_caller(who), label=label)
+        opened, caller = _open(workspace), parse_caller(who)
+        key = open_identity(opened).issue_key(caller, label=label)
+        if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
+            screen.say(f"[yellow]look at[/yellow]  the key shows nothing yet: no scored account is assigned to {escape(who)}")
         screen.say(f"Keep this key, it is not shown again: {key}")
         screen.result({"key": key, "caller": who, "label": label})
 

@@ -99,6 +99,12 @@ def test_a_key_is_for_a_caller(book):
     assert "vendor, or partner:<partner_id>" in ran.stderr
 
 
+def test_a_key_for_a_partner_without_accounts_is_pointed_out(book):
+    ran = run("keys", "issue", "--as", "partner:p1", "--label", "x", "--workspace", book, "--json")
+    assert summary_of(ran)["caller"] == "partner:p1"
+    assert "no scored account is assigned to partner:p1" in ran.stderr
+
+
 def test_fresh_links_are_for_the_address_that_is_served(book):
     found = summary_of(run("links", "--port", 4711, "--workspace", book, "--json"))
     assert found["vendor_link"].startswith("http://127.0.0.1:4711/sign-in?token=")
