@@ -194,14 +194,16 @@ class _TimeOrder:
 
 
 def _sorted_rows(keys: Ints) -> tuple[Ints, Ints]:
-    """Return rows and keys in the order of the keys, rows of equal keys as they stand."""
+    """Return rows and keys in the order of the keys, rows of equal keys as they stand; the array of keys is used up."""
     bits = max(1, len(keys).bit_length())
     if len(keys) and int(keys.max()) >= 1 << (63 - bits):
         rows = np.argsort(keys, kind="stable")
         return rows, keys[rows]
-    packed = (keys << bits) | np.arange(len(keys))  # sorting numbers is several times faster than sorting positions by them
+    packed = np.left_shift(keys, bits, out=keys)  # sorting numbers is several times faster than sorting positions by them
+    packed |= np.arange(len(packed))
     packed.sort()
-    return packed & ((1 << bits) - 1), packed >> bits
+    rows = packed & ((1 << bits) - 1)
+    return rows, np.right_shift(packed, bits, out=packed)
 
 
 def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
@@ -216,7 +218,9 @@ def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
     )
     n_levels = len(known.levels[window.each]) if window.each else 1
     arrays = {name: _array(table[name]) for name in columns}
-    time, group = _array(table["time"]), _array(table["account"]).astype(np.int64) * n_levels + _array(table["level"])
+    time, group = _array(table["time"]), _array(table["account"]).astype(np.int64)
+    group *= n_levels
+    group += _array(table["level"])
     if np.any(time[1:] < time[:-1]):
         in_time = np.argsort(time, kind="stable")
         time, group, arrays = time[in_time], group[in_time], {name: values[in_time] for name, values in arrays.items()}
@@ -224,4 +228,6 @@ def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
 
 
 def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    return np.asarray(pc.fill_null(column, -1 if pa.types.is_integer(column.type) else np.nan).to_numpy())
+    if column.null_count:
+        column = pc.fill_null(column, -1 if pa.types.is_integer(column.type) else np.nan)
+    return np.asarray(column.to_numpy())
