@@ -169,14 +169,15 @@ def _summary(score_set: ScoreSet, account: AccountScore, caller: Caller) -> dict
 
 
 def _first_driver(score_set: ScoreSet, row: int, caller: Caller) -> schema.FirstDriver | None:
-    """Return the strongest of the named drivers that somebody can act on, or the strongest of all.
+    """Return the strongest of the named drivers that somebody can act on, one that raises the risk first, or the strongest of all.
 
     The renewal date leads most explanations and stands in a column of its own; what the list should tell is what to look at.
     """
     named = shared_explanation(explain_account(score_set, row, "churn"), caller).named
     if not named:
         return None
-    first = next((driver for driver in named if driver.main.feature.actionable), named[0])
+    can_act = [driver for driver in named if driver.main.feature.actionable] or named
+    first = next((driver for driver in can_act if driver.effect == "raises"), can_act[0])
     return schema.FirstDriver(**share("FirstDriver", {"sentence": first.sentence, "effect": first.effect}, caller))
 
 
