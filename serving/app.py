@@ -1,8 +1,8 @@
 """The web application: the API and the pages over one workspace, without the process tree around it."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -78,14 +78,14 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
     """
     partners = _partners(workspace)
     counts = Counter(row["partner_id"] for row in partners if row["partner_id"] is not None)
-    identity = open_identity(workspace)
-    vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR)}"
-    if not counts:
-        return SignInLinks(vendor=vendor, partner=None, partner_name=None)
-    largest = min(counts, key=lambda partner: (-counts[partner], partner))
+    largest = min(counts, key=lambda partner: (-counts[partner], partner), default=None)
     names = {row["partner_id"]: row["partner_name"] for row in partners}
-    token = identity.sign_in_token(Caller(largest))
-    return SignInLinks(vendor=vendor, partner=f"{address}/sign-in?token={token}", partner_name=names[largest] or largest)
+    with open_identity(workspace) as identity:
+        vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR)}"
+        if largest is None:
+            return SignInLinks(vendor=vendor, partner=None, partner_name=None)
+        partner = f"{address}/sign-in?token={identity.sign_in_token(Caller(largest))}"
+    return SignInLinks(vendor=vendor, partner=partner, partner_name=names[largest] or largest)
 
 
 def has_accounts(workspace: Workspace, partner_id: str) -> bool:
@@ -100,9 +100,14 @@ def _partners(workspace: Workspace) -> list[dict[str, str | None]]:
     return rows
 
 
-def open_identity(workspace: Workspace) -> Identity:
-    """Open a workspace's credentials: to issue keys and links, and to check them."""
-    return Identity(open_store(workspace.database), _secret(workspace))
+@contextmanager
+def open_identity(workspace: Workspace) -> Iterator[Identity]:
+    """Open a workspace's credentials while the block runs: to issue keys and links, and to check them."""
+    store = open_store(workspace.database)
+    try:
+        yield Identity(store, _secret(workspace))
+    finally:
+        store.dispose()
 
 
 def _secret(workspace: Workspace) -> bytes:

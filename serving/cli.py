@@ -284,7 +284,8 @@ def issue_key(
 
     with _screen(json) as screen:
         opened, caller = _open(workspace), parse_caller(who)
-        key = open_identity(opened).issue_key(caller, label=label)
+        with open_identity(opened) as identity:
+            key = identity.issue_key(caller, label=label)
         if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
             screen.say(f"[yellow]look at[/yellow]  the key shows nothing yet: no scored account is assigned to {escape(who)}")
         screen.say(f"Keep this key, it is not shown again: {key}")
@@ -301,7 +302,9 @@ def revoke_key(
     from serving.app import open_identity
 
     with _screen(json) as screen:
-        if not open_identity(_open(workspace)).revoke_key(key_id):
+        with open_identity(_open(workspace)) as identity:
+            revoked = identity.revoke_key(key_id)
+        if not revoked:
             raise ConfigError(
                 explain("there is no key with this id, or it is revoked already", given=key_id, todo="Look at the key: rk_<id>_...")
             )

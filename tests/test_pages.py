@@ -22,7 +22,9 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(workspace):
-    return create_app(workspace)
+    app = create_app(workspace)
+    yield app
+    app.state.desk.journal.store.dispose()
 
 
 @pytest.fixture(scope="module")
