@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +9,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from features.errors import ConfigError, RenewcastError, SourceError, WorkspaceError, explain
+from features.errors import ConfigError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
 from serving.console import Screen
+from serving.options import DEMO, JsonOption, WorkspaceOption, open_screen, open_workspace, workspace_folder
 from serving.settings import process_environment
 from serving.steps import STEPS, StepResult, run_step
 
 __all__ = ["app", "main"]
-
-DEMO = Path(".demo")
-"""Where `renewcast up` makes its simulated book."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,13 +28,6 @@ app = typer.Typer(
 keys = typer.Typer(no_args_is_help=True, help="Keys with which applications call the endpoint.")
 app.add_typer(keys, name="keys")
 
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace", help=f"Folder with {CONFIG_NAME}. Without it: this folder if it is one, else the simulated book in {DEMO}."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write a machine-readable summary to standard output.")]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; the workspace's if not given.")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on; the workspace's if not given.", min=1, max=65535)]
 
@@ -46,31 +35,6 @@ PortOption = Annotated[int | None, typer.Option(help="Port to listen on; the wor
 def main() -> None:
     """Run the command."""
     app()
-
-
-@contextmanager
-def _screen(json: bool) -> Iterator[Screen]:
-    """Show errors that were foreseen as text, and end with status 1."""
-    screen = Screen(json=json)
-    try:
-        yield screen
-    except RenewcastError as error:
-        screen.failed(error)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        screen.say("Interrupted. Finished steps are kept; the next run goes on from there.")
-        screen.result({"status": "interrupted"})
-        raise typer.Exit(130) from None
-
-
-def _folder(workspace: Path | None) -> Path:
-    if workspace is not None:
-        return workspace
-    return Path() if Path(CONFIG_NAME).exists() else DEMO
-
-
-def _open(workspace: Path | None) -> Workspace:
-    return load_workspace(_folder(workspace), process_environment)
 
 
 def _run(screen: Screen, name: str, workspace: Workspace) -> StepResult:
@@ -92,7 +56,7 @@ def init(
     """Look at a folder of tables and write a commented config for it."""
     from features.discovery import propose_workspace
 
-    with _screen(json) as screen:
+    with open_screen(json) as screen:
         target = workspace or folder
         file = target / CONFIG_NAME
         if file.exists() and not replace:
@@ -122,8 +86,8 @@ def _write(file: Path, text: str) -> None:
 
 
 def _step(name: str, workspace: Path | None, json: bool) -> None:
-    with _screen(json) as screen:
-        screen.result(_run(screen, name, _open(workspace)).to_json())
+    with open_screen(json) as screen:
+        screen.result(_run(screen, name, open_workspace(workspace)).to_json())
 
 
 @app.command()
@@ -155,8 +119,8 @@ def report(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Show the last training's metrics beside its baselines, for each target."""
     from training.report import read_report
 
-    with _screen(json) as screen:
-        found = read_report(_open(workspace).training)
+    with open_screen(json) as screen:
+        found = read_report(open_workspace(workspace).training)
         for part in found["targets"].values():
             screen.say(f"[bold]{escape(part['verdict'])}[/bold]")
             if part["status"] == "trained":
@@ -197,8 +161,8 @@ def _number(value: float | None) -> str:
 @app.command()
 def serve(workspace: WorkspaceOption = None, json: JsonOption = False, host: HostOption = None, port: PortOption = None) -> None:
     """Serve the scores: pages for people, an endpoint for applications."""
-    with _screen(json) as screen:
-        _serve(screen, _open(workspace), host, port, done=[])
+    with open_screen(json) as screen:
+        _serve(screen, open_workspace(workspace), host, port, done=[])
 
 
 @app.command()
@@ -211,8 +175,8 @@ def up(
     stop: Annotated[bool, typer.Option("--no-serve", help="End after scoring.")] = False,
 ) -> None:
     """Do the whole main job, then serve. Without a workspace of your own: on a simulated book."""
-    with _screen(json) as screen:
-        folder = _folder(workspace)
+    with open_screen(json) as screen:
+        folder = workspace_folder(workspace)
         if workspace is None and folder == DEMO and not (DEMO / CONFIG_NAME).exists():
             _simulate(screen, DEMO, accounts)
         opened = load_workspace(folder, process_environment)
@@ -261,8 +225,8 @@ def links(workspace: WorkspaceOption = None, json: JsonOption = False, host: Hos
     """Print fresh sign-in links for a service that is running: one for the vendor, one for the partner with the most accounts."""
     from serving.app import sign_in_links
 
-    with _screen(json) as screen:
-        opened = _open(workspace)
+    with open_screen(json) as screen:
+        opened = open_workspace(workspace)
         address = f"http://{host or opened.config.serving.host}:{port or opened.config.serving.port}"
         made = sign_in_links(opened, address=address)
         screen.say(f"vendor:   {made.vendor}")
@@ -282,8 +246,8 @@ def issue_key(
     from serving.app import has_accounts, open_identity
     from serving.sharing import parse_caller
 
-    with _screen(json) as screen:
-        opened, caller = _open(workspace), parse_caller(who)
+    with open_screen(json) as screen:
+        opened, caller = open_workspace(workspace), parse_caller(who)
         with open_identity(opened) as identity:
             key = identity.issue_key(caller, label=label)
         if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
@@ -301,8 +265,8 @@ def revoke_key(
     """Make a key useless from now on."""
     from serving.app import open_identity
 
-    with _screen(json) as screen:
-        with open_identity(_open(workspace)) as identity:
+    with open_screen(json) as screen:
+        with open_identity(open_workspace(workspace)) as identity:
             revoked = identity.revoke_key(key_id)
         if not revoked:
             raise ConfigError(
@@ -318,8 +282,8 @@ def reference(workspace: WorkspaceOption = None) -> None:
     from features.catalogue import read_catalogue
     from features.reference import render_reference
 
-    with _screen(json=False):
-        file = _open(workspace).snapshots / "catalogue.json"
+    with open_screen(json=False):
+        file = open_workspace(workspace).snapshots / "catalogue.json"
         if not file.exists():
             raise WorkspaceError(
                 explain("the features of this workspace have not been computed yet", given=file, todo="Run `renewcast features`.")
