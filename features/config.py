@@ -11,6 +11,7 @@ from typing import Literal
 
 __all__ = [
     "ATTRIBUTE",
+    "PLAUSIBLE_AUC",
     "AttributeKind",
     "BeforeCreated",
     "ChangeTarget",
@@ -37,6 +38,9 @@ BeforeCreated = Literal["keep", "quarantine"]
 
 ATTRIBUTE = "attribute_"
 """What the names of declared account attributes start with in the accounts table."""
+
+PLAUSIBLE_AUC: Mapping[str, float] = {"churn": 0.95, "contraction": 0.97, "expansion": 0.98}
+"""By target, the area under the ROC curve that no honest model of this kind has been seen to pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +174,34 @@ class Cutoffs:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The test period, how few positives are too few, and LightGBM parameters by target."""
+    """How models are trained and judged.
+
+    Parameters
+    ----------
+    test_from, test_to
+        The period on which the models are judged; the last cutoffs if None.
+    folds
+        Consecutive blocks into which the test period is cut; each is judged by a model trained on what was closed when it began.
+    minimum_positives
+        With fewer positive rows a target is not trained.
+    trials
+        How many recipes an Optuna search tries; 0 for the default one.
+    plausible_auc
+        By target, the area under the ROC curve above which a model counts as leaking.
+    health_score
+        The feature that holds the vendor's own rule-based health score, as a baseline; None if there is none.
+    parameters
+        LightGBM's, by target.
+    """
 
     test_from: datetime | None = None
     test_to: datetime | None = None
+    folds: int = 4
     minimum_positives: int = 50
     seed: int = 0
+    trials: int = 0
+    plausible_auc: Mapping[str, float] = field(default_factory=lambda: dict(PLAUSIBLE_AUC))
+    health_score: str | None = None
     parameters: Mapping[str, Mapping[str, float | int | str]] = field(default_factory=dict)
 
 

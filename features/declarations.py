@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from features.config import (
     ATTRIBUTE,
+    PLAUSIBLE_AUC,
     AttributeKind,
     BeforeCreated,
     ChangeTarget,
@@ -275,14 +276,28 @@ def _training(section: Section) -> Training:
     training = Training(
         test_from=section.instant("test_from"),
         test_to=section.instant("test_to"),
+        folds=section.whole("folds", 4, low=1, high=12),
         minimum_positives=section.whole("minimum_positives", 50, low=1),
         seed=section.whole("seed", 0, low=0),
+        trials=section.whole("trials", 0, low=0),
+        plausible_auc=_plausible(section.section("plausible_auc")),
+        health_score=section.text("health_score", None),
         parameters={target: _parameters(parameters.section(target)) for target in get_args(Target)},
     )
     _in_order(section, "test_from", training.test_from, "test_to", training.test_to)
     parameters.refuse_others()
     section.refuse_others()
     return training
+
+
+def _plausible(section: Section) -> dict[str, float]:
+    limits = {}
+    for target, usual in PLAUSIBLE_AUC.items():
+        limits[target] = limit = section.number(target, usual, low=0.5, high=1)
+        if limit == 0.5:
+            raise section.wrong(target, "is the AUC of chance", given=limit, allowed="above 0.5, up to 1")
+    section.refuse_others()
+    return limits
 
 
 def _parameters(section: Section) -> dict[str, float | int | str]:

@@ -129,7 +129,8 @@ def test_every_key_is_documented_and_every_default_is_what_it_says(tmp_path):
     assert full.targets == plain.targets
     assert full.cutoffs.every == plain.cutoffs.every
     assert full.cutoffs.before_renewal_days == plain.cutoffs.before_renewal_days
-    assert (full.training.minimum_positives, full.training.seed) == (plain.training.minimum_positives, plain.training.seed)
+    settings = ("folds", "minimum_positives", "seed", "trials", "plausible_auc")
+    assert [getattr(full.training, name) for name in settings] == [getattr(plain.training, name) for name in settings]
     assert full.features.top_events == plain.features.top_events
     assert full.serving == plain.serving
     assert (full.currency, full.quarantine_limit) == (plain.currency, plain.quarantine_limit)

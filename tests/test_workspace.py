@@ -73,6 +73,10 @@ def test_every_setting_is_read(tmp_path):
     first = "2023-01-01T02:00:00+02:00"
     [training]
     test_from = 2023-06-01
+    folds = 3
+    trials = 20
+    plausible_auc = { churn = 0.9 }
+    health_score = "our_health_score"
     [training.parameters.churn]
     learning_rate = 0.03
     [features]
@@ -93,6 +97,8 @@ def test_every_setting_is_read(tmp_path):
     assert [source.database for source in config.tables["engagement"].sources] == [None, "sqlite"]
     assert config.cutoffs.every == 14
     assert config.cutoffs.first == datetime(2023, 1, 1)
+    assert (config.training.folds, config.training.trials, config.training.health_score) == (3, 20, "our_health_score")
+    assert config.training.plausible_auc == {"churn": 0.9, "contraction": 0.97, "expansion": 0.98}
     assert config.training.parameters["churn"] == {"learning_rate": 0.03}
     assert config.features.events == ("a", "b")
     assert (config.mlflow.tracking_uri, config.serving.port) == ("http://mlflow:5000", 8080)
@@ -114,6 +120,13 @@ def test_every_setting_is_read(tmp_path):
         (NEEDED + "[cutoffs]\nfirst = 'soon'\n", "is not a date"),
         (NEEDED + "[features]\nevents = 'login'\n", 'Write events = ["...", "..."]'),
         (NEEDED + "[training.parameters.chrn]\n", "did you mean 'churn'?"),
+        (NEEDED + "[training]\nfolds = 0\n", "allowed: 1 to 12"),
+        (NEEDED + "[training]\ntrials = -1\n", "allowed: at least 0"),
+        (NEEDED + "[training]\ntrails = 5\n", "did you mean 'trials'?"),
+        (NEEDED + "[training]\nhealth_score = 1\n", "training.health_score is not a text"),
+        (NEEDED + "[training.plausible_auc]\nchurn = 0.5\n", "is the AUC of chance"),
+        (NEEDED + "[training.plausible_auc]\nchurn = 1.1\n", "allowed: 0.5 to 1"),
+        (NEEDED + "[training.plausible_auc]\nchrn = 0.9\n", "did you mean 'churn'?"),
         (NEEDED + "[currencies]\nEUR = 0\n", "currencies.EUR is a rate of zero"),
         (NEEDED + "[tables.tickts]\nsource = 'x'\n", "did you mean 'tickets'?"),
         (NEEDED + "[tables.tickets]\nsource = 'x'\n[tables.tickets.columns]\nseverty = 'a'\n", "did you mean 'severity'?"),
