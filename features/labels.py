@@ -11,6 +11,9 @@ churn
 contraction, expansion
     0 if it churned; else 1 if the measure at the window's end is below, above, that at the cutoff by at least the threshold and the
     minimum change. An account that is between two terms at the window's end has no label.
+nonrenewal
+    Only where the next renewal, as known at the cutoff, lies within the window: 1 if the account churned at or before it, 0 if it went
+    on past it. Only accounts whose contract was due are asked: the complement is the renewal rate by accounts.
 
 Without subscriptions churn is no telemetry in the whole window, and the measure in the window is held against the measure in as many
 days before the cutoff. A cutoff whose window, and grace, has not closed by the end of the data is censored: all its labels are missing.
@@ -37,9 +40,11 @@ __all__ = ["build_labels", "eligible_rows"]
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Instants = npt.NDArray[np.datetime64]
 
 _TERMS = Window(table="subscriptions")
 _NEVER = clock.microseconds(datetime(9999, 1, 1))
+_NO_TIME = np.datetime64("NaT", "us")
 
 
 def eligible_rows(known: KnownTables, targets: Targets, *, n_rows: int) -> Flags:
@@ -76,6 +81,14 @@ def _gathered(
     return numbers
 
 
+def _gathered_instants(known: KnownTables, parts: Iterator[ir.Table], value: Callable[[ir.Table], ir.Value], n_rows: int) -> Instants:
+    """Compute one instant for each row of the spine, UTC in microseconds; missing where there is none or it never comes."""
+    instants = np.full(n_rows, _NEVER, dtype=np.int64)
+    for found in gather(known.engine, parts, lambda rows: rows.group_by("row").agg(value=value(rows))):
+        instants[found["row"].to_numpy()] = found["value"].fill_null(_NEVER).to_numpy()
+    return np.where(instants == _NEVER, _NO_TIME, instants.view("datetime64[us]"))
+
+
 def build_labels(known: KnownTables, spine: Spine, targets: Targets, *, data_until: datetime) -> pa.Table:
     """Label every row of the spine.
 
@@ -84,20 +97,24 @@ def build_labels(known: KnownTables, spine: Spine, targets: Targets, *, data_unt
     pa.Table
         account_id, cutoff; churn, contraction, expansion: float64 1 or 0, null where there is no label; arr and arr_end: ARR at the
         cutoff and at the window's end, in the workspace's currency, null without subscriptions or where the window is not closed;
-        renewal_at: the next end of a running term as known at the cutoff. Shape `(n_rows, 8)`.
+        renewal_at: the next end of a running term as known at the cutoff; left_at: when those that churned stopped paying, null for
+        all others and where churn is silence; nonrenewal: float64 1 or 0, null where no renewal was due. Times are UTC, in microseconds.
+        Shape `(n_rows, 10)`.
     """
     n_rows = len(spine)
     closed = _closed(spine, targets, data_until)
-    after = _Aftermath(known, targets, n_rows)
+    after = _Aftermath(known, spine, targets)
     churn = np.where(closed, after.churn, np.nan)
-    columns: dict[str, pa.Array | Floats] = {"account_id": spine.account_id, "cutoff": spine.cutoff, "churn": churn}
+    columns: dict[str, pa.Array | npt.NDArray[np.generic]] = {"account_id": spine.account_id, "cutoff": spine.cutoff, "churn": churn}
     measured = {measure: after.measured(measure) for measure in {targets.contraction.measure, targets.expansion.measure}}
     columns["contraction"] = _change(*measured[targets.contraction.measure], churn, targets.contraction, -1)
     columns["expansion"] = _change(*measured[targets.expansion.measure], churn, targets.expansion, 1)
     subscribed = "subscriptions" in known
     columns["arr"] = after.arr if subscribed else np.full(n_rows, np.nan)
     columns["arr_end"] = np.where(closed, after.arr_end, np.nan) if subscribed else np.full(n_rows, np.nan)
-    columns["renewal_at"] = _renewals(known, n_rows) if subscribed else pa.nulls(n_rows, pa.timestamp("us"))
+    renewal_at = _renewals(known, n_rows) if subscribed else np.full(n_rows, _NO_TIME)
+    left_at = np.where(churn == 1, after.left_at, _NO_TIME)
+    columns |= {"renewal_at": renewal_at, "left_at": left_at, "nonrenewal": after.nonrenewal(churn, renewal_at)}
     return pa.table(
         {name: values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True) for name, values in columns.items()}
     )
@@ -123,19 +140,33 @@ class _Aftermath:
     """What became of the accounts after each row's cutoff, by all that is known today; arrays of shape `(n_rows,)`."""
 
     known: KnownTables
+    spine: Spine
     targets: Targets
-    n_rows: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the spine."""
+        return len(self.spine)
 
     @property
     def days_to_end(self) -> int:
         """Days from a cutoff to the end of its label window."""
         return self.targets.lead_days + self.targets.horizon_days
 
+    def _in_window(self, times: Instants) -> Flags:
+        return self._by(times, self.days_to_end) & ~self._by(times, self.targets.lead_days)
+
+    def _by(self, times: Instants, after_days: int) -> Flags:
+        """Tell which of the rows' times come at most so many days after the cutoff."""
+        cutoffs = self.spine.cutoff.to_numpy(zero_copy_only=False).astype("datetime64[us]")
+        return clock.not_after(times, cutoffs + np.timedelta64(after_days, "D"))
+
     @cached_property
     def churn(self) -> Floats:
         """Return 1 for those who left in the label window, 0 for those who did not, missing for those who left or paid nothing before."""
         if self.targets.kind == "subscription":
-            return self._spell_ends()
+            gone_before = self._by(self._spell_ends, self.targets.lead_days)
+            return np.where((self.arr > 0) & ~gone_before, self._in_window(self._spell_ends).astype(float), np.nan)
         telemetry = self._telemetry(days=self.targets.horizon_days, lead_days=self.targets.lead_days)
         rows_after = _gathered(self.known, telemetry, lambda rows: rows.count(), self.n_rows)
         return np.where(rows_after == 0, 1.0, 0.0)
@@ -176,22 +207,23 @@ class _Aftermath:
         running = pairs.filter(clock.active_at(pairs.starts, pairs.ends, clock.shifted(pairs.cutoff, after_days)))
         return _gathered(self.known, iter([running]), lambda rows: rows[measure].sum(), self.n_rows, missing=missing)
 
-    def _spell_ends(self) -> Floats:
-        """Return 1 where the spell of payment that holds the cutoff ends in the label window, missing where it ends before, else 0."""
+    @property
+    def left_at(self) -> Instants:
+        """When the spell of payment that holds the cutoff ended; missing where churn is not told by payment."""
+        return self._spell_ends if self.targets.kind == "subscription" else np.full(self.n_rows, _NO_TIME)
+
+    def nonrenewal(self, churn: Floats, renewal_at: Instants) -> Floats:
+        """Return 1 where a renewal due in the window was not made, 0 where it was, missing where none was due or churn is unknown."""
+        due = self._in_window(renewal_at) & ~np.isnan(churn) & (self.targets.kind == "subscription")
+        lost = (churn == 1) & clock.not_after(self.left_at, renewal_at)
+        return np.where(due, lost.astype(float), np.nan)
+
+    @cached_property
+    def _spell_ends(self) -> Instants:
+        """Return when the spell of payment that holds each row's cutoff ends; missing where none holds it or it has no end."""
         pairs = _spells(self._terms, self.targets.grace_days).join(self.known.spine, "account")
         holding = pairs.filter(clock.active_at(pairs.starts, pairs.ends, pairs.cutoff))
-
-        def ends_within(*, days: int, lead_days: int) -> Floats:
-            window = {"horizon_days": days, "lead_days": lead_days}
-            return _gathered(
-                self.known, iter([holding]), lambda rows: clock.in_label_window(rows.ends, rows.cutoff, **window).max(), self.n_rows
-            )
-
-        lead = self.targets.lead_days
-        labelled = self.arr > 0
-        if lead:
-            labelled &= ends_within(days=lead, lead_days=0) == 0
-        return np.where(labelled, ends_within(days=self.targets.horizon_days, lead_days=lead), np.nan)
+        return _gathered_instants(self.known, iter([holding]), lambda rows: rows.ends.max(), self.n_rows)
 
 
 def _distinct_users(rows: ir.Table) -> ir.Value:
@@ -224,10 +256,5 @@ def _spells(terms: ir.Table, grace_days: int) -> ir.Table:
     return numbered.group_by(["account", "spell"]).agg(starts=numbered.starts.min(), ends=numbered.ends.max())
 
 
-def _renewals(known: KnownTables, n_rows: int) -> pa.Array:
-    instants = np.full(n_rows, _NEVER, dtype=np.int64)
-    for found in gather(
-        known.engine, known.slices(_TERMS), lambda terms: terms.group_by("row").agg(at=terms.end_date.min(where=terms.running))
-    ):
-        instants[found["row"].to_numpy()] = found["at"].fill_null(_NEVER).to_numpy()
-    return pa.array(instants, mask=instants == _NEVER).cast(pa.timestamp("us"))
+def _renewals(known: KnownTables, n_rows: int) -> Instants:
+    return _gathered_instants(known, known.slices(_TERMS), lambda terms: terms.end_date.min(where=terms.running), n_rows)

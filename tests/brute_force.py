@@ -507,7 +507,7 @@ def assignment(row):
 def partner_fact(row, name):
     assigned = assignment(row)
     partners = [p for p in row.everybody.get("partners", []) if assigned and p["partner_id"] == assigned["partner_id"]]
-    return partners[0][name] if partners else None
+    return partners[0].get(name) if partners else None
 
 
 def book(row, instant):
@@ -636,6 +636,11 @@ class History:
         return [fall for fall in falls if not any(fall <= term["start_date"] < fall + grace_days * DAY for term in self.terms)]
 
 
+def next_leave(history, cutoff, targets):
+    """Return when an account that pays at the cutoff next stops paying for good, or for the grace period."""
+    return least(fall for fall in history.leaves(targets.grace_days) if fall > cutoff)
+
+
 def churn_label(history, cutoff, targets):
     opens = cutoff + targets.lead_days * DAY
     closes = opens + targets.horizon_days * DAY
@@ -643,7 +648,7 @@ def churn_label(history, cutoff, targets):
         return float(not history.events(opens, closes))
     if history.arr(cutoff) == 0:
         return None
-    left = least(fall for fall in history.leaves(targets.grace_days) if fall > cutoff)
+    left = next_leave(history, cutoff, targets)
     if left is None or left > closes:
         return 0.0
     return 1.0 if left > opens else None
@@ -675,19 +680,38 @@ def next_renewal(world, account, cutoff):
     return least(term["end_date"] for term in row.running if term["end_date"] is not None)
 
 
+def nonrenewal(history, cutoff, targets, churn, renewal):
+    """Return whether an account whose renewal falls into the label window was lost by then; None where none falls into it."""
+    opens = cutoff + targets.lead_days * DAY
+    if targets.kind == "usage" or churn is None or renewal is None or not opens < renewal <= opens + targets.horizon_days * DAY:
+        return None
+    return float(churn == 1 and next_leave(history, cutoff, targets) <= renewal)
+
+
+def groups(world, account, cutoff):
+    """Return what the account is, and who managed it as was known at the cutoff."""
+    row = Row(known_world(world, cutoff), account, cutoff)
+    partner = {"partner_id": assignment(row)["partner_id"] if assignment(row) else None}
+    described = {f"partner_{name}": partner_fact(row, name) for name in ("type", "tier")}
+    return {name: row.facts.get(name) for name in ("segment", "region", "industry")} | partner | described
+
+
 def labels(world, account, cutoff, targets, data_until: datetime):
-    """Return churn, contraction, expansion, arr, arr_end and renewal_at; None where there is none."""
+    """Return churn, contraction, expansion, arr, arr_end, renewal_at, left_at and nonrenewal; None where there is none."""
     history = History(world, account)
     closes = cutoff + (targets.lead_days + targets.horizon_days) * DAY
     subscribed = "subscriptions" in world
     grace = targets.grace_days if targets.kind == "subscription" else 0
     closed = closes + grace * DAY <= data_until
     churn = churn_label(history, cutoff, targets) if closed else None
+    renewal = next_renewal(world, account, cutoff) if subscribed else None
     return {
         "churn": churn,
         "contraction": change_label(history, cutoff, targets, "contraction", churn),
         "expansion": change_label(history, cutoff, targets, "expansion", churn),
         "arr": history.arr(cutoff) if subscribed else None,
         "arr_end": history.arr(closes) if subscribed and closed else None,
-        "renewal_at": next_renewal(world, account, cutoff) if subscribed else None,
+        "renewal_at": renewal,
+        "left_at": next_leave(history, cutoff, targets) if churn == 1 and targets.kind == "subscription" else None,
+        "nonrenewal": nonrenewal(history, cutoff, targets, churn, renewal),
     }

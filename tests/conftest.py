@@ -112,17 +112,48 @@ def synthetic_tables(*, accounts=300, months=18, seed=0, signal=1.0, base=-3.0):
         contraction=np.where(churn == 1, np.nan, 0.0),
         expansion=expansion,
         arr_end=np.where(churn == 1, 0.0, features["arr"]),
-        renewal_at=pd.NaT,
     )
     closed = features["cutoff"] < cutoffs[-2]
     labels.loc[~closed, list(SYNTHETIC_TARGETS)] = np.nan
-    return features, labels
+    return features, _with_renewals(labels, features["days_to_renewal"], np.random.default_rng([seed, 1]))
+
+
+def _with_renewals(labels, days_to_renewal, rng):
+    """Add when contracts were due, and when those that left did: mostly on that day, some on any other of the 60."""
+    renewal = days_to_renewal.to_numpy()
+    due = (renewal > 0) & (renewal <= 60)
+    left = np.where(due & (rng.random(len(labels)) < 0.8), renewal, rng.integers(1, 61, len(labels)))
+    lost = labels["churn"].to_numpy() == 1
+    return labels.assign(
+        renewal_at=(labels["cutoff"] + pd.to_timedelta(renewal, unit="D")).astype("datetime64[us]"),
+        left_at=(labels["cutoff"] + pd.to_timedelta(left, unit="D")).astype("datetime64[us]").where(lost),
+        nonrenewal=np.where(due & labels["churn"].notna(), (lost & (left <= renewal)).astype(float), np.nan),
+    )
+
+
+def synthetic_groups(features):
+    """Return the groups of a book's rows: each account has one segment and, more often than not, one of twelve partners."""
+    accounts, number = np.unique(features["account_id"], return_inverse=True)
+    rng = np.random.default_rng(len(accounts))
+    partner = np.where(rng.random(len(accounts)) < 0.7, rng.integers(0, 12, len(accounts)), -1)[number]
+    managed = {
+        "partner_id": [f"p{i:02d}" for i in range(12)],
+        "partner_type": rng.choice(np.array(["msp", "agency", "reseller"], dtype=object), 12),
+        "partner_tier": rng.choice(np.array(["gold", "silver", "blue"], dtype=object), 12),
+    }
+    return features[["account_id", "cutoff"]].assign(
+        segment=rng.choice(np.array(["small", "midmarket", "enterprise"], dtype=object), len(accounts), p=(0.6, 0.3, 0.1))[number],
+        region=rng.choice(np.array(["north", "south"], dtype=object), len(accounts))[number],
+        industry=rng.choice(np.array(["bank", "shop", None], dtype=object), len(accounts))[number],
+        **{name: np.where(partner < 0, None, np.asarray(levels, dtype=object)[partner]) for name, levels in managed.items()},
+    )
 
 
 def write_snapshots(folder: Path, features: pd.DataFrame, labels: pd.DataFrame, catalogue: Catalogue) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     features.to_parquet(folder / "features.parquet", index=False)
     labels.to_parquet(folder / "labels.parquet", index=False)
+    synthetic_groups(features).to_parquet(folder / "groups.parquet", index=False)
     (folder / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")
     return folder
 

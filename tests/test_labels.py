@@ -211,6 +211,34 @@ def test_labels_see_the_real_end_and_features_never_before_it(engine):
     assert labels_of(engine, world, pairs, targets())["churn"].to_pylist() == [1, 1, None]
 
 
+@pytest.mark.parametrize(
+    ("terms", "options", "expected"),
+    [
+        pytest.param([term(-100, 20)], {}, (20, 1), id="not renewed"),
+        pytest.param([term(-100, 20), term(20, 400)], {}, (None, 0), id="renewed"),
+        pytest.param([term(-100, 20), term(49, 400)], {}, (None, 0), id="renewed late, inside the grace"),
+        pytest.param([term(-100, 20), term(50, 400)], {}, (20, 1), id="renewed when the grace was over"),
+        pytest.param([term(-100, 20), term(20, 60)], {}, (60, 0), id="renewed, and left afterwards in the window"),
+        pytest.param([term(-100, 60, ended=30)], {}, (30, 1), id="left in mid-term, before the renewal"),
+        pytest.param([term(-100, 20), term(-50, 60, of="s2")], {}, (60, 0), id="one of two subscriptions was not renewed"),
+        pytest.param([term(-100, 400)], {}, (None, None), id="no renewal in the window"),
+        pytest.param([term(-100, 400, ended=30)], {}, (30, None), id="left in mid-term, the renewal after the window"),
+        pytest.param([term(-100, 90)], {}, (90, 1), id="due at the window's last instant"),
+        pytest.param([term(-100, 14)], {"lead_days": 14}, (None, None), id="left inside the lead"),
+        pytest.param([term(-100, 14), term(14, 40)], {"lead_days": 14}, (40, None), id="renewed inside the lead, then left"),
+        pytest.param([term(-100, 20)], {"data_until": day(119)}, (None, None), id="censored"),
+        pytest.param([term(-100, 20)], {"kind": "usage", "measure": "events"}, (None, None), id="churn is silence"),
+    ],
+)
+def test_when_it_left_and_whether_it_renewed(engine, terms, options, expected):
+    world = {"accounts": [{"account_id": "a"}], "telemetry": [event(-1)], "subscriptions": terms}
+    when = {"data_until": options.get("data_until", LONG_AFTER)}
+    wanted = targets(**{name: value for name, value in options.items() if name not in when})
+    found = labels_of(engine, world, [("a", CUTOFF)], wanted, **when).to_pylist()[0]
+    left = None if expected[0] is None else day(expected[0])
+    assert (found["left_at"], found["nonrenewal"]) == (left, expected[1])
+
+
 def test_arr_and_renewal(engine):
     world = {
         "accounts": [{"account_id": "a"}],

@@ -7,7 +7,7 @@ from features.catalogue import read_catalogue
 from features.errors import ConfigError, NotEnoughDataError, WorkspaceError
 from features.preparation import prepare_workspace
 from features.workspace import load_workspace
-from tests.brute_force import all_twins, differences, feature_values, is_customer, labels
+from tests.brute_force import all_twins, differences, feature_values, groups, is_customer, labels
 from tests.random_worlds import ATTRIBUTES, FULL, as_arrow, columns_of, make_world
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
@@ -96,6 +96,8 @@ def test_snapshots_of_a_random_book_are_those_of_its_twin(workspace):
     assert pairs == expected
     truths = [labels(world, account, cutoff, targets, datetime(2024, 7, 1)) for account, cutoff in pairs]
     assert found.drop(["account_id", "cutoff"]).to_pylist() == truths
+    in_groups = pq.read_table(made.snapshots / "groups.parquet").to_pylist()
+    assert in_groups == [{"account_id": a, "cutoff": c} | groups(world, a, c) for a, c in pairs]
     columns = {table: columns_of(world, table) for table in world}
     twins = all_twins(columns, event_names={}, carrying=(), ratios={}, attributes=ATTRIBUTES)
     names = [feature.name for feature in catalogue if feature.name in twins and feature.kind == "number"]
@@ -146,7 +148,7 @@ def test_unchanged_tables_give_the_same_snapshots_byte_for_byte(workspace):
     before = {path.name: path.read_bytes() for path in made.snapshots.iterdir()}
     prepare_workspace(made)
     assert {path.name: path.read_bytes() for path in made.snapshots.iterdir()} == before
-    assert set(before) == {"features.parquet", "labels.parquet", "catalogue.json"}
+    assert set(before) == {"features.parquet", "labels.parquet", "groups.parquet", "catalogue.json"}
 
 
 def test_the_order_of_rows_does_not_matter(workspace):
