@@ -17,14 +17,21 @@ from features.catalogue import Catalogue
 from features.errors import PackageError, WorkspaceError, explain
 from features.feature import Feature, Target
 
-__all__ = ["Array", "Categories", "Dataset", "encode_features", "learn_categories", "load_dataset", "require_columns"]
+__all__ = ["CONTEXT", "Array", "Categories", "Dataset", "encode_features", "learn_categories", "load_dataset", "require_columns"]
 
 Array = npt.NDArray[np.float64]
 Categories = Mapping[str, tuple[str, ...]]
 """The levels of each category feature, in the order of their codes."""
 
-_TARGET, _ARR = "label: target", "label: arr"
-"""Names that no feature has: a feature may well be called `arr`."""
+CONTEXT = ("segment", "partner_id", "partner_type", "renewal_at", "left_at", "arr_end", "nonrenewal")
+"""Where a row belongs and what became of it: segment and partner as of the cutoff; the renewal date that was known then; when the account
+left, its ARR at the window's end, and whether it let that renewal pass, as far as these are known and apply."""
+
+_LABELS = ("arr", "renewal_at", "left_at", "arr_end", "nonrenewal")
+_GROUPS = ("segment", "partner_id", "partner_type")
+_KEY = ["account_id", "cutoff"]
+_OUTCOME = "label: "
+"""What the names of label columns begin with while they stand beside features: a feature may well be called `arr`."""
 
 _NUMERIC = {"floating", "integer", "mixed-integer-float", "boolean", "decimal", "empty"}
 
@@ -45,6 +52,8 @@ class Dataset:
         `(n,)` 0.0 or 1.0.
     arr
         `(n,)` ARR at the cutoff in the workspace's currency; missing for a business without subscriptions.
+    context
+        `(n, ...)` what is known of the rows beside their features, indexed like them; no model reads it. `CONTEXT` names the columns.
     """
 
     account_id: npt.NDArray[np.object_]
@@ -52,6 +61,7 @@ class Dataset:
     features: pd.DataFrame
     target: Array
     arr: Array
+    context: pd.DataFrame
 
     def __len__(self) -> int:
         return len(self.target)
@@ -68,7 +78,14 @@ class Dataset:
 
     def at(self, rows: npt.NDArray[Any]) -> "Dataset":
         """Return the rows of a boolean mask `(n,)`, or of positions."""
-        return Dataset(self.account_id[rows], self.cutoff[rows], self.features.iloc[rows], self.target[rows], self.arr[rows])
+        return Dataset(
+            account_id=self.account_id[rows],
+            cutoff=self.cutoff[rows],
+            features=self.features.iloc[rows],
+            target=self.target[rows],
+            arr=self.arr[rows],
+            context=self.context.iloc[rows],
+        )
 
 
 def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue) -> Dataset:
@@ -85,17 +102,21 @@ def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue) -> Datas
     """
     features = _read(snapshots / "features.parquet")
     require_columns(features.columns, catalogue.names)
-    labels = _read(snapshots / "labels.parquet", columns=["account_id", "cutoff", target, "arr"])
-    labelled = labels[labels[target].notna()].rename(columns={target: _TARGET, "arr": _ARR})
-    rows = labelled.merge(features, on=["account_id", "cutoff"], validate="one_to_one").sort_values(
-        ["cutoff", "account_id"], ignore_index=True
+    labels = _read(snapshots / "labels.parquet", columns=["account_id", "cutoff", target, *_LABELS])
+    groups = _read(snapshots / "groups.parquet", columns=["account_id", "cutoff", *_GROUPS])
+    known = labels[labels[target].notna()].merge(groups, on=_KEY, validate="one_to_one")
+    rows = (
+        known.rename(columns=lambda name: name if name in _KEY else f"{_OUTCOME}{name}")
+        .merge(features, on=_KEY, validate="one_to_one")
+        .sort_values(["cutoff", "account_id"], ignore_index=True)
     )
     return Dataset(
         account_id=rows["account_id"].to_numpy(dtype=object),
         cutoff=rows["cutoff"].to_numpy(dtype="datetime64[us]"),
         features=rows[list(catalogue.names)],
-        target=rows[_TARGET].to_numpy(dtype=np.float64),
-        arr=rows[_ARR].to_numpy(dtype=np.float64, na_value=np.nan),
+        target=rows[f"{_OUTCOME}{target}"].to_numpy(dtype=np.float64),
+        arr=rows[f"{_OUTCOME}arr"].to_numpy(dtype=np.float64, na_value=np.nan),
+        context=rows[[f"{_OUTCOME}{name}" for name in CONTEXT]].rename(columns=lambda name: name.removeprefix(_OUTCOME)),
     )
 
 

@@ -17,7 +17,7 @@ from features.clock import closed_by
 from features.errors import NotEnoughDataError, explain
 from training.dataset import Array, Dataset
 
-__all__ = ["Fold", "ForwardSplit", "InnerFolds", "LabelWindow", "forward_split", "inner_folds"]
+__all__ = ["Fold", "ForwardSplit", "InnerFolds", "LabelWindow", "forward_split", "inner_folds", "rolling_splits"]
 
 Times = npt.NDArray[np.datetime64]
 Mask = npt.NDArray[np.bool_]
@@ -98,6 +98,35 @@ def forward_split(
         raise _nothing("train on", cutoffs, given, "Load a longer history, or choose a shorter horizon or a later test_from.")
     known = np.flatnonzero(trained)
     return ForwardSplit(np.isin(position, known), (position >= first) & (position < last), cutoffs[first])
+
+
+def rolling_splits(cutoff: Times, window: LabelWindow, whole: ForwardSplit, *, folds: int) -> tuple[ForwardSplit, ...]:
+    """Cut a test period into blocks, each with the rows that a model made at the block's first cutoff could have learnt from.
+
+    This is the rolling-origin evaluation of forecasting (Tashman, "Out-of-sample tests of forecasting accuracy", International Journal
+    of Forecasting 2000): each block is judged as if the model had been retrained at its start, on all label windows closed by then.
+
+    Parameters
+    ----------
+    cutoff
+        `(n,)`, of all labelled rows.
+    whole
+        The test period, from `forward_split`.
+    folds
+        The most blocks; there are fewer where the period has fewer cutoffs.
+
+    Returns
+    -------
+    The blocks in order of time. Their test rows are those of `whole`, each in one block; the rows trained on only grow.
+    """
+    cutoffs, position = np.unique(cutoff, return_inverse=True)
+    tested = np.unique(position[whole.test])
+    splits = []
+    for block in np.array_split(tested, min(folds, len(tested))):
+        first = cutoffs[block[0]]
+        known = np.flatnonzero(window.closed(cutoffs[: block[0]], first))
+        splits.append(ForwardSplit(np.isin(position, known), np.isin(position, block), first))
+    return tuple(splits)
 
 
 def inner_folds(data: Dataset, window: LabelWindow) -> InnerFolds:
