@@ -146,11 +146,19 @@ def _metrics_table(part: dict[str, Any]) -> Table:
 _MEASURES = {
     "auc": "AUC",
     "average_precision": "average precision",
-    "lift_top_decile": "lift in the top decile",
+    "lift_top_5": "lift in the top 5 %",
+    "lift_top_10": "lift in the top 10 %",
+    "lift_top_20": "lift in the top 20 %",
+    "recall_top_5": "share of the positives in the top 5 %",
+    "recall_top_10": "share of the positives in the top 10 %",
+    "recall_top_20": "share of the positives in the top 20 %",
     "brier": "Brier score",
     "brier_skill": "Brier skill",
     "ece": "calibration error (ECE)",
-    "arr_caught_top_decile": "share of the ARR at stake in the top decile",
+    "ece_expected": "calibration error expected by chance",
+    "arr_caught_top_5": "share of the ARR of the positives in the top 5 % by ARR at stake",
+    "arr_caught_top_10": "share of the ARR of the positives in the top 10 % by ARR at stake",
+    "arr_caught_top_20": "share of the ARR of the positives in the top 20 % by ARR at stake",
 }
 
 

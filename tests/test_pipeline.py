@@ -50,8 +50,8 @@ def test_training_leaves_packages_a_report_and_champions(workspace, synthetic_ca
         "expansion": "trained",
     }
     churn = report["targets"]["churn"]
-    assert set(churn["metrics"]) >= {"auc", "average_precision", "lift_top_decile", "brier", "brier_skill", "ece", "arr_caught_top_decile"}
-    assert all(found["low"] <= found["value"] <= found["high"] for name, found in churn["metrics"].items() if name != "ece")
+    assert set(churn["metrics"]) >= {"auc", "lift_top_10", "recall_top_20", "brier_skill", "ece", "ece_expected", "arr_caught_top_5"}
+    assert all(found["low"] <= found["value"] <= found["high"] for name, found in churn["metrics"].items() if not name.startswith("ece"))
     assert churn["role"] == "champion"
     best = churn["baselines"][churn["best_baseline"]]["auc"]["value"]
     assert best == max(rule["auc"]["value"] for rule in churn["baselines"].values())

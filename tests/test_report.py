@@ -21,8 +21,8 @@ COUNTS = RowCounts(
 JUDGEMENT = Judgement(
     metrics={
         "auc": Estimate(0.8, 0.75, 0.85),
-        "lift_top_decile": Estimate(3.24, 2.0, 4.0),
-        "arr_caught_top_decile": Estimate(0.4, None, None),
+        "lift_top_10": Estimate(3.24, 2.0, 4.0),
+        "arr_caught_top_10": Estimate(0.4, None, None),
     },
     baselines={"recency": Baseline("days_since_last_event", Estimate(0.7, 0.65, 0.75))},
     best_baseline="recency",

@@ -150,7 +150,7 @@ def judge_package(package: Package, train: Dataset, test: Dataset, *, seed: int,
     logistic = fit_logistic(package.encode(train.features), train.target, catalogue=catalogue)
     rows = TestRows(test.account_id, test.target, test.arr)
     return Judgement(
-        metrics=judge(rows, scores.raw, scores.probability, resamples=_RESAMPLES, seed=seed),
+        metrics=judge(rows, scores.probability, resamples=_RESAMPLES, seed=seed),
         baselines=baselines,
         best_baseline=best,
         gain=_gain(test, scores.raw, by_rule[best] if best else np.zeros(len(test)), seed),

@@ -86,7 +86,7 @@ class TrainedTarget:
         """The result in one line."""
         found, best = self.judgement.metrics, self.judgement.best_baseline
         against = f"{self.judgement.baselines[best].auc.value:.3f} of the best single rule ({best})" if best else "0.500 of chance"
-        lift = found["lift_top_decile"].value
+        lift = found["lift_top_10"].value
         return (
             f"{self.target}: AUC {_with_interval(found['auc'])} against {against}; "
             f"the tenth of the accounts with the highest scores holds {lift:.1f} times the average share; {self.role}."
