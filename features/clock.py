@@ -42,6 +42,7 @@ __all__ = [
     "steps_of_days",
     "unless_unknown",
     "week_number",
+    "weekday",
 ]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
@@ -108,6 +109,12 @@ def age_days(time: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.Floating
 def day_number(time: "ir.IntegerValue") -> "ir.IntegerValue":
     """Return the number of the day `(midnight, next midnight]` that holds the time; 0 is 1970-01-01."""
     return (time - 1).floordiv(MICROSECONDS_PER_DAY).cast("int32")
+
+
+def weekday(time: "ir.IntegerValue") -> "ir.IntegerValue":
+    """Return the weekday of the day that holds the time: 0 for Monday to 6 for Sunday."""
+    thursday = 3  # 1970-01-01
+    return (day_number(time) % 7 + 7 + thursday) % 7  # the remainder of a negative number is negative
 
 
 def week_number(time: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.IntegerValue":

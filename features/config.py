@@ -213,11 +213,14 @@ class Features:
     ----------
     ratios
         From a name to the kinds above and the kinds below the line, such as deals lost over deals lost and won.
+    own
+        Python files, seen from the workspace's folder, that declare further features.
     """
 
     events: tuple[str, ...] | None = None
     top_events: int = 12
     ratios: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

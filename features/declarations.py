@@ -312,9 +312,16 @@ def _features(section: Section) -> Features:
         events=section.texts("events", None),
         top_events=section.whole("top_events", 12, low=0, high=200),
         ratios=_ratios(section.section("ratios")),
+        own=_files(section, "own"),
     )
     section.refuse_others()
     return features
+
+
+def _files(section: Section, key: str) -> tuple[str, ...]:
+    """Read one path or a list of them."""
+    value = section.get(key, [])
+    return tuple(section.texts(key, [])) if isinstance(value, list) else (section.text(key),)
 
 
 def _ratios(section: Section) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -7,6 +7,7 @@ RenewcastError
 |-- ContractError          a table lacks a column, or a column has the wrong type
 |-- QuarantineError        more rows of a table are broken than the workspace allows
 |-- NotEnoughDataError     too few accounts, cutoffs or positives for what was asked
+|-- FeatureError           a feature is not what its twin computes
 |-- PackageError           a model package is damaged, or does not fit the features at hand
 |-- RegistryError          the model registry does not answer, or does not hold what was asked
 |-- ServiceError           the service cannot start (no scores yet, port in use)
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 __all__ = [
     "ConfigError",
     "ContractError",
+    "FeatureError",
     "NotEnoughDataError",
     "PackageError",
     "QuarantineError",
@@ -59,6 +61,10 @@ class QuarantineError(RenewcastError):
 
 class NotEnoughDataError(RenewcastError):
     """Too few accounts, cutoffs or positives for what was asked."""
+
+
+class FeatureError(RenewcastError):
+    """A feature is not what its twin computes."""
 
 
 class PackageError(RenewcastError):

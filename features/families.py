@@ -20,7 +20,7 @@ from features.slices import KnownTables
 from features.support import support_features
 from features.usage import usage_features
 
-__all__ = ["KEYS", "VIEWS", "build_catalogue"]
+__all__ = ["KEYS", "MADE_FROM", "VIEWS", "build_catalogue"]
 
 VIEWS: Mapping[str, Callable[[KnownTables], ir.Table]] = {
     "subscription_changes": subscription_changes,
@@ -32,7 +32,8 @@ VIEWS: Mapping[str, Callable[[KnownTables], ir.Table]] = {
 KEYS = frozenset({"account_id", "cutoff"})
 """Columns of the feature matrix that are no features."""
 
-_MADE_FROM = {"subscription_changes": "subscriptions", "assigned_partner": "assignments", "partner_book": "assignments"}
+MADE_FROM: Mapping[str, str] = {"subscription_changes": "subscriptions", "assigned_partner": "assignments", "partner_book": "assignments"}
+"""The contract table without which a view is not there."""
 
 
 def build_catalogue(
@@ -104,7 +105,7 @@ def _told_apart(declared: Sequence[Feature], *, taken: Collection[str]) -> list[
 
 def _is_possible(feature: Feature, columns: Mapping[str, Collection[str]]) -> bool:
     assert feature.source is not None
-    table = _MADE_FROM.get(feature.source.table, feature.source.table)
+    table = MADE_FROM.get(feature.source.table, feature.source.table)
     return table in columns and feature.needs <= set(columns[table])
 
 

@@ -7,7 +7,7 @@ snapshot engine hands it only rows that were known at the cutoff, with the field
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -109,3 +109,14 @@ class Feature:
     direction: Direction = field(default_factory=dict)
     sensitivity: Sensitivity = "shared"
     actionable: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("family", Family), ("kind", Kind), ("sensitivity", Sensitivity)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"the {name} of {self.name} is one of {', '.join(get_args(allowed))}; given: {getattr(self, name)!r}")
+        if not set(self.direction) <= set(get_args(Target)) or not set(self.direction.values()) <= {-1, 1}:
+            raise ValueError(f'the direction of {self.name} is like {{"churn": -1}}, with -1 or 1; given: {dict(self.direction)}')
+        try:
+            self.sentence.format(moved="", value="")
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"the sentence of {self.name} holds {{moved}}, {{value}} or neither; given: {self.sentence!r}") from error

@@ -3,39 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
-import ibis
 import ibis.expr.types as ir
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.catalogue import Catalogue
-from features.config import Config, Measure
 from features.contracts import CONTRACT
 from features.engine import Engine
-from features.errors import ConfigError, NotEnoughDataError, WorkspaceError, explain
-from features.families import VIEWS, build_catalogue
+from features.families import VIEWS
 from features.groups import build_groups
-from features.labels import build_labels, eligible_rows
+from features.labels import build_labels
 from features.ledger import replace_folder
+from features.own import build_matrix_of_own
+from features.plan import open_tables, plan_snapshots
 from features.progress import Progress, silent
-from features.slices import KnownTables, Spine
-from features.snapshots import build_matrix
-from features.spine import every_pair, existing, renewal_pairs, scoring_cutoff, shared_cutoffs
+from features.slices import KnownTables
+from features.spine import scoring_cutoff
 from features.workspace import Workspace
 
-__all__ = ["PreparationSummary", "open_tables", "prepare_workspace"]
-
-
-_MEASURED_IN: Mapping[Measure, tuple[str, str]] = {
-    "arr": ("subscriptions", "arr"),
-    "seats": ("subscriptions", "seats"),
-    "active_users": ("telemetry", "user_id"),
-    "events": ("telemetry", "events"),
-}
+__all__ = ["PreparationSummary", "prepare_workspace"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,137 +56,29 @@ class PreparationSummary:
     labelled: int
 
 
-def open_tables(engine: Engine, folder: Path) -> dict[str, ir.Table]:
-    """Open the checked tables of a workspace.
-
-    Raises
-    ------
-    WorkspaceError
-        If they are not there.
-    """
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise WorkspaceError(explain("the tables of this workspace have not been checked yet", given=folder, todo="Run `renewcast check`."))
-    return {file.stem: engine.read_parquet(file) for file in files}
-
-
 def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> PreparationSummary:
     """Compute features, labels and groups of every customer and cutoff, and put them in the workspace's `snapshots` folder.
 
     Raises
     ------
     ConfigError
-        If targets or cutoffs need a table or column that is not there.
+        If targets, cutoffs or a feature of one's own need a table or column that is not there.
     NotEnoughDataError
         If no account is a customer at any cutoff, or at the end of the data.
     """
     with Engine() as engine:
         tables = open_tables(engine, workspace.tables)
-        _refuse_impossible(workspace.config, tables)
-        catalogue, levels = _catalogue(engine, workspace, tables)
-        data_from, last_known = _known_times(engine, tables)
-        data_until = workspace.config.data_until or last_known
-        spine = _spine(engine, workspace, tables, data_from, data_until)
-        known = KnownTables(engine, tables, spine, levels=levels, views=VIEWS)
-        matrix = build_matrix(known, spine, catalogue, on_progress=on_progress)
-        labels = build_labels(known, spine, workspace.config.targets, data_until=data_until)
-        groups = build_groups(known, spine)
+        plan = plan_snapshots(engine, workspace, tables)
+        known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS)
+        matrix = build_matrix_of_own(known, plan.spine, plan.catalogue, plan.own, on_progress=on_progress)
+        labels = build_labels(known, plan.spine, workspace.config.targets, data_until=plan.data_until)
+        groups = build_groups(known, plan.spine)
     with replace_folder(workspace.snapshots) as folder:
         pq.write_table(matrix, folder / "features.parquet", compression="zstd")
         pq.write_table(labels, folder / "labels.parquet", compression="zstd")
         pq.write_table(groups, folder / "groups.parquet", compression="zstd")
-        (folder / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")
-    return _summary(matrix, labels, catalogue, tables, scoring_cutoff(data_until))
-
-
-def _refuse_impossible(config: Config, tables: Mapping[str, ir.Table]) -> None:
-    """Stop if targets or cutoffs need what the tables do not have.
-
-    Raises
-    ------
-    ConfigError
-        With the key and the table or column that it needs.
-    """
-    needs = [
-        (f"measure of [targets.{name}]", *_MEASURED_IN[getattr(config.targets, name).measure]) for name in ("expansion", "contraction")
-    ]
-    if config.cutoffs.every == "renewal":
-        needs.append(("every of [cutoffs]", "subscriptions", "end_date"))
-    if config.targets.kind == "subscription":
-        needs.append(("kind of [targets]", "subscriptions", "arr"))
-    for key, table, column in needs:
-        if table not in tables or column not in tables[table].columns:
-            todo = f"Map {column} in [tables.{table}.columns], or choose another {key}."
-            raise ConfigError(explain(f"{key} needs {column} of {table}, which is not there", given=", ".join(tables), todo=todo))
-
-
-def _catalogue(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
-    """Build the catalogue, and list the kinds of event that have features of their own."""
-    config = workspace.config
-    telemetry = tables["telemetry"]
-    carried = telemetry.quantity.count() if "quantity" in telemetry.columns else ibis.literal(0)
-    counted = engine.to_arrow(telemetry.group_by("event").agg(events=telemetry.events.sum(), carried=carried)).sort_by(
-        [("events", "descending"), ("event", "ascending")]
-    )
-    found = counted["event"].to_pylist()
-    events = tuple(found[: config.features.top_events]) if config.features.events is None else tuple(dict.fromkeys(config.features.events))
-    carrying = set(counted.filter(pc.greater(counted["carried"], 0))["event"].to_pylist())
-    catalogue = build_catalogue(
-        {name: table.columns for name, table in tables.items()},
-        currency=config.currency,
-        events=events,
-        carrying=carrying,
-        ratios=config.features.ratios,
-        attributes=config.tables["accounts"].attributes,
-    )
-    return catalogue, {"event": events}
-
-
-def _known_times(engine: Engine, tables: Mapping[str, ir.Table]) -> tuple[datetime, datetime]:
-    """Return the first and the last known time of telemetry."""
-    known_at = tables["telemetry"].known_at
-    found = engine.to_arrow(tables["telemetry"].aggregate(first=known_at.min(), last=known_at.max())).to_pylist()[0]
-    if found["first"] is None:
-        raise NotEnoughDataError(explain("telemetry has no rows", todo="Look at `renewcast check` and the quarantine."))
-    return found["first"], found["last"]
-
-
-def _spine(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table], data_from: datetime, data_until: datetime) -> Spine:
-    """Return the customers at each cutoff, by what was known then."""
-    config = workspace.config
-    accounts = engine.to_arrow(tables["accounts"]).sort_by("account_id")
-    everyone = accounts["account_id"].combine_chunks()
-    if config.cutoffs.every == "renewal":
-        spine = renewal_pairs(engine, tables["subscriptions"], config.cutoffs.before_renewal_days, data_until)
-    else:
-        spine = every_pair(everyone, shared_cutoffs(config.cutoffs, data_from, data_until))
-    now = scoring_cutoff(data_until)
-    earlier = np.flatnonzero(spine.cutoff.to_numpy(zero_copy_only=False) != np.datetime64(now, "us"))
-    spine = spine.take(earlier).followed_by(every_pair(everyone, [now]))
-    spine = spine.take(np.flatnonzero(existing(spine, accounts)))
-    customers = eligible_rows(KnownTables(engine, tables, spine), config.targets, n_rows=len(spine))
-    if not customers.any():
-        raise NotEnoughDataError(
-            explain(
-                "no account is a customer at any cutoff",
-                given=f"{len(everyone)} accounts, {len(pc.unique(spine.cutoff))} cutoffs",
-                todo="Look at start_date and end_date of subscriptions, or at eligible_events in [targets].",
-            )
-        )
-    spine = spine.take(np.flatnonzero(customers))
-    _require_customers_at(now, spine)
-    return spine
-
-
-def _require_customers_at(end: datetime, spine: Spine) -> None:
-    if end not in pc.unique(spine.cutoff).to_pylist():
-        raise NotEnoughDataError(
-            explain(
-                f"no account is a customer at {end:%Y-%m-%d}, the end of the data, so there is none to score",
-                given=f"the last cutoff with a customer is {pc.max(spine.cutoff).as_py():%Y-%m-%d}",
-                todo="If the tables are complete only until an earlier day, say so: data_until = ... in [workspace].",
-            )
-        )
+        (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
+    return _summary(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
 
 
 def _summary(

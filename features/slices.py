@@ -11,8 +11,8 @@ age_days
     days from the row's own time to the cutoff
 <column>_age_days
     the same for every other time column of the contract, such as `end_date_age_days`, negative while it lies ahead
-day, week
-    telemetry's day number, and whole weeks before the cutoff
+day, weekday, week
+    number of the day on which the row happened, its weekday (0 for Monday), and whole weeks before the cutoff
 running, ends_age_days
     for tables with terms: whether the term is in force at the cutoff, and the age of its end, planned or known to be earlier
 level
@@ -308,6 +308,7 @@ def _measures(rows: ir.Table, contract: TableContract, window: Window) -> dict[s
             "age_days": clock.age_days(time, rows.cutoff),
             "week": clock.week_number(time, rows.cutoff),
             "day": clock.day_number(time),
+            "weekday": clock.weekday(time),
         }
     for name, column in contract.columns.items():
         if column.type == "time" and name in rows.columns and name not in (contract.occurred, "recorded_at"):

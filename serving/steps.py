@@ -166,8 +166,11 @@ def _check_line(summary: Summary) -> str:
 
 
 def _features_reads(workspace: Workspace) -> object:
+    from features.own import own_fingerprint
+
     config = workspace.config
-    return {"targets": asdict(config.targets), "cutoffs": asdict(config.cutoffs), "features": asdict(config.features)}
+    sections = {"targets": asdict(config.targets), "cutoffs": asdict(config.cutoffs), "features": asdict(config.features)}
+    return sections | {"own": own_fingerprint(workspace)}
 
 
 def _features(workspace: Workspace, on_progress: Progress) -> Summary:

@@ -73,6 +73,7 @@ def test_an_age_below_a_window_is_a_time_in_it(pairs, evaluate):
 def test_days_end_at_midnight(pairs, evaluate):
     first = datetime(1970, 1, 1)
     assert evaluate(lambda time, cutoff: clock.day_number(time)) == [(time - TICK - first) // DAY for time, _ in pairs]
+    assert evaluate(lambda time, cutoff: clock.weekday(time)) == [(time - TICK).weekday() for time, _ in pairs]
 
 
 def test_terms_run_from_their_start_until_just_before_their_end():
