@@ -5,7 +5,7 @@ no resampling. Training is deterministic: the same rows, parameters and seed giv
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from features.catalogue import Catalogue
 from features.errors import ConfigError, explain, nearest
-from features.feature import Target
+from features.feature import Family, Target
 from training.dataset import Array
 from training.splits import Fold
 
 __all__ = ["Problem", "Recipe", "Rehearsal", "directions", "fit_booster", "make_recipe", "model_names", "raw_scores", "rehearse"]
+
+Positions = npt.NDArray[np.intp]
 
 _DEFAULTS: Mapping[str, float | int | str] = {
     "learning_rate": 0.04,
@@ -84,6 +86,8 @@ class Problem:
         `(n,)` 0.0 or 1.0.
     target_name
         The target whose directions the catalogue fixes.
+    bins
+        An earlier problem whose bins are used, so that where they are cut tells nothing of later rows; cut anew if None.
     """
 
     matrix: Array
@@ -91,6 +95,7 @@ class Problem:
     target_name: Target
     catalogue: Catalogue
     recipe: Recipe
+    bins: "Problem | None" = None
 
     @cached_property
     def binned(self) -> lgb.Dataset:
@@ -102,7 +107,8 @@ class Problem:
             feature_name=model_names(self.catalogue.names),
             categorical_feature=categories,
             params=dict(self.parameters),
-        )
+            reference=self.bins.binned if self.bins else None,
+        ).construct()
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
@@ -202,9 +208,31 @@ def rehearse(problem: Problem, folds: Sequence[Fold]) -> Rehearsal:
     return Rehearsal(rounds=rounds, rows=np.concatenate([later for _, later in folds]), raw=np.concatenate(raw))
 
 
-def fit_booster(problem: Problem, rounds: int) -> str:
-    """Train on all rows with a fixed number of trees, and return the model in LightGBM's text format."""
-    booster = lgb.train(dict(problem.parameters), problem.binned, num_boost_round=rounds)
+def fit_booster(
+    problem: Problem, rounds: int, *, rows: Positions | None = None, weight: Array | None = None, without: Collection[Family] = ()
+) -> str:
+    """Train with a fixed number of trees, and return the model in LightGBM's text format.
+
+    Parameters
+    ----------
+    rows
+        Positions of the rows to learn from; all of them if None.
+    weight
+        `(n_rows,)` how much each of those counts.
+    without
+        Families of features that no tree may use; the columns stay, so that nothing is binned again.
+    """
+    data = (
+        problem.binned
+        if rows is None and weight is None
+        else problem.binned.subset(np.arange(len(problem.target)) if rows is None else rows)
+    )
+    if weight is not None:
+        data.construct().set_weight(weight)
+    parameters = dict(problem.parameters)
+    if without:
+        parameters["feature_contri"] = [float(feature.family not in without) for feature in problem.catalogue]
+    booster = lgb.train(parameters, data, num_boost_round=rounds)
     text: str = booster.model_to_string()
     return text
 
