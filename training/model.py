@@ -222,11 +222,8 @@ def fit_booster(
     without
         Families of features that no tree may use; the columns stay, so that nothing is binned again.
     """
-    data = (
-        problem.binned
-        if rows is None and weight is None
-        else problem.binned.subset(np.arange(len(problem.target)) if rows is None else rows)
-    )
+    chosen = np.arange(len(problem.target)) if rows is None else rows
+    data = problem.binned if rows is None and weight is None else problem.binned.subset(chosen.tolist())
     if weight is not None:
         data.construct().set_weight(weight)
     parameters = dict(problem.parameters)
