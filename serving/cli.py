@@ -159,6 +159,10 @@ _MEASURES = {
     "arr_caught_top_5": "share of the ARR of the positives in the top 5 % by ARR at stake",
     "arr_caught_top_10": "share of the ARR of the positives in the top 10 % by ARR at stake",
     "arr_caught_top_20": "share of the ARR of the positives in the top 20 % by ARR at stake",
+    "empc": "expected maximum profit per account, one value for all (EMPC)",
+    "empc_targeted": "share of the accounts contacted for it",
+    "empb": "expected maximum profit per account, each at its ARR (EMPB)",
+    "empb_targeted": "share of the accounts contacted for that",
 }
 
 

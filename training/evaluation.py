@@ -44,6 +44,7 @@ __all__ = [
     "lift",
     "log_loss",
     "rank",
+    "rank_measures",
     "recall",
     "resample",
     "single",
@@ -167,21 +168,30 @@ def judge(
 
 
 def standard_measures(rows: TestRows, probability: Array) -> Measures:
-    """Return what is measured of every target; the probability `(n,)` ranks.
+    """Return what is measured of every target: `rank_measures`, and `brier`, `brier_skill` and `ece`."""
+    ranked = rank_measures(rows, probability)
+    errors = (probability - rows.target) ** 2
 
-    `auc`, `average_precision`, `brier`, `brier_skill` and `ece`, and for each capacity of k % of the rows `lift_top_k` and `recall_top_k`.
-    If some positive row has an ARR, `arr_caught_top_k` too: the share of the positive rows' ARR that is in the k % of the rows with the
-    most expected ARR at stake, probability times ARR.
+    def measured(weights: Array) -> dict[str, Array]:
+        squared = _squared(errors @ weights, rows.target @ weights, weights.sum(axis=0))
+        return {**ranked(weights), **squared, "ece": ece(rows.target, probability, weights)}
+
+    return measured
+
+
+def rank_measures(rows: TestRows, probability: Array) -> Measures:
+    """Return the measures for which the probability `(n,)` only ranks.
+
+    `auc` and `average_precision`, and for each capacity of k % of the rows `lift_top_k` and `recall_top_k`. If some positive row has an
+    ARR, `arr_caught_top_k` too: the share of the positive rows' ARR that is in the k % of the rows with the most expected ARR at stake,
+    probability times ARR.
     """
     ranking = rank(probability, rows.target)
-    errors = (probability - rows.target) ** 2
     arr = np.nan_to_num(rows.arr)
     stakes = rank(probability * arr, rows.target * arr) if (arr * rows.target).any() else None
 
     def measured(weights: Array) -> dict[str, Array]:
-        positives, counted = ranking.sums(weights)
-        found = _ranked(positives, counted) | _squared(errors @ weights, positives.sum(axis=0), counted.sum(axis=0))
-        found["ece"] = ece(rows.target, probability, weights)
+        found = _ranked(*ranking.sums(weights))
         if stakes:
             caught = _caught(*stakes.sums(weights), CAPACITIES)
             found |= {f"arr_caught_top_{_percent(capacity)}": share for capacity, share in zip(CAPACITIES, caught, strict=True)}
