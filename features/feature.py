@@ -83,7 +83,7 @@ class Feature:
     inputs
         For a derived feature: the features that its formula reads; it is dropped where one of them is.
     empty
-        The value for an account without any row in the window; None for missing.
+        The value for an account without any row in the window, or with none that the expression picks; None for missing.
     kind
         `number` (float64) or `category` (string).
     direction
@@ -116,6 +116,8 @@ class Feature:
                 raise ValueError(f"the {name} of {self.name} is one of {', '.join(get_args(allowed))}; given: {getattr(self, name)!r}")
         if not set(self.direction) <= set(get_args(Target)) or not set(self.direction.values()) <= {-1, 1}:
             raise ValueError(f'the direction of {self.name} is like {{"churn": -1}}, with -1 or 1; given: {dict(self.direction)}')
+        if self.empty is not None and (self.source is None or self.kind == "category"):
+            raise ValueError(f"{self.name} cannot have an empty value: only numbers that are measured in a window can")
         try:
             self.sentence.format(moved="", value="")
         except (LookupError, ValueError) as error:

@@ -33,7 +33,8 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
         `account_id`, `cutoff` and one column for each feature in the catalogue's order, shape `(n_rows, 2 + n_features)`: float64, or
         string for categories; null where missing.
     """
-    columns = {feature.name: _unfilled(feature, len(spine)) for feature in catalogue if feature.source}
+    measured = [feature for feature in catalogue if feature.source]
+    columns = {feature.name: _unfilled(feature, len(spine)) for feature in measured}
     windows = _by_window(catalogue)
     parts = sum(known.n_parts(window.table) for window, _ in windows)
     done = 0
@@ -43,7 +44,8 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
         for _ in how(columns, window, features):
             done += 1
             on_progress("features", done, parts)
-    matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | {name: _arrow(values) for name, values in columns.items()})
+    filled = {feature.name: _arrow(_with_empty(feature, columns[feature.name])) for feature in measured}
+    matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | filled)
     return _with_derived(known, matrix, catalogue).select(["account_id", "cutoff", *catalogue.names])
 
 
@@ -92,6 +94,11 @@ def _unfilled(feature: Feature, n_rows: int) -> np.ndarray:
     if feature.kind == "category":
         return np.full(n_rows, None, dtype=object)
     return np.full(n_rows, np.nan if feature.empty is None else feature.empty)
+
+
+def _with_empty(feature: Feature, values: np.ndarray) -> np.ndarray:
+    """Fill in the feature's empty value where its expression found nothing, as a sum does of rows that it left out."""
+    return values if feature.empty is None else np.where(np.isnan(values), feature.empty, values)
 
 
 def _arrow(values: np.ndarray) -> pa.Array:

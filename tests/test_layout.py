@@ -56,7 +56,7 @@ def places(tree: ast.AST, kind: type[ast.AST]) -> list[ast.AST]:
 
 
 IMPORTS = {module(file): imported(tree) for file, tree in TREES.items()}
-OWN_IMPORTS = {name: sorted(names & set(IMPORTS) - {name}) for name, names in IMPORTS.items()}
+OWN_IMPORTS = {name: sorted(names & set(IMPORTS) - {name, *PACKAGES}) for name, names in IMPORTS.items()}
 
 
 def test_top_level_folders_are_the_agreed_ones():
@@ -73,6 +73,12 @@ def test_nothing_shadows_mlflow():
 def test_imports_point_one_way(package, above):
     upward = {name: names for name, imports in IMPORTS.items() if (names := {n for n in imports if n.split(".")[0] in above})}
     assert {name for name in upward if name.split(".")[0] == package} == set()
+
+
+def test_modules_import_modules_and_never_what_a_package_shows():
+    shown = [node for tree in TREES.values() for node in places(tree, ast.ImportFrom) if node.module in PACKAGES]
+    assert shown
+    assert [ast.unparse(node) for node in shown if not {f"{node.module}.{alias.name}" for alias in node.names} <= set(IMPORTS)] == []
 
 
 def test_no_module_imports_itself_through_others():
@@ -188,6 +194,7 @@ TESTED_WITH = {
     "features.kinds": "test_snapshots",
     "features.partner": "test_snapshots",
     "features.peers": "test_snapshots",
+    "features.plan": "test_preparation",
     "features.support": "test_snapshots",
     "features.usage": "test_snapshots",
     "features.engine": "test_sources",
