@@ -1,10 +1,25 @@
+import json
+import re
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from training.baseline import fit_logistic, fit_rules
+from features.catalogue import Catalogue
+from features.errors import ConfigError
+from features.feature import Feature
+from training.baseline import HEALTH_SCORE, BaselineScores, Rule, fit_logistic, fit_rules, judge_baselines, score_baselines
 from training.dataset import encode_features, learn_categories, load_dataset
+from training.evaluation import TestRows, auc_within, compare, estimate
+from training.splits import ForwardSplit
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +85,126 @@ def test_logistic_regression_bears_empty_columns_and_unseen_levels(data, synthet
     )
     other = pd.DataFrame(frame.head(3)).assign(partner_tier="platinum", noise=3.0)
     assert np.isfinite(model.decision_function(encode_features(other, features=synthetic_catalogue.names, categories=categories))).all()
+
+
+FEATURE = Feature(name="arr", family="commercial", unit="USD", meaning="", sentence="", expression=len)
+outcomes = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.one_of(st.none(), st.integers(-3, 3))), min_size=2, max_size=25)
+
+
+@settings(deadline=None)
+@given(outcomes)
+def test_no_other_direction_or_end_of_the_list_would_have_done_better(rows):
+    target, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    if not 0 < target.sum() < len(target):
+        return
+    frame = pd.DataFrame({"arr": values})
+    (rule,) = fit_rules(frame, target, catalogue=Catalogue((FEATURE,)), target_name="churn")
+    reached = {
+        (sign, missing): roc_auc_score(target, np.nan_to_num(Rule("", "arr", sign, missing).score(frame), posinf=9, neginf=-9))
+        for sign in (1, -1)
+        for missing in (-np.inf, np.inf)
+    }
+    assert reached[rule.sign, rule.missing] == pytest.approx(max(reached.values()))
+
+
+def test_a_health_score_is_a_rule_of_its_own(data, synthetic_catalogue):
+    rules = {
+        rule.name: rule
+        for rule in fit_rules(
+            data.features, data.target, catalogue=synthetic_catalogue, target_name="churn", health_score="days_since_last_event"
+        )
+    }
+    assert rules[HEALTH_SCORE].score(data.features) == pytest.approx(rules["recency"].score(data.features))
+
+
+def test_a_health_score_in_words_counts_for_what_its_levels_meant_so_far(synthetic_catalogue):
+    frame = pd.DataFrame(
+        {"partner_tier": ["gold", "gold", "blue", "blue", None, None], **dict.fromkeys(synthetic_catalogue.names[:6], 1.0)}
+    )
+    target = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+    *_, rule = fit_rules(frame, target, catalogue=synthetic_catalogue, target_name="churn", health_score="partner_tier")
+    assert (rule.name, rule.levels, rule.missing) == (HEALTH_SCORE, {"gold": 0.5, "blue": 0.0}, np.inf)
+    np.testing.assert_array_equal(rule.score(pd.DataFrame({"partner_tier": ["blue", "new", "gold"]})), [0.0, np.inf, 0.5])
+
+
+def test_a_health_score_that_is_no_feature_is_refused(data, synthetic_catalogue):
+    with pytest.raises(ConfigError, match=re.escape("health_score in [training] names no feature")) as refused:
+        fit_rules(data.features, data.target, catalogue=synthetic_catalogue, target_name="churn", health_score="discuont")
+    assert "discount" in str(refused.value)
+
+
+def sorted_splits(data):
+    cutoffs = data.cutoffs
+    blocks = (cutoffs[10:12], cutoffs[12:14])
+    return [ForwardSplit(data.cutoff < block[0], np.isin(data.cutoff, block), block[0]) for block in blocks]
+
+
+def scored(data, catalogue, target=None):
+    changed = data if target is None else type(data)(**(vars(data) | {"target": target}))
+    matrix = encode_features(data.features, features=catalogue.names, categories=learn_categories(data.features, catalogue))
+    return score_baselines(changed, matrix, sorted_splits(data), catalogue=catalogue, target_name="churn", health_score="noise")
+
+
+def test_baselines_are_fitted_on_what_came_before_each_block(data, synthetic_catalogue):
+    splits = sorted_splits(data)
+    found = scored(data, synthetic_catalogue)
+    assert set(found) == {"recency", "active users", "users trend", "days to renewal", "ARR", HEALTH_SCORE, "logistic regression"}
+    assert found["recency"].feature == "days_since_last_event"
+    assert found["logistic regression"].feature is None
+    rule = {rule.name: rule for rule in fit_rules(data.features, data.target, catalogue=synthetic_catalogue, target_name="churn")}[
+        "recency"
+    ]
+    expected = np.concatenate([rule.score(data.features[split.test]) for split in splits])
+    np.testing.assert_array_equal(found["recency"].score, expected)
+    last = data.cutoff >= splits[1].first_test
+    blind = scored(data, synthetic_catalogue, target=np.where(last, 1 - data.target, data.target))
+    for name, baseline in found.items():
+        np.testing.assert_array_equal(blind[name].score, baseline.score)
+
+
+def test_gains_are_paired_and_within_blocks(data, synthetic_catalogue):
+    splits = sorted_splits(data)
+    positions = np.concatenate([np.flatnonzero(split.test) for split in splits])
+    fold = np.repeat([0, 1], [split.test.sum() for split in splits])
+    tested = data.at(positions)
+    rng = np.random.default_rng(0)
+    probability = 1 / (1 + np.exp(2 - 2 * tested.target - rng.normal(size=len(tested))))
+    baselines = scored(data, synthetic_catalogue)
+    found = judge_baselines(TestRows(tested.account_id, tested.target, tested.arr), probability, fold, baselines, resamples=20, seed=0)
+    assert list(found) == list(baselines)
+    for name, result in found.items():
+        score = baselines[name].score
+
+        def measure(scores, weights):
+            return auc_within(tested.target, scores, fold, weights)
+
+        alone = estimate(lambda weights, s=score: auc_within(tested.target, s, fold, weights), tested.account_id, resamples=20, seed=0)
+        gain = compare(measure, probability, score, tested.account_id, resamples=20, seed=0)
+        np.testing.assert_allclose([*vars(result.auc).values(), *vars(result.gain).values()], [*vars(alone).values(), *vars(gain).values()])
+    assert found["logistic regression"].auc.value > found["recency"].auc.value
+    assert json.loads(json.dumps({name: asdict(result) for name, result in found.items()}))["recency"]["feature"] == "days_since_last_event"
+
+
+def test_a_block_whose_scores_are_on_another_scale_is_no_worse():
+    target = np.array([0.0, 1.0, 0.0, 1.0] * 30)
+    fold = np.repeat([0, 1], 60)
+    rows = TestRows(np.arange(120).astype(str).astype(object), target, np.ones(120))
+    score = target + np.where(fold == 1, 100.0, 0.0)
+    (found,) = judge_baselines(rows, target / 2 + 0.1, fold, {"recency": BaselineScores("x", score)}, resamples=0, seed=0).values()
+    assert (found.auc.value, found.gain.value) == (1, 0)
+
+
+def test_the_logistic_regression_is_that_of_a_scikit_learn_pipeline():
+    rng = np.random.default_rng(0)
+    matrix = np.column_stack([rng.lognormal(3, 2, 800), rng.normal(0, 50, 800), np.full(800, 7.0), np.full(800, np.nan)])
+    target = (rng.random(800) < 1 / (1 + np.exp(1 - 0.5 * np.log1p(matrix[:, 0]) + 0.02 * matrix[:, 1]))).astype(float)
+    matrix[:100, 1] = np.nan
+    catalogue = Catalogue(tuple(Feature(name=f"f{i}", family="usage", unit="", meaning="", sentence="", expression=len) for i in range(4)))
+    found = fit_logistic(matrix, target, catalogue=catalogue).decision_function(matrix)
+    twin = make_pipeline(
+        FunctionTransformer(lambda values: np.sign(values) * np.log1p(np.abs(values))),
+        StandardScaler(),
+        SimpleImputer(strategy="constant", fill_value=0, add_indicator=True, keep_empty_features=True),
+        LogisticRegression(C=1 / (0.05 * 800), max_iter=2000, tol=1e-8),
+    ).fit(matrix, target)
+    np.testing.assert_allclose(found, twin.decision_function(matrix), atol=0.01)

@@ -33,6 +33,7 @@ __all__ = [
     "Suite",
     "TestRows",
     "auc",
+    "auc_measure",
     "auc_within",
     "average_precision",
     "brier",
@@ -264,9 +265,18 @@ def auc_within(target: Array, score: Array, stratum: npt.NDArray[Any], weights: 
     common scale. Pairs within a block need none, so that whatever ranks accounts can be compared on equal terms; in return, what a
     score says of one block against another does not count. Each stratum has the weight of its number of pairs.
     """
+    return auc_measure(target, score, stratum)(weights)
+
+
+def auc_measure(target: Array, score: Array, stratum: npt.NDArray[Any]) -> Measure:
+    """Return `auc_within` of these scores as a measure that sorts them once, however often it is called."""
     rankings = [rank(score[rows], target[rows], rows=rows, n=len(target)) for rows in _strata(stratum)]
-    right, all_pairs = zip(*(_pairs(*ranking.sums(weights)) for ranking in rankings), strict=True)
-    return _ratio(np.sum(right, axis=0), np.sum(all_pairs, axis=0))
+
+    def measured(weights: Array) -> Array:
+        right, pairs = zip(*(_pairs(*ranking.sums(weights)) for ranking in rankings), strict=True)
+        return _ratio(np.sum(right, axis=0), np.sum(pairs, axis=0))
+
+    return measured
 
 
 def average_precision(target: Array, score: Array, weights: Array) -> Array:
