@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-import ibis
 import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +31,9 @@ import pyarrow as pa
 
 from features import clock
 from features.config import ChangeTarget, Measure, Targets
-from features.contracts import CONTRACT
 from features.feature import Window
-from features.slices import KnownTables, Spine, gather, newest_versions, real_ends
+from features.slices import KnownTables, Spine, gather
+from features.terms import NEVER, final_terms, spells
 
 __all__ = ["build_labels", "eligible_rows"]
 
@@ -43,7 +42,6 @@ Flags = npt.NDArray[np.bool_]
 Instants = npt.NDArray[np.datetime64]
 
 _TERMS = Window(table="subscriptions")
-_NEVER = clock.microseconds(datetime(9999, 1, 1))
 _NO_TIME = np.datetime64("NaT", "us")
 
 
@@ -83,10 +81,10 @@ def _gathered(
 
 def _gathered_instants(known: KnownTables, parts: Iterator[ir.Table], value: Callable[[ir.Table], ir.Value], n_rows: int) -> Instants:
     """Compute one instant for each row of the spine, UTC in microseconds; missing where there is none or it never comes."""
-    instants = np.full(n_rows, _NEVER, dtype=np.int64)
+    instants = np.full(n_rows, NEVER, dtype=np.int64)
     for found in gather(known.engine, parts, lambda rows: rows.group_by("row").agg(value=value(rows))):
-        instants[found["row"].to_numpy()] = found["value"].fill_null(_NEVER).to_numpy()
-    return np.where(instants == _NEVER, _NO_TIME, instants.view("datetime64[us]"))
+        instants[found["row"].to_numpy()] = found["value"].fill_null(NEVER).to_numpy()
+    return np.where(instants == NEVER, _NO_TIME, instants.view("datetime64[us]"))
 
 
 def build_labels(known: KnownTables, spine: Spine, targets: Targets, *, data_until: datetime) -> pa.Table:
@@ -199,7 +197,7 @@ class _Aftermath:
 
     @cached_property
     def _terms(self) -> ir.Table:
-        return self.known.engine.table(_final_terms(self.known), name="final_terms")
+        return self.known.engine.table(final_terms(self.known), name="final_terms")
 
     def _running_sum(self, measure: str, after_days: int, *, missing: float = 0.0) -> Floats:
         """Sum the measure over the terms that run so many days after the cutoff."""
@@ -221,7 +219,7 @@ class _Aftermath:
     @cached_property
     def _spell_ends(self) -> Instants:
         """Return when the spell of payment that holds each row's cutoff ends; missing where none holds it or it has no end."""
-        pairs = _spells(self._terms, self.targets.grace_days).join(self.known.spine, "account")
+        pairs = spells(self._terms, self.targets.grace_days).join(self.known.spine, "account")
         holding = pairs.filter(clock.active_at(pairs.starts, pairs.ends, pairs.cutoff))
         return _gathered_instants(self.known, iter([holding]), lambda rows: rows.ends.max(), self.n_rows)
 
@@ -232,28 +230,6 @@ def _distinct_users(rows: ir.Table) -> ir.Value:
 
 def _all_events(rows: ir.Table) -> ir.Value:
     return rows.events.sum()
-
-
-def _final_terms(known: KnownTables) -> ir.Table:
-    """Return the newest version of each term that was paid and ran at all: account, starts, ends (the real end), arr, seats if any."""
-    contract = CONTRACT["subscriptions"]
-    terms = known.loaded("subscriptions")
-    if "recorded_at" in terms.columns:
-        terms = newest_versions(terms, contract, of=("account",))
-    terms = terms.mutate(starts=terms.start_date, ends=real_ends(terms, contract).fill_null(_NEVER))
-    ran = clock.active_at(terms.starts, terms.ends, terms.starts)
-    return terms.filter(ran & (terms.arr > 0)).select("account", "arr", "starts", "ends", *({"seats"} & set(terms.columns)))
-
-
-def _spells(terms: ir.Table, grace_days: int) -> ir.Table:
-    """Join an account's paid terms into spells: terms less than the grace period apart belong together."""
-    earlier = ibis.window(group_by="account", order_by=["starts", "ends"], rows=(None, -1))
-    gap = terms.starts - terms.ends.max().over(earlier)
-    shortest = max(grace_days * clock.MICROSECONDS_PER_DAY, 1)
-    begun = terms.mutate(begins=(gap.isnull() | (gap >= shortest)).cast("int32"))
-    so_far = ibis.window(group_by="account", order_by=["starts", "ends"], rows=(None, 0))
-    numbered = begun.mutate(spell=begun.begins.sum().over(so_far))
-    return numbered.group_by(["account", "spell"]).agg(starts=numbered.starts.min(), ends=numbered.ends.max())
 
 
 def _renewals(known: KnownTables, n_rows: int) -> Instants:

@@ -1,4 +1,4 @@
-"""The step from checked tables to features, labels and groups: what `renewcast features` does."""
+"""The step from checked tables to features, labels, groups and movements of ARR: what `renewcast features` does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from features.families import VIEWS
 from features.groups import build_groups
 from features.labels import build_labels
 from features.ledger import replace_folder
+from features.movements import build_movements
 from features.own import build_matrix_of_own
 from features.plan import open_tables, plan_snapshots
 from features.progress import Progress, silent
@@ -57,7 +58,7 @@ class PreparationSummary:
 
 
 def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> PreparationSummary:
-    """Compute features, labels and groups of every customer and cutoff, and put them in the workspace's `snapshots` folder.
+    """Compute features, labels and groups of every customer and cutoff, and movements of ARR, and put them in the `snapshots` folder.
 
     Raises
     ------
@@ -72,11 +73,13 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS)
         matrix = build_matrix_of_own(known, plan.spine, plan.catalogue, plan.own, on_progress=on_progress)
         labels = build_labels(known, plan.spine, workspace.config.targets, data_until=plan.data_until)
-        groups = build_groups(known, plan.spine)
+        found = {"features": matrix, "labels": labels, "groups": build_groups(known, plan.spine)}
+        if "subscriptions" in tables:
+            grace_days = workspace.config.targets.grace_days
+            found["movements"] = build_movements(engine, tables, data_until=plan.data_until, grace_days=grace_days)
     with replace_folder(workspace.snapshots) as folder:
-        pq.write_table(matrix, folder / "features.parquet", compression="zstd")
-        pq.write_table(labels, folder / "labels.parquet", compression="zstd")
-        pq.write_table(groups, folder / "groups.parquet", compression="zstd")
+        for name, table in found.items():
+            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
     return _summary(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
 

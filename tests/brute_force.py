@@ -27,6 +27,7 @@ KNOWN_FROM = {
 }
 SEVERE = {"critical", "urgent", "high", "blocker", "p1", "sev1", "1"}
 CHANNELS = ("email", "meeting", "qbr", "training", "community", "content")
+AMOUNTS = ("arr_start", "arr_end", "churned", "contracted", "expanded", "reactivated", "new")
 RANKED = ("active_users_28d", "events_28d", "events_trend_91d", "seat_use_28d", "tickets_91d", "arr")
 
 
@@ -623,6 +624,14 @@ class History:
     def arr(self, instant):
         return total(term["arr"] for term in self.terms if term_runs(term, instant))
 
+    def held_arr(self, instant, grace_days):
+        """Return the ARR, or between two terms less than the grace period apart that of the terms that ended last."""
+        ends = [real_end(term) for term in self.terms if real_end(term) is not None and real_end(term) <= instant]
+        starts = [term["start_date"] for term in self.terms if term["start_date"] > instant]
+        if self.arr(instant) > 0 or not ends or not starts or min(starts) - max(ends) >= grace_days * DAY:
+            return self.arr(instant)
+        return total(term["arr"] for term in self.terms if real_end(term) == max(ends))
+
     def seats(self, instant):
         known = [term["seats"] for term in self.terms if term_runs(term, instant) and term["seats"] is not None]
         return sum(known) if known else None
@@ -694,6 +703,53 @@ def groups(world, account, cutoff):
     partner = {"partner_id": assignment(row)["partner_id"] if assignment(row) else None}
     described = {f"partner_{name}": partner_fact(row, name) for name in ("type", "tier")}
     return {name: row.facts.get(name) for name in ("segment", "region", "industry")} | partner | described
+
+
+def first_days(first, last):
+    """Return the first midnights of months from the first instant to the last."""
+    days = [datetime(first.year, first.month, 1) + timedelta(days=n) for n in range((last - first).days + 32)]
+    return [day for day in days if day.day == 1 and first <= day <= last]
+
+
+def movements(world, data_until, grace_days):
+    """Return what every account pays at the start of each month since anybody paid, and at the end of the data, with its groups."""
+    histories = {row["account_id"]: History(world, row["account_id"]) for row in world["accounts"]}
+    now = datetime(data_until.year, data_until.month, data_until.day)
+    began = least(term["start_date"] for history in histories.values() for term in history.terms)
+    months = sorted({now, *(first_days(began, now) if began else [])})
+    found = []
+    for month in months:
+        for account, history in sorted(histories.items()):
+            held = history.held_arr(month, grace_days)
+            if held > 0:
+                belongs = {name: groups(world, account, month)[name] for name in ("segment", "partner_id", "partner_type")}
+                found.append({"account_id": account, "month": month, "arr": held} | belongs)
+    return found
+
+
+def retention(rows, start, end, by=None):
+    """Return the sums of `features.retention.Retention` by group, from rows of movements."""
+    pays = {(row["account_id"], row["month"]): row for row in rows}
+    found = {}
+    for account in {row["account_id"] for row in rows}:
+        now, then = pays.get((account, start)), pays.get((account, end))
+        if now is None and then is None:
+            continue
+        group = (now or then)[by] if by else None
+        sums = found.setdefault(group, dict.fromkeys(("accounts", "lost_accounts"), 0) | dict.fromkeys(AMOUNTS, 0.0))
+        before, after = now["arr"] if now else 0.0, then["arr"] if then else 0.0
+        if now is None:
+            returned = any(row["account_id"] == account and row["month"] < start for row in rows)
+            sums["reactivated" if returned else "new"] += after
+            continue
+        sums["accounts"] += 1
+        sums["lost_accounts"] += after == 0
+        sums["arr_start"] += before
+        sums["arr_end"] += after
+        sums["churned"] += before if after == 0 else 0.0
+        sums["contracted"] += max(0.0, before - after) if after > 0 else 0.0
+        sums["expanded"] += max(0.0, after - before)
+    return found
 
 
 def labels(world, account, cutoff, targets, data_until: datetime):

@@ -7,7 +7,7 @@ from features.catalogue import read_catalogue
 from features.errors import ConfigError, NotEnoughDataError, WorkspaceError
 from features.preparation import prepare_workspace
 from features.workspace import load_workspace
-from tests.brute_force import all_twins, differences, feature_values, groups, is_customer, labels
+from tests.brute_force import all_twins, differences, feature_values, groups, is_customer, labels, movements
 from tests.random_worlds import ATTRIBUTES, FULL, as_arrow, columns_of, make_world
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
@@ -96,6 +96,8 @@ def test_snapshots_of_a_random_book_are_those_of_its_twin(workspace):
     assert pairs == expected
     truths = [labels(world, account, cutoff, targets, datetime(2024, 7, 1)) for account, cutoff in pairs]
     assert found.drop(["account_id", "cutoff"]).to_pylist() == truths
+    paid = pq.read_table(made.snapshots / "movements.parquet").to_pylist()
+    assert paid == movements(world, datetime(2024, 7, 1), targets.grace_days)
     in_groups = pq.read_table(made.snapshots / "groups.parquet").to_pylist()
     assert in_groups == [{"account_id": a, "cutoff": c} | groups(world, a, c) for a, c in pairs]
     columns = {table: columns_of(world, table) for table in world}
@@ -117,6 +119,12 @@ def test_the_most_frequent_kinds_of_event_have_features_of_their_own(workspace):
     prepare_workspace(made)
     levels = {feature.level: feature.needs for feature in read(made)[2] if feature.level is not None}
     assert levels == {"often": {"quantity"}, "tied a": set()}
+
+
+def test_a_book_without_subscriptions_has_no_movements(workspace):
+    made = workspace(small_world(), '[targets]\nkind = "usage"\n')
+    prepare_workspace(made)
+    assert not (made.snapshots / "movements.parquet").exists()
 
 
 def test_accounts_are_looked_at_from_their_creation_on_and_scored_at_the_last_midnight(workspace):
@@ -148,7 +156,7 @@ def test_unchanged_tables_give_the_same_snapshots_byte_for_byte(workspace):
     before = {path.name: path.read_bytes() for path in made.snapshots.iterdir()}
     prepare_workspace(made)
     assert {path.name: path.read_bytes() for path in made.snapshots.iterdir()} == before
-    assert set(before) == {"features.parquet", "labels.parquet", "groups.parquet", "catalogue.json"}
+    assert set(before) == {"features.parquet", "labels.parquet", "groups.parquet", "movements.parquet", "catalogue.json"}
 
 
 def test_the_order_of_rows_does_not_matter(workspace):
