@@ -11,6 +11,7 @@ from features.workspace import Workspace, load_workspace
 
 if _typing.TYPE_CHECKING:
     from features.retention import Retention, measure_monthly, measure_retention, read_movements, retention_frame
+    from features.twin import check_feature
 
 __all__ = [
     "CONTRACT",
@@ -20,6 +21,7 @@ __all__ = [
     "Retention",
     "Window",
     "Workspace",
+    "check_feature",
     "load_workspace",
     "measure_monthly",
     "measure_retention",
@@ -29,8 +31,8 @@ __all__ = [
 ]
 
 _RETENTION = ("Retention", "measure_monthly", "measure_retention", "read_movements", "retention_frame")
-_LOADED_WHEN_USED = dict.fromkeys(_RETENTION, "features.retention")
-"""What brings pandas: the command and the service must start without it."""
+_LOADED_WHEN_USED = {"check_feature": "features.twin"} | dict.fromkeys(_RETENTION, "features.retention")
+"""What brings pandas or the query engine: the command and the service must start without it."""
 
 
 def __getattr__(name: str) -> _typing.Any:
