@@ -49,6 +49,8 @@ _FURTHER = (
 _ROUNDS = ("rounds", "max_rounds")
 _MAX_ROUNDS = 600
 _PATIENCE = 60
+_DRAWS = 20
+"""How many draws of features a tree may take on average before too few of them can be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,11 @@ class Recipe:
     max_rounds: int
     seed: int
     threads: int
+
+    def to_json(self) -> dict[str, float | int | str]:
+        """Return what makes two models the same recipe: parameters, the number of trees if it is fixed, and the seed."""
+        fixed = {} if self.rounds is None else {"rounds": self.rounds}
+        return {**self.parameters, **fixed, "max_rounds": self.max_rounds, "seed": self.seed}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,9 +236,19 @@ def fit_booster(
     parameters = dict(problem.parameters)
     if without:
         parameters["feature_contri"] = [float(feature.family not in without) for feature in problem.catalogue]
-    booster = lgb.train(parameters, data, num_boost_round=rounds)
+    booster = _every_tree(parameters, data, rounds) if without else lgb.train(parameters, data, num_boost_round=rounds)
     text: str = booster.model_to_string()
     return text
+
+
+def _every_tree(parameters: Mapping[str, Any], data: lgb.Dataset, rounds: int) -> lgb.Booster:
+    """Train as `lgb.train` does, which would stop at the first tree for which only features that may not be used were drawn."""
+    booster = lgb.Booster(dict(parameters), data)
+    for _ in range(_DRAWS * rounds):
+        booster.update()
+        if booster.num_trees() == rounds:
+            break
+    return booster
 
 
 def raw_scores(booster: lgb.Booster, matrix: Array, *, threads: int = 1) -> Array:
