@@ -2,35 +2,72 @@
 
 MLflow is imported when a registry is opened, never before: it costs seconds and 190 MB, and whoever scores does not need it. All calls
 go through a client with its own address, so that MLflow's process-wide settings stay as they are. A model is logged as a folder of
-text (a package, and its judged twin) with a signature and an example of its input; nothing is pickled.
+text (see `training.versions`) with a signature and an example of its input; nothing is pickled.
+
+There are no transactions across MLflow's calls. So a version is marked as unfinished until all of its training is logged, aliases move
+last, and what was done is taken back if a later step fails. What a dead server keeps from being taken back, an unfinished version or a
+run that seems to run for hours, is never used, and cleared away by the next training.
 """
 
+import json
 import logging
 import os
+import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from features.errors import RegistryError, explain
 from features.feature import Target
-from training.package import Package, load_package
-from training.promotion import Role
+from features.workspace import Workspace
+from training import scorer
+from training.logbook import CARD, KIND, Rows, Run, training_run
+from training.outage import answering
+from training.undo import Undo
+from training.versions import (
+    Alias,
+    Champion,
+    LoggedModel,
+    Promotion,
+    Version,
+    Way,
+    history,
+    load_files,
+    model_name,
+    predecessor,
+    promotion_tag,
+    read_version,
+    save_files,
+    version_tags,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["Champion", "LoggedModel", "Registry", "model_name", "open_registry"]
+__all__ = ["Champion", "LoggedModel", "Registry", "model_name", "open_registry", "workspace_registry"]
 
-_DATA, _SHIPPED, _JUDGED = "data/model", "package", "judged"
-"""Where a logged model keeps the package that scores, and the one that was measured."""
+_DATA = "data/model"
+"""Where a logged model keeps the files of `training.versions`; MLflow fixes the first part."""
+
+_UNFINISHED = "unfinished"
+"""Tag of a version, until the whole training is logged."""
+
+_BATCH = 100
+"""Values that MLflow takes in one call."""
+
+_DIGEST = 36
+"""Characters of a digest that it takes."""
+
+_DEAD_AFTER = 3600.0
+"""Seconds after which a run that is still being logged was interrupted: logging takes seconds."""
+
+_UNDO_WITHIN = 60.0
+_KNOCK_SECONDS = 10
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -46,44 +83,6 @@ folder that it happens to run in to every model."""
 
 _REQUIREMENTS = ["renewcast"]
 """Given, because MLflow otherwise spends 22 seconds on guessing them."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoggedModel:
-    """What is logged and registered for one target.
-
-    Parameters
-    ----------
-    shipped, judged
-        The package that scores, and the one that was measured.
-    example
-        A few rows of features.
-    role
-        The alias that the new version gets.
-    """
-
-    target: Target
-    shipped: Package
-    judged: Package
-    example: pd.DataFrame
-    parameters: Mapping[str, object]
-    metrics: Mapping[str, float]
-    role: Role
-    decision: str
-
-
-@dataclass(frozen=True, eq=False)
-class Champion:
-    """The model that has the alias `champion`: its version, the package that scores, and the one that was measured."""
-
-    version: str
-    shipped: Package
-    judged: Package
-
-
-def model_name(target: Target) -> str:
-    """Return the name under which a target's models are registered."""
-    return f"renewcast-{target}"
 
 
 def open_registry(tracking_uri: str, *, experiment: str, artifacts: Path | None) -> "Registry":
@@ -103,11 +102,28 @@ def open_registry(tracking_uri: str, *, experiment: str, artifacts: Path | None)
     """
     with _answering(tracking_uri):
         client_type = _import_client()
+        _knock(tracking_uri)
         client = client_type(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         found = client.get_experiment_by_name(experiment)
         place = artifacts.as_uri() if artifacts else None
         identifier = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
     return Registry(client, tracking_uri, identifier)
+
+
+def workspace_registry(workspace: Workspace, *, tracking_uri: str | None = None) -> "Registry":
+    """Open the registry of a workspace: the server that is named here, the config's, or a store in the workspace.
+
+    Raises
+    ------
+    RegistryError
+        If MLflow does not answer.
+    """
+    experiment = f"renewcast {workspace.config.name}"
+    address = tracking_uri or workspace.config.mlflow.tracking_uri
+    if address:
+        return open_registry(address, experiment=experiment, artifacts=None)
+    workspace.state.mkdir(exist_ok=True)
+    return open_registry(f"sqlite:///{workspace.mlflow_db.absolute()}", experiment=experiment, artifacts=workspace.artifacts.absolute())
 
 
 class Registry:
@@ -118,7 +134,7 @@ class Registry:
         self._uri = tracking_uri
         self._experiment = experiment_id
 
-    def champion(self, target: Target) -> "Champion | None":
+    def champion(self, target: Target) -> Champion | None:
         """Fetch the target's champion, None if there is none.
 
         Raises
@@ -128,98 +144,246 @@ class Registry:
         PackageError
             If the files are damaged.
         """
-        version = self._champion_version(target)
-        if version is None:
-            return None
-        with tempfile.TemporaryDirectory() as temporary, _answering(self._uri):
-            from mlflow.artifacts import download_artifacts
+        with _answering(self._uri):
+            version = self._aliases(target).get("champion")
+        return self.load(target, version) if version else None
 
-            place = download_artifacts(artifact_uri=f"{version.source}/{_DATA}", dst_path=temporary, tracking_uri=self._uri)
-            return Champion(str(version.version), load_package(Path(place) / _SHIPPED), load_package(Path(place) / _JUDGED))
+    def load(self, target: Target, version: str) -> Champion:
+        """Fetch a version with its packages.
 
-    def log_training(self, run: str, models: Sequence[LoggedModel], *, tags: Mapping[str, str], data_fingerprint: str) -> dict[Target, str]:
-        """Log a training as a run with one child run a target, register the models, and return their versions.
+        Raises
+        ------
+        RegistryError
+            If there is no such version, MLflow does not answer, or has lost the version's files.
+        PackageError
+            If the files are damaged.
+        """
+        found = self._version(target, version)
+        with tempfile.TemporaryDirectory() as temporary:
+            place = self._fetch(f"{found.source}/{_DATA}", f"the files of {found.name} version {version}", temporary)
+            return load_files(place, version=version, decision=found.tags.get("decision", ""))
 
-        Models are registered after all of them are logged, and aliases are set last: if anything fails, the runs are marked as failed,
-        the new versions are taken back, and every alias is where it was.
+    def card(self, target: Target, version: str) -> str:
+        """Fetch the model card of a version, in Markdown.
+
+        Raises
+        ------
+        RegistryError
+            If there is no such version, it has no card, or MLflow does not answer.
+        """
+        found = self._version(target, version)
+        with tempfile.TemporaryDirectory() as temporary:
+            place = self._fetch(f"runs:/{found.run_id}/{CARD}", f"the model card of {found.name} version {version}", temporary)
+            return place.read_text(encoding="utf-8")
+
+    def versions(self, target: Target) -> tuple[Version, ...]:
+        """List the target's versions, the latest first.
 
         Raises
         ------
         RegistryError
             If MLflow does not answer.
         """
-        versions: dict[Target, ModelVersion] = {}
-        with _answering(self._uri), ExitStack() as undo:
-            parent = self._start(run, dict(tags), undo)
-            children = {model.target: self._start(f"{run} {model.target}", _child(parent, model), undo) for model in models}
-            logged = [self._log(model, children[model.target], data_fingerprint) for model in models]
-            for model, (model_id, source) in zip(models, logged, strict=True):
-                versions[model.target] = self._register(model, children[model.target], model_id, source, undo)
-            for model in models:
-                self._point_alias(model.role, versions[model.target], undo)
-            undo.pop_all()
-            for identifier in (*children.values(), parent):
-                self._client.set_terminated(identifier)
-        return {target: str(version.version) for target, version in versions.items()}
-
-    def _champion_version(self, target: Target) -> "ModelVersion | None":
         with _answering(self._uri):
-            version = self._aliases(model_name(target)).get("champion")
-            return self._client.get_model_version(model_name(target), version) if version else None
+            aliases = self._aliases(target)
+            found = self._search(target)
+        return tuple(_described(version, aliases) for version in sorted(found, key=lambda version: -int(version.version)))
 
-    def _aliases(self, name: str) -> dict[str, str]:
-        found = self._client.search_registered_models(filter_string=f"name = '{name}'")
-        return dict(found[0].aliases) if found else {}
+    def move_champion(self, target: Target, version: str, *, way: Way, reason: str) -> Promotion:
+        """Make a version the champion, record when and why, and keep the one before as `previous`.
 
-    def _start(self, name: str, tags: dict[str, str], undo: ExitStack) -> str:
-        identifier: str = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
-        undo.callback(_attempt, self._client.set_terminated, identifier, "FAILED")
-        return identifier
+        After a rollback `previous` is the version that the new champion had replaced in its time, so that one can go back further.
 
-    def _log(self, model: LoggedModel, run_id: str, data_fingerprint: str) -> tuple[str, str]:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+        Raises
+        ------
+        RegistryError
+            If there is no such version or MLflow does not answer; the champion stays then.
+        """
+        self._version(target, version)
+        with _answering(self._uri), Undo(within=_UNDO_WITHIN) as undo:
+            return self._promote(target, version, way, reason, undo)
+
+    def log_training(self, run: str, models: Sequence[LoggedModel], *, tags: Mapping[str, str], data_fingerprint: str) -> dict[Target, str]:
+        """Log a training with a run for each target and fold, register the models, and return their versions.
+
+        If anything fails, the runs are marked as failed, the new versions are taken back, and every alias is where it was.
+
+        Raises
+        ------
+        RegistryError
+            If MLflow does not answer, or the disk is full.
+        """
+        with _answering(self._uri), Undo(within=_UNDO_WITHIN) as undo:
+            self._clear_interrupted()
+            runs: list[str] = []
+            versions: dict[Target, str] = {}
+            self._log(training_run(run, models, tags=tags, data_fingerprint=data_fingerprint), None, runs, versions, undo)
+            for identifier in reversed(runs):
+                self._client.set_terminated(identifier)
+            for model in models:
+                self._take_up(model, versions[model.target], undo)
+        return versions
+
+    def _log(self, run: Run, parent: str | None, runs: list[str], versions: dict[Target, str], undo: Undo) -> None:
+        """Log a run and those below it, and note their ids and the versions that they register."""
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        identifier: str = self._client.create_run(self._experiment, run_name=run.name, tags={**run.tags, **nested}).info.run_id
+        undo.add(self._client.set_terminated, identifier, "FAILED")
+        runs.append(identifier)
+        self._log_rows(identifier, run.rows)
+        self._log_files(identifier, run.files)
+        model_id = None
+        if run.model is not None:
+            model_id, source = self._log_model(run.model, identifier, undo)
+            versions[run.model.target] = self._register(run.model, identifier, model_id, source, undo)
+        self._log_values(identifier, run.parameters, run.metrics, model_id)
+        for child in run.children:
+            self._log(child, identifier, runs, versions, undo)
+
+    def _log_values(self, run_id: str, parameters: Mapping[str, object], metrics: Mapping[str, float], model_id: str | None) -> None:
+        from mlflow.entities import Metric, Param
 
         now = int(time() * 1000)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, now, 0) for name, value in model.metrics.items()],
-            params=[Param(name, str(value)) for name, value in model.parameters.items()],
-        )
-        data = Dataset(name="snapshots", digest=data_fingerprint[:36], source_type="local", source="{}")
-        self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        params = [Param(_key(name), str(value)) for name, value in parameters.items()]
+        measured = [Metric(_key(name), float(value), now, 0, model_id=model_id) for name, value in metrics.items()]
+        for start in range(0, max(len(params), len(measured)), _BATCH):
+            self._client.log_batch(run_id, metrics=measured[start : start + _BATCH], params=params[start : start + _BATCH])
+
+    def _log_rows(self, run_id: str, rows: Mapping[str, Rows]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for context, found in rows.items():
+            source, profile = json.dumps({"snapshots": found.snapshots}), json.dumps(dict(found.facts))
+            data = Dataset(name=found.name, digest=found.digest[:_DIGEST], source_type="local", source=source, profile=profile)
+            inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", context)]))
+        if inputs:
+            self._client.log_inputs(run_id, inputs)
+
+    def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, content in files.items():
+                place = Path(temporary) / name
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(content)
+            if files:
+                self._client.log_artifacts(run_id, temporary)
+
+    def _log_model(self, model: LoggedModel, run_id: str, undo: Undo) -> tuple[str, str]:
+        """Log a model's files and return its id and their place."""
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         logged = self._client.create_logged_model(self._experiment, name=model.target, source_run_id=run_id)
+        undo.add(self._client.delete_logged_model, logged.model_id)
+        undo.add(get_artifact_repository(logged.artifact_location, tracking_uri=self._uri).delete_artifacts)
         with tempfile.TemporaryDirectory() as temporary:
             _write_model(model, Path(temporary) / "logged")
             self._client.log_model_artifacts(logged.model_id, str(Path(temporary) / "logged"))
         self._client.finalize_logged_model(logged.model_id, "READY")
+        self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         return logged.model_id, logged.artifact_location
 
-    def _register(self, model: LoggedModel, run_id: str, model_id: str, source: str, undo: ExitStack) -> "ModelVersion":
+    def _register(self, model: LoggedModel, run_id: str, model_id: str, source: str, undo: Undo) -> str:
         name = model_name(model.target)
         if not self._client.search_registered_models(filter_string=f"name = '{name}'"):
             self._client.create_registered_model(name)
-            undo.callback(_attempt, self._client.delete_registered_model, name)
-        version = self._client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags={"decision": model.decision})
-        undo.callback(_attempt, self._client.delete_model_version, name, version.version)
-        return version
+            undo.add(self._client.delete_registered_model, name)
+        version = self._client.create_model_version(
+            name, source, run_id=run_id, model_id=model_id, description=model.decision, tags=version_tags(model) | {_UNFINISHED: "true"}
+        )
+        undo.add(self._client.delete_model_version, name, str(version.version))
+        return str(version.version)
 
-    def _point_alias(self, role: Role, version: "ModelVersion", undo: ExitStack) -> None:
-        before = self._aliases(version.name).get(role)
-        if before:
-            undo.callback(_attempt, self._client.set_registered_model_alias, version.name, role, before)
-        self._client.set_registered_model_alias(version.name, role, version.version)
+    def _take_up(self, model: LoggedModel, version: str, undo: Undo) -> None:
+        """Finish a version and give it its alias."""
+        name = model_name(model.target)
+        self._client.delete_model_version_tag(name, version, _UNFINISHED)
+        if model.role == "champion":
+            self._promote(model.target, version, "training", model.decision, undo)
+        else:
+            self._point(name, "challenger", version, self._aliases(model.target).get("challenger"), undo)
+
+    def _promote(self, target: Target, version: str, way: Way, reason: str, undo: Undo) -> Promotion:
+        versions, name = self.versions(target), model_name(target)
+        aliases = {alias: found.version for found in versions for alias in found.aliases}
+        replaced = aliases.get("champion")
+        before = predecessor(version, history(versions)) if way == "rollback" else replaced
+        promotion = Promotion(version=version, at=datetime.now(UTC).replace(tzinfo=None), way=way, reason=reason, replaced=replaced)
+        key, record = promotion_tag(promotion)
+        self._client.set_model_version_tag(name, version, key, record)
+        undo.add(self._client.delete_model_version_tag, name, version, key)
+        wanted: dict[Alias, str | None] = {"previous": before, "champion": version}
+        if aliases.get("challenger") == version:
+            wanted["challenger"] = None
+        for alias, place in wanted.items():
+            self._point(name, alias, place, aliases.get(alias), undo)
+        return promotion
+
+    def _point(self, name: str, alias: Alias, version: str | None, before: str | None, undo: Undo) -> None:
+        if version != before:
+            undo.add(self._set_alias, name, alias, before)
+            self._set_alias(name, alias, version)
+
+    def _set_alias(self, name: str, alias: Alias, version: str | None) -> None:
+        if version is None:
+            self._client.delete_registered_model_alias(name, alias)
+        else:
+            self._client.set_registered_model_alias(name, alias, version)
+
+    def _aliases(self, target: Target) -> dict[str, str]:
+        found = self._client.search_registered_models(filter_string=f"name = '{model_name(target)}'")
+        return {alias: str(version) for alias, version in found[0].aliases.items()} if found else {}
+
+    def _search(self, target: Target) -> "list[ModelVersion]":
+        """Return the target's finished versions."""
+        found = self._client.search_model_versions(f"name = '{model_name(target)}'")
+        return [version for version in found if _UNFINISHED not in version.tags]
+
+    def _version(self, target: Target, version: str) -> "ModelVersion":
+        with _answering(self._uri):
+            found = {str(one.version): one for one in self._search(target)}
+        if version not in found:
+            known = ", ".join(sorted(found, key=int)) or "none yet"
+            todo = "`renewcast models` lists them."
+            raise RegistryError(explain(f"{model_name(target)} has no such version", given=version, allowed=known, todo=todo))
+        return found[version]
+
+    def _fetch(self, uri: str, what: str, folder: str) -> Path:
+        from mlflow.artifacts import download_artifacts
+
+        with _answering(self._uri, f"{what} cannot be fetched from the registry"):
+            return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self._uri))
+
+    def _clear_interrupted(self) -> None:
+        """Mark runs as failed that a dead process or server left as running, and remove the versions that they had begun."""
+        before = int((time() - _DEAD_AFTER) * 1000)
+        found = self._client.search_runs([self._experiment], f"status = 'RUNNING' and start_time < {before} and tags.{KIND} LIKE '%'")
+        for run in found:
+            for version in self._client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+                if _UNFINISHED in version.tags:
+                    self._client.delete_model_version(version.name, version.version)
+            self._client.set_terminated(run.info.run_id, "FAILED")
 
 
-def _child(parent: str, model: LoggedModel) -> dict[str, str]:
-    return {"mlflow.parentRunId": parent, "target": model.target}
+def _knock(address: str) -> None:
+    """See that a server answers at all: one that hangs keeps MLflow's client waiting for a minute."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    if address.startswith("http"):
+        credentials = get_default_host_creds(address)  # type: ignore[no-untyped-call]
+        http_request(credentials, "/health", "GET", timeout=_KNOCK_SECONDS, max_retries=0, raise_on_status=False)  # type: ignore[no-untyped-call]
 
 
-def _attempt(action: Callable[..., object], *arguments: str) -> None:
-    """Undo a step as far as MLflow still answers; the error that led here is the one to report."""
-    from mlflow.exceptions import MlflowException
+def _described(version: "ModelVersion", aliases: Mapping[str, str]) -> Version:
+    made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).replace(tzinfo=None)
+    return read_version(str(version.version), version.tags, made_at=made_at, run_id=str(version.run_id), aliases=aliases)
 
-    with suppress(MlflowException):
-        action(*arguments)
+
+def _key(name: str) -> str:
+    """Return a name of a parameter or measure as MLflow allows it."""
+    return re.sub(r"[^\w\-./: ]", "_", name)
 
 
 def _import_client() -> "type[MlflowClient]":
@@ -229,21 +393,6 @@ def _import_client() -> "type[MlflowClient]":
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     return MlflowClient
-
-
-def _load_pyfunc(path: str) -> "_Scorer":
-    """Let `mlflow.pyfunc.load_model` read a package; MLflow calls it by this name."""
-    return _Scorer(Path(path))
-
-
-class _Scorer:
-    def __init__(self, folder: Path) -> None:
-        self._package = load_package(folder / _SHIPPED)
-
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the raw score in log-odds and the calibrated probability of each row."""
-        scores = self._package.score_rows(frame)
-        return pd.DataFrame({"raw": scores.raw, "probability": scores.probability}, index=frame.index)
 
 
 def _write_model(model: LoggedModel, folder: Path) -> None:
@@ -256,43 +405,29 @@ def _write_model(model: LoggedModel, folder: Path) -> None:
         for feature in model.shipped.catalogue
     ]
     data = folder.parent / Path(_DATA).name
-    model.shipped.save(data / _SHIPPED)
-    model.judged.save(data / _JUDGED)
+    save_files(model, data)
     pyfunc.save_model(
         folder,
-        loader_module=__name__,
+        loader_module=scorer.__name__,
         data_path=str(data),
         signature=ModelSignature(Schema([*inputs]), Schema([ColSpec("double", "raw"), ColSpec("double", "probability")])),
         input_example=model.example,
         pip_requirements=_REQUIREMENTS,
+        metadata={"catalogue_hash": model.shipped.catalogue.hash, "package_hash": model.shipped.hash},
     )
 
 
-@contextmanager
-def _answering(tracking_uri: str) -> Iterator[None]:
+def _answering(tracking_uri: str, what: str = "the model registry does not answer as it should") -> AbstractContextManager[None]:
+    return answering(tracking_uri, what, knows_revision=_knows_revision)
+
+
+def _knows_revision(revision: str) -> bool:
+    """Tell whether the installed MLflow has a migration to or from this revision of a store's tables."""
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db import utils
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MLflow and its dependencies warn each other; nobody here can act on it
-            yield
-    except RegistryError:
-        raise
-    except Exception as error:
-        if not _is_from_mlflow(error):
-            raise
-        raise RegistryError(
-            explain(
-                f"the model registry does not answer as it should: {str(error).splitlines()[0][:300]}",
-                given=tracking_uri,
-                todo="See that the MLflow server runs and that its address is right, or remove [mlflow] from the config to use a store "
-                "in the workspace.",
-            )
-        ) from error
-
-
-def _is_from_mlflow(error: Exception) -> bool:
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    kinds: tuple[type[Any], ...] = (MlflowException, RequestException, SQLAlchemyError, OSError)
-    return isinstance(error, kinds)
+        return ScriptDirectory.from_config(utils._get_alembic_config(db_url="")).get_revision(revision) is not None  # type: ignore[no-untyped-call]
+    except CommandError:
+        return False
