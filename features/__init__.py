@@ -10,7 +10,10 @@ from features.feature import Feature, Window
 from features.workspace import Workspace, load_workspace
 
 if _typing.TYPE_CHECKING:
+    from features.frames import read_snapshot, read_table
+    from features.reference import render_reference
     from features.retention import Retention, measure_monthly, measure_retention, read_movements, retention_frame
+    from features.simulate import WorldSettings, simulate_workspace
     from features.twin import check_feature
 
 __all__ = [
@@ -21,17 +24,28 @@ __all__ = [
     "Retention",
     "Window",
     "Workspace",
+    "WorldSettings",
     "check_feature",
     "load_workspace",
     "measure_monthly",
     "measure_retention",
     "read_catalogue",
     "read_movements",
+    "read_snapshot",
+    "read_table",
+    "render_reference",
     "retention_frame",
+    "simulate_workspace",
 ]
 
-_RETENTION = ("Retention", "measure_monthly", "measure_retention", "read_movements", "retention_frame")
-_LOADED_WHEN_USED = {"check_feature": "features.twin"} | dict.fromkeys(_RETENTION, "features.retention")
+_MODULES = {
+    "frames": ("read_snapshot", "read_table"),
+    "reference": ("render_reference",),
+    "retention": ("Retention", "measure_monthly", "measure_retention", "read_movements", "retention_frame"),
+    "simulate": ("WorldSettings", "simulate_workspace"),
+    "twin": ("check_feature",),
+}
+_LOADED_WHEN_USED = {name: f"features.{module}" for module, names in _MODULES.items() for name in names}
 """What brings pandas or the query engine: the command and the service must start without it."""
 
 

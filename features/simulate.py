@@ -21,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.errors import WorkspaceError, explain
+from features.workspace import Workspace, load_workspace
 from features.world import Calendar, Truth, World, WorldSettings, coded
 from features.world_contacts import assignment_table, engagement_table, outcome_table, play_table, ticket_table
 from features.world_contracts import EURO_RATE
@@ -29,7 +31,7 @@ from features.world_hazard import CHURN_CAUSES, hazard_table
 from features.world_population import Partners, Population, draw_partners, draw_population
 from features.world_telemetry import telemetry_table
 
-__all__ = ["Truth", "World", "WorldSettings", "simulate", "write_world"]
+__all__ = ["Truth", "World", "WorldSettings", "simulate", "simulate_workspace", "write_world"]
 
 
 def simulate(settings: WorldSettings) -> World:
@@ -90,6 +92,23 @@ def write_world(world: World, folder: Path) -> None:
     until = end.start + np.timedelta64(end.days, "D")
     sources = "\n".join(f'[tables.{name}]\nsource = "tables/{name}.parquet"\n' for name in world.tables)
     (folder / "renewcast.toml").write_text(_CONFIG.format(until=until, euro=EURO_RATE, sources=sources), encoding="utf-8")
+
+
+def simulate_workspace(folder: Path | str, settings: WorldSettings | None = None) -> Workspace:
+    """Make a world, write it to a folder and open it as a workspace.
+
+    Raises
+    ------
+    WorkspaceError
+        If there is something in the folder already.
+    """
+    target = Path(folder)
+    if target.exists() and any(target.iterdir()):
+        raise WorkspaceError(
+            explain("there is something else where the simulated book would be made", given=target, todo="Name a new folder.")
+        )
+    write_world(simulate(settings or WorldSettings()), target)
+    return load_workspace(target)
 
 
 _CONFIG = """\

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from filelock import FileLock, Timeout
 
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 CONFIG_NAME = "renewcast.toml"
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def _who_holds(holder: Path) -> str:
     return f"{facts['purpose']}, process {facts['process']} on {facts['host']}, since {facts['since']}"
 
 
-def load_workspace(folder: Path, environ: Mapping[str, str]) -> Workspace:
+def load_workspace(folder: Path | str, environ: Mapping[str, str] = _NOTHING) -> Workspace:
     """Read a workspace's config.
 
     Parameters
@@ -165,7 +168,7 @@ def load_workspace(folder: Path, environ: Mapping[str, str]) -> Workspace:
     folder
         The folder that holds `renewcast.toml`.
     environ
-        The environment, for `${NAME}` and `${NAME:-default}` in paths and for the addresses of databases.
+        The environment, such as `os.environ`, for `${NAME}` and `${NAME:-default}` in paths and for the addresses of databases.
 
     Raises
     ------
@@ -174,6 +177,7 @@ def load_workspace(folder: Path, environ: Mapping[str, str]) -> Workspace:
     ConfigError
         If it cannot be understood; the message names the key and what is allowed.
     """
+    folder = Path(folder)
     file = folder / CONFIG_NAME
     try:
         values = tomllib.loads(file.read_bytes().decode("utf-8-sig"))

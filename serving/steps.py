@@ -7,6 +7,7 @@ the command answers at once.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,13 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from features.errors import WorkspaceError, explain
+from features.errors import WorkspaceError, explain, nearest
 from features.ledger import Ledger, fingerprint, fingerprint_files, remove_unfinished
-from features.progress import Progress
+from features.progress import Progress, silent
 from features.workspace import Workspace
 from serving.settings import tracking_uri
 
-__all__ = ["STEPS", "Step", "StepResult", "code_version", "run_step"]
+__all__ = ["STEPS", "Step", "StepResult", "code_version", "run_step", "run_steps"]
 
 Summary = dict[str, Any]
 
@@ -249,3 +250,23 @@ STEPS: Mapping[str, Step] = {
     )
 }
 """The steps in their order."""
+
+
+def run_steps(workspace: Workspace, *, until: str = "score", on_progress: Progress = silent) -> tuple[StepResult, ...]:
+    """Do the main job from Python, up to and including a step; a step that is current is not done again.
+
+    Parameters
+    ----------
+    until
+        `check`, `features`, `train` or `score`.
+
+    Raises
+    ------
+    WorkspaceError
+        If there is no such step, or another process is writing; and what the steps themselves raise.
+    """
+    names = list(STEPS)
+    if until not in names:
+        raise WorkspaceError(explain("there is no step of this name", given=until, allowed=", ".join(names), todo=nearest(until, names)))
+    wanted = names[: names.index(until) + 1]
+    return tuple(run_step(STEPS[name], workspace, on_progress=on_progress, clock=time.monotonic) for name in wanted)

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 import features
 from features.contracts import CONTRACT
-from features.errors import ConfigError
-from features.simulate import World, WorldSettings, simulate, write_world
+from features.errors import ConfigError, WorkspaceError
+from features.simulate import World, WorldSettings, simulate, simulate_workspace, write_world
 from features.workspace import load_workspace
 from features.world import HORIZON_DAYS, Calendar
 from features.world_contacts import assignment_table
@@ -428,9 +428,17 @@ def test_a_written_world_is_a_workspace(small, tmp_path):
     assert pq.read_table(tmp_path / "truth" / "hazards.parquet").num_rows == small.truth.hazards.num_rows
 
 
+def test_a_simulated_workspace_is_made_once(tmp_path):
+    workspace = simulate_workspace(tmp_path / "book", WorldSettings(accounts=20, partners=2, months=6))
+    assert pq.read_table(tmp_path / "book" / "tables" / "accounts.parquet").num_rows == 20
+    assert workspace.config.name == "Simulated book"
+    with pytest.raises(WorkspaceError, match=r"something else where the simulated book would be made(.|\n)*Name a new folder"):
+        simulate_workspace(tmp_path / "book")
+
+
 def test_the_simulator_knows_nothing_of_labels():
     folder = Path(features.__file__).parent
-    allowed = {"features.contracts", "features.errors", "features.simulate"}
+    allowed = {"features.contracts", "features.errors", "features.simulate", "features.workspace"}
     for file in [folder / "simulate.py", *folder.glob("world*.py")]:
         imported = {node.module for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)}
         foreign = {name for name in imported if name.startswith("features") and not name.startswith("features.world")}

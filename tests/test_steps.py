@@ -8,7 +8,7 @@ from features.errors import RenewcastError, WorkspaceError
 from features.progress import silent
 from features.workspace import load_workspace
 from serving import steps
-from serving.steps import STEPS, run_step
+from serving.steps import STEPS, run_step, run_steps
 
 CONFIG = """
 [tables.accounts]
@@ -173,3 +173,15 @@ def test_lines_say_what_was_done_and_where(folder):
 def test_a_summary_is_json(folder):
     result = run_step(stand_in("check", []), load_workspace(folder, {}), on_progress=silent, clock=lambda: 0.0)
     assert json.loads(json.dumps(result.to_json()))["tables"]["accounts"]["quarantined"] == 1
+
+
+def test_the_job_is_done_from_python_up_to_a_step(folder, monkeypatch):
+    ran: list[str] = []
+    monkeypatch.setattr(steps, "STEPS", {name: stand_in(name, ran) for name in STEPS})
+    assert [(result.step, result.unchanged) for result in run_steps(load_workspace(folder), until="features")] == [
+        ("check", False),
+        ("features", False),
+    ]
+    assert [result.unchanged for result in run_steps(load_workspace(folder))] == [True, True, False, False]
+    with pytest.raises(WorkspaceError, match=r"no step of this name(.|\n)*did you mean 'train'"):
+        run_steps(load_workspace(folder), until="trian")
