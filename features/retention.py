@@ -20,16 +20,17 @@ monthly rates, and give other numbers.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal
+from math import isnan
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from features.clock import month_starts, not_after
+from features.clock import closed_by, month_starts, not_after
 from features.errors import NotEnoughDataError, WorkspaceError, explain
 from features.workspace import Workspace
 
-__all__ = ["Grouping", "Retention", "measure_monthly", "measure_retention", "read_movements", "retention_frame"]
+__all__ = ["Grouping", "Retention", "is_settled", "measure_monthly", "measure_retention", "read_movements", "retention_frame"]
 
 Grouping = Literal["segment", "partner_id", "partner_type"]
 """By what a book may be broken down: a column of its movements."""
@@ -82,6 +83,12 @@ class Retention:
     def logo_churn(self) -> float:
         """The share of the cohort's customers that were lost; missing (NaN) where there were none."""
         return self.lost_accounts / self.accounts if self.accounts else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields and the rates as plain values, what is missing as None."""
+        rates = {"ndr": self.ndr, "grr": self.grr, "logo_churn": self.logo_churn}
+        times = {"start": self.start.isoformat(), "end": self.end.isoformat()}
+        return asdict(self) | times | {name: None if isnan(rate) else rate for name, rate in rates.items()}
 
 
 def read_movements(workspace: Workspace) -> pd.DataFrame:
@@ -183,6 +190,12 @@ def measure_monthly(movements: pd.DataFrame, *, months: int, by: Grouping | None
     return tuple(found for start, end in windows for found in measure_retention(movements, start=start, end=end, by=by))
 
 
+def is_settled(measured: Retention, movements: pd.DataFrame, *, grace_days: int) -> bool:
+    """Tell whether a window ended at least a grace period before the data do; until then renewals booked late may still raise it."""
+    data_until = movements["month"].max().to_pydatetime()
+    return closed_by(measured.end, data_until, horizon_days=0, lead_days=0, grace_days=grace_days)
+
+
 def retention_frame(measured: Sequence[Retention]) -> pd.DataFrame:
     """Return one row for each cohort: the fields of `Retention`, and ndr, grr and logo_churn."""
     rates = {"ndr": [one.ndr for one in measured], "grr": [one.grr for one in measured]}
@@ -211,10 +224,8 @@ def _pairs(movements: pd.DataFrame, start: datetime, end: datetime, by: Grouping
 
 def _summed(rows: pd.DataFrame, start: datetime, end: datetime, group: str | None) -> Retention:
     arr_start, arr_end = rows["arr_start"].to_numpy(), rows["arr_end"].to_numpy()
-    cohort, stayed = arr_start > 0, arr_end > 0
-    outside = np.where(cohort, 0.0, arr_end)
-    returned = rows["known"].to_numpy()
-    moved = np.where(cohort & stayed, arr_end - arr_start, 0.0)
+    cohort, stayed, returned = arr_start > 0, arr_end > 0, rows["known"].to_numpy()
+    kept = cohort & stayed
     return Retention(
         start=start,
         end=end,
@@ -224,8 +235,8 @@ def _summed(rows: pd.DataFrame, start: datetime, end: datetime, group: str | Non
         arr_start=float(arr_start.sum()),
         arr_end=float(arr_end[cohort].sum()),
         churned=float(arr_start[~stayed].sum()),
-        contracted=float(-moved[moved < 0].sum()),
-        expanded=float(moved[moved > 0].sum()),
-        reactivated=float(outside[returned].sum()),
-        new=float(outside[~returned].sum()),
+        contracted=float(np.maximum(0.0, arr_start - arr_end)[kept].sum()),
+        expanded=float(np.maximum(0.0, arr_end - arr_start)[kept].sum()),
+        reactivated=float(arr_end[~cohort & returned].sum()),
+        new=float(arr_end[~cohort & ~returned].sum()),
     )

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.engine import Engine
 from features.errors import NotEnoughDataError, WorkspaceError
-from features.retention import Retention, measure_monthly, measure_retention, read_movements, retention_frame
+from features.intake import check_workspace
+from features.movements import build_movements
+from features.plan import open_tables
+from features.retention import Retention, is_settled, measure_monthly, measure_retention, read_movements, retention_frame
 from features.workspace import load_workspace
 from tests.brute_force import retention
+from tests.test_real_books import DATA, WORKSPACES, needs
+
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
 
 MONTHS = tuple(datetime(2023 + month // 12, 1 + month % 12, 1) for month in range(15))
 CONFIG = """
@@ -144,6 +151,26 @@ def test_those_without_a_group_come_last():
     assert [one.group for one in found] == ["big", "small", None]
 
 
+def test_a_window_is_settled_when_late_renewals_can_no_longer_come_in():
+    movements = rows_of(a=(100, 100, 100))
+    settled = {
+        (one.end, grace): is_settled(one, movements, grace_days=grace)
+        for one in measure_monthly(movements, months=1)
+        for grace in (0, 28, 29)
+    }
+    assert settled == {(MONTHS[1], 0): True, (MONTHS[1], 28): True, (MONTHS[1], 29): False} | {
+        (MONTHS[2], grace): grace == 0 for grace in (0, 28, 29)
+    }
+
+
+def test_what_is_missing_is_none_for_machines():
+    found = measure_retention(rows_of(a=(100, 50), b=(0, 7)).assign(segment=["x", "x", "y"]), start=MONTHS[0], end=MONTHS[1], by="segment")
+    assert [(one.to_json()["ndr"], one.to_json()["logo_churn"], one.to_json()["end"]) for one in found] == [
+        (0.5, 0.0, "2023-02-01T00:00:00"),
+        (None, None, "2023-02-01T00:00:00"),
+    ]
+
+
 def test_each_month_has_its_window():
     movements = rows_of(a=(100,) * 15, b=[100] * 14 + [0])
     year, month = measure_monthly(movements, months=12), measure_monthly(movements, months=1)
@@ -207,3 +234,43 @@ def test_movements_that_were_not_computed(tmp_path):
     (tmp_path / "renewcast.toml").write_text(CONFIG + '[tables.subscriptions]\nsource = "terms.csv"\n', encoding="utf-8")
     with pytest.raises(WorkspaceError, match=r"not been computed yet(.|\n)*renewcast features"):
         read_movements(load_workspace(tmp_path, {}))
+
+
+# A real book
+
+
+def test_retention_is_what_the_raw_contracts_say(tmp_path):
+    """The contracts of a simulated CRM vendor, read from the file as it was delivered and summed with pandas alone."""
+    raw = pd.read_csv(needs("fightchurn_crm5") / "subscriptions.csv", parse_dates=["start_date", "end_date"])
+    movements = movements_of_contracts(tmp_path)
+
+    def arr(instant):
+        running = raw[(raw["start_date"] <= instant) & (raw["end_date"] > instant)]
+        return 12 * running.groupby(running["account_id"].astype(str))["mrr"].sum()
+
+    year = measure_monthly(movements, months=12)
+    assert [one.end for one in year] == [datetime(2023 + n // 12, n % 12 + 1, 1) for n in range(13)]
+    for found in [*year, *measure_monthly(movements, months=1)]:
+        before, after = arr(found.start), arr(found.end)
+        kept = after.reindex(before.index).fillna(0.0)
+        assert found.accounts == len(before)
+        assert found.lost_accounts == (kept == 0).sum()
+        assert found.ndr == pytest.approx(kept.sum() / before.sum(), abs=1e-12)
+        assert found.grr == pytest.approx(np.minimum(before, kept).sum() / before.sum(), abs=1e-12)
+        assert found.new + found.reactivated == pytest.approx(after[~after.index.isin(before.index)].sum())
+    assert year[-1].ndr == pytest.approx(0.943, abs=0.001)
+
+
+def movements_of_contracts(folder):
+    """Return the movements of the workspace whose telemetry is left out but for one day, as contracts need none."""
+    config = (WORKSPACES / "fightchurn_crm5" / "renewcast.toml").read_text(encoding="utf-8")
+    source = 'source = "usage_daily.parquet"\n'
+    assert config.count(source) == 1
+    one_day = source + "where = \"d = DATE '2023-06-01'\"\n"
+    (folder / "renewcast.toml").write_text(config.replace(source, one_day), encoding="utf-8")
+    workspace = load_workspace(folder, {"RENEWCAST_DATA": str(DATA)})
+    check_workspace(workspace, now=datetime(2024, 2, 1))
+    with Engine(threads=1) as engine:
+        tables = open_tables(engine, workspace.tables)
+        found = build_movements(engine, tables, data_until=workspace.config.data_until, grace_days=workspace.config.targets.grace_days)
+    return found.to_pandas()
