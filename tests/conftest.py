@@ -103,8 +103,9 @@ def synthetic_tables(*, accounts=300, months=18, seed=0, signal=1.0, base=-3.0):
         }
     )
     tier = features["partner_tier"].map({"gold": -1.0, "silver": 0.0, "blue": 1.4}).fillna(0.0)
-    lost = base + signal * (0.12 * features["days_since_last_event"] - 0.12 * features["active_users_28d"] + tier + 0.8)
-    grown = -2.5 + signal * (3.0 * features["users_trend_28d"] - 1.2 * tier)
+    season = 1.5 * np.cos(features["days_to_renewal"] * 2 * np.pi / 120)  # what no line and no single rule can follow
+    lost = base + signal * (0.12 * features["days_since_last_event"] - 0.12 * features["active_users_28d"] + tier + season + 0.5)
+    grown = -2.5 + signal * (3.0 * features["users_trend_28d"] - 1.2 * tier - season)
     churn = (rng.random(n) < 1 / (1 + np.exp(-lost))).astype(float)
     expansion = np.where(churn == 1, np.nan, rng.random(n) < 1 / (1 + np.exp(-grown)))
     labels = features[["account_id", "cutoff", "arr"]].assign(
@@ -204,6 +205,7 @@ def synthetic_package(synthetic_snapshots: Path):
         lead_days=0,
         cutoff=data.cutoffs[-1].item(),
         base_rate=float(data.target.mean()),
+        recipe=recipe.to_json(),
         data_fingerprint="0" * 64,
         code_version="test",
     )

@@ -140,6 +140,7 @@ def package(target, frame, matrix, categories, outcome, calibrator):
         lead_days=0,
         cutoff=datetime(2025, 1, 1),
         base_rate=float(outcome.mean()),
+        recipe=parameters,
         data_fingerprint="0" * 64,
         code_version="0.1.0",
     )

@@ -105,7 +105,7 @@ def test_files_that_agree_with_a_forged_manifest_but_not_with_each_other_are_ref
         load_package(tmp_path / "other")
 
 
-@pytest.mark.parametrize(("key", "value", "said"), [("version", 2, "format version 2"), ("format", "zip", "not a Renewcast model package")])
+@pytest.mark.parametrize(("key", "value", "said"), [("version", 3, "format version 3"), ("format", "zip", "not a Renewcast model package")])
 def test_an_unknown_format_is_refused(folder, key, value, said):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))

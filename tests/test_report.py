@@ -3,8 +3,11 @@ import json
 import pytest
 
 from features.errors import WorkspaceError
+from training.baseline import BaselineResult
+from training.breakdown import Level
 from training.evaluation import Estimate
-from training.procedure import Baseline, Judgement
+from training.judgement import Block, Importance, Judgement
+from training.reliability import CurveBin
 from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTarget, TrainingSummary, read_report
 
 COUNTS = RowCounts(
@@ -24,10 +27,23 @@ JUDGEMENT = Judgement(
         "lift_top_10": Estimate(3.24, 2.0, 4.0),
         "arr_caught_top_10": Estimate(0.4, None, None),
     },
-    baselines={"recency": Baseline("days_since_last_event", Estimate(0.7, 0.65, 0.75))},
+    baselines={"recency": BaselineResult("days_since_last_event", Estimate(0.7, 0.65, 0.75), Estimate(0.1, 0.05, 0.15))},
     best_baseline="recency",
-    gain=Estimate(0.1, 0.05, 0.15),
-    logistic_regression=Estimate(0.78, 0.7, 0.8),
+    slices={"segment": (Level("small", 200, 20, {"auc": Estimate(0.7, 0.6, 0.8)}), Level("large", 100, 2, None, "too few"))},
+    weak_spots=(),
+    calibration_curve=(CurveBin(rows=300, positives=30, probability=0.11, frequency=0.1, low=0.07, high=0.14),),
+    blocks=(
+        Block(
+            test_from="2024-01-01T00:00:00",
+            test_to="2024-03-01T00:00:00",
+            trained_until="2023-10-01T00:00:00",
+            train_rows=500,
+            rows=300,
+            positives=30,
+            metrics=None,
+        ),
+    ),
+    importance=(Importance("arr", "commercial", "ARR", 0.4),),
 )
 TRAINED = TrainedTarget(
     target="churn",
@@ -60,7 +76,7 @@ def summary(folder, *targets):
 
 def test_verdicts_are_one_line_that_says_what_the_model_is_worth():
     assert TRAINED.verdict == (
-        "churn: AUC 0.800 (0.750 to 0.850) against 0.700 of the best single rule (recency); "
+        "churn: AUC 0.800 (0.750 to 0.850) against 0.700 of recency; "
         "the tenth of the accounts with the highest scores holds 3.2 times the average share; champion."
     )
     assert SKIPPED.verdict == "expansion: not trained; too few positives: 3 of 900."
@@ -75,7 +91,10 @@ def test_the_report_is_read_as_it_was_written(tmp_path):
     assert report == json.loads(json.dumps(written))
     churn, expansion = report["targets"]["churn"], report["targets"]["expansion"]
     assert churn["metrics"]["auc"] == {"value": 0.8, "low": 0.75, "high": 0.85}
-    assert churn["baselines"]["recency"] == {"feature": "days_since_last_event", "auc": {"value": 0.7, "low": 0.65, "high": 0.75}}
+    assert churn["baselines"]["recency"]["feature"] == "days_since_last_event"
+    assert churn["baselines"]["recency"]["gain"] == {"value": 0.1, "low": 0.05, "high": 0.15}
+    assert churn["slices"]["segment"]["large"] == {"name": "large", "rows": 100, "positives": 2, "metrics": None, "reason": "too few"}
+    assert churn["folds"][0]["trained_until"] == "2023-10-01T00:00:00"
     assert (churn["test_positives"], churn["notes"], churn["status"]) == (30, ["The history is short."], "trained")
     assert (expansion["status"], expansion["reason"]) == ("skipped", SKIPPED.reason)
 

@@ -106,7 +106,7 @@ class Logistic:
     def decision_function(self, matrix: Array) -> Array:
         """Return the log-odds `(n,)` of encoded rows `(n, n_features)`."""
         prepared = _prepared(_compressed(matrix[:, self.numbers]), self.mean, self.spread, self.flagged)
-        return np.asarray(self.model.decision_function(np.hstack([prepared, self.encoder.transform(matrix[:, self.levels])])))
+        return np.asarray(self.model.decision_function(_beside(prepared, self.encoder, matrix[:, self.levels])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +222,10 @@ def fit_logistic(matrix: Array, target: Array, *, catalogue: Catalogue) -> Logis
     values = _compressed(matrix[:, numbers])
     mean, spread = _moments(values)
     flagged = _patterns(np.isnan(values))
-    encoder = OneHotEncoder(handle_unknown="ignore", min_frequency=20, sparse_output=False, dtype=np.float32).fit(matrix[:, levels])
-    prepared = np.hstack([_prepared(values, mean, spread, flagged), encoder.transform(matrix[:, levels])])
+    encoder = OneHotEncoder(handle_unknown="ignore", min_frequency=20, sparse_output=False, dtype=np.float32)
+    if len(levels):
+        encoder.fit(matrix[:, levels])
+    prepared = _beside(_prepared(values, mean, spread, flagged), encoder, matrix[:, levels])
     model = LogisticRegression(C=1 / (_PENALTY_PER_ROW * len(target)), max_iter=2000).fit(prepared, target)
     return Logistic(numbers, levels, mean, spread, flagged, encoder, model)
 
@@ -293,6 +295,10 @@ def _patterns(missing: npt.NDArray[np.bool_]) -> Positions:
 def _prepared(values: _Floats, mean: _Floats, spread: _Floats, flagged: Positions) -> _Floats:
     missing = np.isnan(values)
     return np.hstack([np.where(missing, 0, (values - mean) / spread), missing[:, flagged]], dtype=np.float32)
+
+
+def _beside(prepared: _Floats, encoder: OneHotEncoder, levels: Array) -> _Floats:
+    return np.hstack([prepared, encoder.transform(levels)]) if levels.shape[1] else prepared
 
 
 def _together(features: Sequence[str | None]) -> str | None:

@@ -34,7 +34,8 @@ from training.model import model_names, raw_scores
 __all__ = ["Package", "Reference", "Scores", "describe", "load_package"]
 
 _FORMAT = "renewcast-package"
-_VERSION = 1
+_VERSION = 2
+_READS = (1, 2)
 _FILES = ("package.json", "model.txt", "catalogue.json", "reference.json")
 _QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
@@ -89,6 +90,8 @@ class Package:
         The last cutoff that the model was trained on, UTC.
     base_rate
         Share of positives among the rows that it was trained on.
+    recipe
+        LightGBM's parameters and what else decides on the trees but the rows.
     data_fingerprint
         SHA-256 of the snapshots that it was trained on.
     code_version
@@ -105,6 +108,7 @@ class Package:
     lead_days: int
     cutoff: datetime
     base_rate: float
+    recipe: Mapping[str, float | int | str]
     data_fingerprint: str
     code_version: str
 
@@ -161,6 +165,7 @@ class Package:
             "calibrator": self.calibrator.to_json(),
             "categories": {name: list(levels) for name, levels in self.categories.items()},
             "catalogue_hash": self.catalogue.hash,
+            "recipe": dict(self.recipe),
             "data_fingerprint": self.data_fingerprint,
             "code_version": self.code_version,
         }
@@ -219,6 +224,7 @@ def _from_texts(folder: Path, texts: Mapping[str, str]) -> Package:
         lead_days=int(facts["lead_days"]),
         cutoff=datetime.fromisoformat(facts["cutoff"]),
         base_rate=float(facts["base_rate"]),
+        recipe=facts.get("recipe", {}),  # not there in the first format
         data_fingerprint=facts["data_fingerprint"],
         code_version=facts["code_version"],
     )
@@ -258,12 +264,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, f"manifest.json is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise PackageError(explain("this is not a Renewcast model package", given=folder, todo="Run `renewcast train` to make one."))
-    if manifest.get("version") != _VERSION:
+    if manifest.get("version") not in _READS:
         raise PackageError(
             explain(
                 f"{folder} is a model package of a format that this version does not read",
                 given=f"format version {manifest.get('version')}",
-                allowed=f"format version {_VERSION}",
+                allowed=f"format versions {', '.join(map(str, _READS))}",
                 todo="Run `renewcast train` again, or use the version of Renewcast that made it.",
             )
         )

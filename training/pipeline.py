@@ -2,10 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
+from threading import Lock
 from typing import get_args
 from uuid import uuid4
 
@@ -15,20 +19,25 @@ from features.feature import Target
 from features.ledger import replace_file, replace_folder
 from features.progress import Progress, silent
 from features.workspace import Config, Workspace
+from training.backtest import BACKTEST, held_out_frame
 from training.dataset import Dataset, load_dataset
-from training.evaluation import auc, single
+from training.evaluation import Estimate
+from training.judgement import Judgement, judge_training
 from training.model import make_recipe
-from training.procedure import Assignment, Judgement, Trained, judge_package, split_rows, train_package
-from training.promotion import Decision, Incumbent, decide
-from training.registry import Champion, LoggedModel, Registry, open_registry
+from training.procedure import Assignment, Training, split_rows, train_target
+from training.promotion import Decision, Incumbent, decide, face_champion
+from training.registry import Registry, workspace_registry
 from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTarget, TrainingSummary
-from training.splits import ForwardSplit, LabelWindow
+from training.splits import LabelWindow
+from training.versions import Champion, FoldModel, LoggedModel
 
-__all__ = ["TARGETS", "champion_folder", "sync_champions", "train_workspace"]
+__all__ = ["TARGETS", "champion_folder", "label_window", "sync_champions", "train_workspace"]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 _EXAMPLE_ROWS = 3
+_STAGES = 4
+"""Steps of a target that progress is counted in."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,16 +45,20 @@ class _Result:
     """All that is known of a target once it is trained, before it is registered."""
 
     data: Dataset
-    split: ForwardSplit
-    assignment: Assignment
-    judged: Trained
-    shipped: Trained
+    training: Training
     judgement: Judgement
     decision: Decision
 
 
 def train_workspace(
-    workspace: Workspace, *, code_version: str, tracking_uri: str | None = None, threads: int = 1, on_progress: Progress = silent
+    workspace: Workspace,
+    *,
+    code_version: str,
+    tracking_uri: str | None = None,
+    trials: int | None = None,
+    threads: int = 1,
+    workers: int = 2,
+    on_progress: Progress = silent,
 ) -> TrainingSummary:
     """Train every target that has enough data, register the models, and copy the champions into the workspace.
 
@@ -55,8 +68,12 @@ def train_workspace(
         Noted in the packages.
     tracking_uri
         Address of an MLflow server, in place of the config's; without either, the workspace has a store of its own.
+    trials
+        How many recipes to try for each target; the config's number if None.
     threads
         Threads of LightGBM. Where another process needs a core too, two threads cost 25 times as much as one.
+    workers
+        How many targets are trained side by side, which is how several cores are used.
 
     Raises
     ------
@@ -67,20 +84,24 @@ def train_workspace(
     RegistryError
         If MLflow does not answer; nothing is trained then, and no champion changes.
     """
-    steps = 3 * len(TARGETS) + 2
-    on_progress("opening the model registry", 0, steps)
+    steps = _Steps(on_progress, _STAGES * len(TARGETS) + 2)
+    steps("opening the model registry")
     catalogue = _catalogue(workspace.snapshots)
     data_fingerprint = _fingerprint(workspace.snapshots)
-    registry = _registry(workspace, tracking_uri)
-    results: dict[Target, _Result | SkippedTarget] = {}
-    for number, target in enumerate(TARGETS):
-        assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads)
-        progress = _Offset(on_progress, 1 + 3 * number, steps)
-        results[target] = _train_target(workspace, assignment, registry, progress)
+    registry = workspace_registry(workspace, tracking_uri=tracking_uri)
+    champions = {target: _champion(registry, target) for target in TARGETS}
+
+    def train(target: Target) -> _Result | SkippedTarget:
+        assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads, trials)
+        with steps.part(target) as advance:
+            return _train_target(workspace, assignment, champions[target], advance)
+
+    with ThreadPoolExecutor(workers) as pool:
+        results = dict(zip(TARGETS, pool.map(train, TARGETS), strict=True))
     trained = {target: result for target, result in results.items() if isinstance(result, _Result)}
     if not trained:
         raise _nothing_trained([result for result in results.values() if isinstance(result, SkippedTarget)])
-    on_progress("registering the models", steps - 1, steps)
+    steps("registering the models")
     made_at = datetime.now(UTC)
     run = f"{made_at:%Y%m%dT%H%M%S}-{uuid4().hex[:4]}"
     versions = _register(registry, run, trained, data_fingerprint, code_version)
@@ -99,7 +120,7 @@ def train_workspace(
     )
     _write(workspace, summary, trained)
     _copy_champions(workspace, registry)
-    on_progress("registering the models", steps, steps)
+    steps("registering the models")
     return summary
 
 
@@ -111,7 +132,7 @@ def sync_champions(workspace: Workspace, *, tracking_uri: str | None = None) -> 
     RegistryError
         If MLflow does not answer; the copies stay as they were.
     """
-    return _copy_champions(workspace, _registry(workspace, tracking_uri))
+    return _copy_champions(workspace, workspace_registry(workspace, tracking_uri=tracking_uri))
 
 
 def champion_folder(workspace: Workspace, target: Target) -> Path:
@@ -119,133 +140,159 @@ def champion_folder(workspace: Workspace, target: Target) -> Path:
     return workspace.training / "champion" / target
 
 
-@dataclass(frozen=True)
-class _Offset:
-    """Progress of one target, as part of the whole."""
-
-    on_progress: Progress
-    start: int
-    total: int
-
-    def __call__(self, what: str, done: int) -> None:
-        self.on_progress(what, self.start + done, self.total)
+def label_window(config: Config) -> LabelWindow:
+    """Return when everything about a label of this workspace is known."""
+    targets = config.targets
+    grace_days = targets.grace_days if targets.kind == "subscription" else 0
+    return LabelWindow(horizon_days=targets.horizon_days, lead_days=targets.lead_days, grace_days=grace_days)
 
 
-def _train_target(workspace: Workspace, assignment: Assignment, registry: Registry, progress: _Offset) -> _Result | SkippedTarget:
-    target, recipe, settings = assignment.target, assignment.recipe, workspace.config.training
-    data = load_dataset(workspace.snapshots, target, assignment.catalogue)
-    period = {"test_from": settings.test_from, "test_to": settings.test_to}
+class _Steps:
+    """Counts what is done, for several threads."""
+
+    def __init__(self, on_progress: Progress, total: int) -> None:
+        self._on_progress, self._total, self._done, self._lock = on_progress, total, 0, Lock()
+
+    def __call__(self, what: str) -> None:
+        """Say what comes next; what came before is done then."""
+        with self._lock:
+            self._on_progress(what, self._done, self._total)
+            self._done += 1
+
+    @contextmanager
+    def part(self, target: Target) -> Iterator[Callable[[str], None]]:
+        """Count the steps of a target, and those that are left out at its end."""
+        left = iter(range(_STAGES))
+
+        def advance(what: str) -> None:
+            next(left)
+            self(f"{target}: {what}")
+
+        yield advance
+        with self._lock:
+            self._done += len(list(left))
+
+
+def _champion(registry: Registry, target: Target) -> Champion | Incumbent | None:
     try:
-        split = split_rows(data, assignment.window, minimum=settings.minimum_positives, **period)
-        train, test = data.at(split.train), data.at(split.test)
-        progress(f"{target}: fitting on rows before the test period", 0)
-        judged = train_package(train, assignment)
-        progress(f"{target}: judging on the test period", 1)
-        judgement = judge_package(judged.package, train, test, seed=recipe.seed, threads=recipe.threads)
-        progress(f"{target}: fitting on all rows", 2)
-        shipped = train_package(data, assignment)
-    except NotEnoughDataError as error:
-        return SkippedTarget(target, str(error))
-    incumbent = _incumbent(registry.champion(target), assignment, split, test)
-    best = judgement.best_baseline
-    rule_auc = judgement.baselines[best].auc.value if best else 0.5
-    decision = decide(judgement.metrics["auc"].value, rule=best or "chance", rule_auc=rule_auc, incumbent=incumbent)
-    return _Result(data=data, split=split, assignment=assignment, judged=judged, shipped=shipped, judgement=judgement, decision=decision)
-
-
-def _incumbent(champion: Champion | None, assignment: Assignment, split: ForwardSplit, test: Dataset) -> Incumbent | None:
-    if champion is None:
-        return None
-    judged, window = champion.judged, assignment.window
-    if (judged.horizon_days, judged.lead_days) != (window.horizon_days, window.lead_days):
-        return Incumbent(unfit=f"it predicts {judged.horizon_days} days ahead with a lead of {judged.lead_days}")
-    try:
-        raw = judged.score_rows(test.features, threads=assignment.recipe.threads).raw
+        return registry.champion(target)
     except PackageError as error:
         return Incumbent(unfit=str(error).splitlines()[0])
-    if not window.closed_at(judged.cutoff, split.first_test):
-        return Incumbent(incomparable="the champion has already seen labels of the test period")
-    return Incumbent(auc=single(lambda weights: auc(test.target, raw, weights), len(test)))
 
 
-def _assignment(config: Config, target: Target, catalogue: Catalogue, data_fingerprint: str, code_version: str, threads: int) -> Assignment:
-    targets, training = config.targets, config.training
+def _train_target(
+    workspace: Workspace, assignment: Assignment, champion: Champion | Incumbent | None, advance: Callable[[str], None]
+) -> _Result | SkippedTarget:
+    target, settings = assignment.target, workspace.config.training
+    data = load_dataset(workspace.snapshots, target, assignment.catalogue)
+    try:
+        splits = split_rows(
+            data,
+            assignment.window,
+            test_from=settings.test_from,
+            test_to=settings.test_to,
+            minimum=settings.minimum_positives,
+            folds=settings.folds,
+        )
+        training = train_target(data, assignment, splits, advance=advance)
+    except NotEnoughDataError as error:
+        return SkippedTarget(target, str(error))
+    advance("judging")
+    judgement = judge_training(data, training, health_score=settings.health_score, seed=settings.seed)
+    incumbent = champion if not isinstance(champion, Champion) else _face(champion, data, training, assignment.window, seed=settings.seed)
+    return _Result(data=data, training=training, judgement=judgement, decision=decide(judgement.gains, incumbent=incumbent))
+
+
+def _face(champion: Champion, data: Dataset, training: Training, window: LabelWindow, *, seed: int) -> Incumbent:
+    newcomer = (*training.folds, training.shipped)
+    return face_champion((*champion.folds, champion.shipped), newcomer, data, training.splits, window, seed=seed)
+
+
+def _assignment(
+    config: Config, target: Target, catalogue: Catalogue, data_fingerprint: str, code_version: str, threads: int, trials: int | None
+) -> Assignment:
+    training = config.training
     return Assignment(
         target=target,
         catalogue=catalogue,
-        window=LabelWindow(
-            horizon_days=targets.horizon_days,
-            lead_days=targets.lead_days,
-            grace_days=targets.grace_days if targets.kind == "subscription" else 0,
-        ),
+        window=label_window(config),
         recipe=make_recipe(training.parameters.get(target, {}), seed=training.seed, threads=threads),
+        trials=training.trials if trials is None else trials,
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )
 
 
-def _registry(workspace: Workspace, tracking_uri: str | None) -> Registry:
-    address = tracking_uri or workspace.config.mlflow.tracking_uri
-    if address:
-        return open_registry(address, experiment=f"renewcast {workspace.config.name}", artifacts=None)
-    workspace.state.mkdir(exist_ok=True)
-    local = f"sqlite:///{workspace.mlflow_db.absolute()}"
-    return open_registry(local, experiment=f"renewcast {workspace.config.name}", artifacts=workspace.artifacts.absolute())
-
-
 def _register(
     registry: Registry, run: str, trained: Mapping[Target, _Result], data_fingerprint: str, code_version: str
 ) -> dict[Target, str]:
-    models = [
-        LoggedModel(
-            target=target,
-            shipped=result.shipped.package,
-            judged=result.judged.package,
-            example=result.data.features.tail(_EXAMPLE_ROWS),
-            parameters=_parameters(result),
-            metrics=_metrics(result.judgement),
-            role=result.decision.role,
-            decision=result.decision.reason,
-        )
-        for target, result in trained.items()
-    ]
-    tags = {"data_fingerprint": data_fingerprint, "code_version": code_version}
-    return registry.log_training(run, models, tags=tags, data_fingerprint=data_fingerprint)
+    models = [_logged(result) for result in trained.values()]
+    return registry.log_training(run, models, tags={"code_version": code_version}, data_fingerprint=data_fingerprint)
+
+
+def _logged(result: _Result) -> LoggedModel:
+    training, judgement = result.training, result.judgement
+    report = _reported(result, "").to_json()
+    return LoggedModel(
+        target=training.shipped.target,
+        shipped=training.shipped,
+        folds=[
+            FoldModel(
+                package=package,
+                test_from=datetime.fromisoformat(block.test_from),
+                test_to=datetime.fromisoformat(block.test_to),
+                rows=block.rows,
+                positives=block.positives,
+                metrics=_flat(block.metrics or {}),
+            )
+            for package, block in zip(training.folds, judgement.blocks, strict=True)
+        ],
+        example=result.data.features.tail(_EXAMPLE_ROWS),
+        parameters=_parameters(training),
+        metrics=_metrics(judgement),
+        role=result.decision.role,
+        decision=result.decision.reason,
+        report=report,
+    )
 
 
 def _metrics(judgement: Judgement) -> dict[str, float]:
-    measured = dict(judgement.metrics) | {"gain_over_best_rule": judgement.gain, "auc_logistic_regression": judgement.logistic_regression}
-    values = {name: found.value for name, found in measured.items()}
-    bounds = {
-        f"{name}_{end}": bound for name, found in measured.items() for end in ("low", "high") if (bound := getattr(found, end)) is not None
-    }
-    rules = {f"auc_rule_{name.replace(' ', '_').lower()}": rule.auc.value for name, rule in judgement.baselines.items()}
-    return values | bounds | rules
+    baselines: dict[str, Estimate] = {}
+    for name, baseline in judgement.baselines.items():
+        key = name.replace(" ", "_").replace("'", "").lower()
+        baselines |= {f"auc_{key}": baseline.auc, f"gain_{key}": baseline.gain}
+    return _flat({**judgement.metrics, **baselines})
 
 
-def _parameters(result: _Result) -> dict[str, float | int | str]:
-    recipe = result.assignment.recipe
-    return {**recipe.parameters, "rounds": result.shipped.rounds, "seed": recipe.seed}
+def _flat(measured: Mapping[str, Estimate]) -> dict[str, float]:
+    """Return values, and the bounds of intervals under names of their own; what is not a number is left out."""
+    numbers = {name: found.value for name, found in measured.items()}
+    bounds = {f"{name}_{end}": getattr(found, end) for name, found in measured.items() for end in ("low", "high")}
+    return {name: number for name, number in (numbers | bounds).items() if number is not None and isfinite(number)}
+
+
+def _parameters(training: Training) -> dict[str, float | int | str]:
+    return {**training.recipe.parameters, "rounds": training.rounds, "seed": training.recipe.seed}
 
 
 def _reported(result: _Result, version: str) -> TrainedTarget:
-    package = result.shipped.package
+    training, package = result.training, result.training.shipped
     return TrainedTarget(
         target=package.target,
-        counts=_counts(result.data, result.split),
+        counts=_counts(result.data, training),
         judgement=result.judgement,
-        parameters=_parameters(result),
+        parameters=_parameters(training),
         calibrator=str(package.calibrator.to_json()["kind"]),
         package_hash=package.hash,
         role=result.decision.role,
         decision=result.decision.reason,
         version=version,
-        notes=tuple(dict.fromkeys(note for note in (result.judged.note, result.shipped.note) if note)),
+        notes=(training.note,) if training.note else (),
     )
 
 
-def _counts(data: Dataset, split: ForwardSplit) -> RowCounts:
-    train, test = data.at(split.train), data.at(split.test)
+def _counts(data: Dataset, training: Training) -> RowCounts:
+    train, test = data.at(training.splits[0].train), data.at(training.test.rows)
     return RowCounts(
         rows=len(data),
         positives=data.positives,
@@ -261,8 +308,11 @@ def _counts(data: Dataset, split: ForwardSplit) -> RowCounts:
 
 def _write(workspace: Workspace, summary: TrainingSummary, trained: Mapping[Target, _Result]) -> None:
     with replace_folder(summary.folder) as folder:
+        (folder / BACKTEST).mkdir()
         for target, result in trained.items():
-            result.shipped.package.save(folder / target)
+            result.training.shipped.save(folder / target)
+            held_out = held_out_frame(result.data, (result.training.inner, result.training.test))
+            held_out.to_parquet(folder / BACKTEST / f"{target}.parquet", index=False)
         (folder / REPORT).write_text(json.dumps(summary.to_json(), indent=1), encoding="utf-8")
     with replace_file(workspace.training / CURRENT) as file:
         file.write_text(summary.run, encoding="utf-8")

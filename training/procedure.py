@@ -1,31 +1,32 @@
-"""What is done for one target: fit, calibrate, judge on later rows, and fit again on all rows.
+"""What is done for one target: choose, fit, calibrate, backtest on later rows, and fit again on all rows.
 
-The *judged* package is trained on the rows whose labels were known at the first test cutoff, and all measures are its own. The *shipped*
-package comes from the same procedure on all labelled rows, the test period included, so that it knows the latest data; it is the one
-that scores accounts.
+The *judged* packages are those of the rolling-origin backtest: each is trained on the rows whose labels were known at the first cutoff of
+its block of the test period, and all measures are theirs. The *shipped* package comes from the same procedure on all labelled rows, the
+test period included, so that it knows the latest data; it is the one that scores accounts.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
-from scipy.special import logit
+import numpy.typing as npt
+from scipy.special import expit, logit
 
 from features.catalogue import Catalogue
 from features.errors import NotEnoughDataError, explain
 from features.feature import Target
-from training.baseline import fit_logistic, fit_rules
+from training.backtest import HeldOut, join_held_out
 from training.calibration import Calibrator, choose_calibrator
-from training.dataset import Array, Dataset, encode_features, learn_categories
-from training.evaluation import Estimate, TestRows, auc, estimate, judge
+from training.dataset import Categories, Dataset, encode_features, learn_categories
 from training.model import Problem, Recipe, Rehearsal, fit_booster, rehearse
-from training.package import Package, describe
-from training.splits import Fold, ForwardSplit, LabelWindow, forward_split, inner_folds
+from training.package import Package, Reference, describe
+from training.splits import Fold, ForwardSplit, LabelWindow, forward_split, inner_folds, rolling_splits
 
-__all__ = ["Assignment", "Baseline", "Judgement", "Trained", "judge_package", "split_rows", "train_package"]
+__all__ = ["Assignment", "Training", "split_rows", "train_target"]
 
-_RESAMPLES = 200
+Advance = Callable[[str], None]
+"""Called with what is done next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Assignment:
 
     Parameters
     ----------
+    trials
+        How many recipes to try; 0 to take the one that is given.
     data_fingerprint, code_version
         Where the package will say that it came from.
     """
@@ -42,50 +45,52 @@ class Assignment:
     catalogue: Catalogue
     window: LabelWindow
     recipe: Recipe
+    trials: int
     data_fingerprint: str
     code_version: str
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A package, its number of trees, and what is to be said about how it was made, if anything."""
-
-    package: Package
-    rounds: int
-    note: str
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A single rule's feature and its AUC on the test rows."""
-
-    feature: str
-    auc: Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """How a package did on later rows, beside what is easier.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """What came of training one target.
 
     Parameters
     ----------
-    baselines
-        The single rules, by name.
-    best_baseline
-        The rule with the highest AUC on the test rows, None if the catalogue has a feature for none.
-    gain
-        The package's AUC less that of the best rule (less one half where there is none), on the same resamples.
+    shipped
+        The package that scores.
+    folds
+        The judged packages, one for each split of the test period.
+    splits
+        The rows that each was trained and judged on.
+    recipe, rounds
+        How all of them were trained, and of how many trees they are.
+    problem
+        The rows of the first split, as the first judged package was trained on them.
+    inner, test
+        Scores of rows by models that had not learnt from them.
+    note
+        What is to be said about how it was made, if anything.
     """
 
-    metrics: Mapping[str, Estimate]
-    baselines: Mapping[str, Baseline]
-    best_baseline: str | None
-    gain: Estimate
-    logistic_regression: Estimate
+    shipped: Package
+    folds: tuple[Package, ...]
+    splits: tuple[ForwardSplit, ...]
+    recipe: Recipe
+    rounds: int
+    problem: Problem
+    inner: HeldOut
+    test: HeldOut
+    note: str
 
 
-def split_rows(data: Dataset, window: LabelWindow, *, test_from: datetime | None, test_to: datetime | None, minimum: int) -> ForwardSplit:
+def split_rows(
+    data: Dataset, window: LabelWindow, *, test_from: datetime | None, test_to: datetime | None, minimum: int, folds: int
+) -> tuple[ForwardSplit, ...]:
     """Split labelled rows forward in time, and see that there is enough of both outcomes on both sides.
+
+    Returns
+    -------
+    The blocks of the test period, each with the rows to train on for it.
 
     Raises
     ------
@@ -94,8 +99,8 @@ def split_rows(data: Dataset, window: LabelWindow, *, test_from: datetime | None
     """
     if not len(data):
         raise NotEnoughDataError("no row has a label: no label window has closed, or nothing of the kind is recorded")
-    split = forward_split(data.cutoff, window, test_from=test_from, test_to=test_to)
-    train, test = data.at(split.train), data.at(split.test)
+    whole = forward_split(data.cutoff, window, test_from=test_from, test_to=test_to)
+    train, test = data.at(whole.train), data.at(whole.test)
     if min(_rarer(train), _rarer(test)) < minimum:
         raise NotEnoughDataError(
             explain(
@@ -105,75 +110,142 @@ def split_rows(data: Dataset, window: LabelWindow, *, test_from: datetime | None
                 todo="Load a longer history or more accounts, choose a longer horizon, or lower minimum_positives in [training].",
             )
         )
-    return split
+    return rolling_splits(data.cutoff, window, whole, folds=folds)
 
 
-def train_package(data: Dataset, assignment: Assignment) -> Trained:
-    """Choose the number of trees on later folds, calibrate on their scores, and train on all rows.
+def train_target(data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], *, advance: Advance) -> Training:
+    """Choose recipe, number of trees and calibration before the test period, backtest on it, and train on all rows.
+
+    Parameters
+    ----------
+    splits
+        From `split_rows`.
 
     Raises
     ------
     NotEnoughDataError
-        If the rows cannot be cut into folds.
+        If the rows before the test period cannot be cut into folds.
     """
-    catalogue, target, recipe = assignment.catalogue, assignment.target, assignment.recipe
-    categories = learn_categories(data.features, catalogue)
-    matrix = encode_features(data.features, features=catalogue.names, categories=categories)
-    inner = inner_folds(data, assignment.window)
-    problem = Problem(matrix=matrix, target=data.target, target_name=target, catalogue=catalogue, recipe=recipe)
-    found = rehearse(problem, inner.folds)
-    package = Package(
-        target=target,
-        model=fit_booster(problem, found.rounds),
-        calibrator=_calibrated(found, inner.folds, data),
-        catalogue=catalogue,
+    advance("choosing the number of trees")
+    early = data.at(splits[0].train)
+    folds = inner_folds(early, assignment.window)
+    problem = _problem(early, assignment, assignment.recipe, categories=learn_categories(early.features, assignment.catalogue))
+    rehearsal = rehearse(problem, folds.folds)
+    rounds, inner = rehearsal.rounds, _rehearsed(rehearsal, folds.folds, early, np.flatnonzero(splits[0].train))
+    calibrator = _calibrator(data, (inner,), level=float(early.target.mean()))
+    advance("backtesting")
+    judged = _judged(data, assignment, splits, problem, rounds, calibrator)
+    test = join_held_out(
+        [_tested(data, number, split, package) for number, (split, package) in enumerate(zip(splits, judged, strict=True))]
+    )
+    advance("training on all rows")
+    shipped = _shipped(data, assignment, problem.recipe, rounds, (inner, test))
+    return Training(
+        shipped=shipped,
+        folds=judged,
+        splits=tuple(splits),
+        recipe=problem.recipe,
+        rounds=rounds,
+        problem=problem,
+        inner=replace(inner, probability=calibrator.probability(inner.raw)),
+        test=test,
+        note=folds.note,
+    )
+
+
+def _problem(data: Dataset, assignment: Assignment, recipe: Recipe, *, categories: Categories, bins: Problem | None = None) -> Problem:
+    return Problem(
+        matrix=encode_features(data.features, features=assignment.catalogue.names, categories=categories),
+        target=data.target,
+        target_name=assignment.target,
+        catalogue=assignment.catalogue,
+        recipe=recipe,
+        bins=bins,
+    )
+
+
+def _rehearsed(found: Rehearsal, folds: Sequence[Fold], early: Dataset, positions: npt.NDArray[np.intp]) -> HeldOut:
+    held_out = [len(later) for _, later in folds]
+    level = np.array([early.target[learnt].mean() for learnt, _ in folds])
+    return HeldOut(
+        stage="inner",
+        rows=positions[found.rows],
+        fold=np.repeat(np.arange(len(folds)), held_out),
+        level=np.repeat(level, held_out),
+        raw=found.raw,
+        probability=expit(found.raw),
+    )
+
+
+def _calibrator(data: Dataset, parts: Sequence[HeldOut], *, level: float) -> Calibrator:
+    """Fit the calibrator on held-out scores that are moved to one level, as a model of rows with that share of positives gives them."""
+    rows = np.concatenate([part.rows for part in parts])
+    raw = np.concatenate([part.raw + logit(level) - logit(part.level) for part in parts])
+    model = np.concatenate([part.fold + 1000 * stage for stage, part in enumerate(parts)])
+    return choose_calibrator(raw, data.target[rows], folds=model, accounts=data.account_id[rows])
+
+
+def _judged(
+    data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], problem: Problem, rounds: int, calibrator: Calibrator
+) -> tuple[Package, ...]:
+    """Train one package for each split; bins, levels and reference distributions are those of the first, so that none looks ahead."""
+    early = data.at(splits[0].train)
+    categories = learn_categories(early.features, assignment.catalogue)
+    reference = describe(early.features, assignment.catalogue)
+    known = data.at(splits[-1].train)
+    later = _problem(known, assignment, problem.recipe, categories=categories, bins=problem)
+    packages = []
+    for split in splits:
+        rows = np.flatnonzero(split.train[splits[-1].train])
+        model = fit_booster(later, rounds, rows=rows)
+        packages.append(_package(data.at(split.train), assignment, problem.recipe, model, calibrator, categories, reference))
+    return tuple(packages)
+
+
+def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -> HeldOut:
+    rows = np.flatnonzero(split.test)
+    scores = package.score_rows(data.features.iloc[rows])
+    return HeldOut(
+        stage="test",
+        rows=rows,
+        fold=np.full(len(rows), number),
+        level=np.full(len(rows), package.base_rate),
+        raw=scores.raw,
+        probability=scores.probability,
+    )
+
+
+def _shipped(data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut]) -> Package:
+    categories = learn_categories(data.features, assignment.catalogue)
+    model = fit_booster(_problem(data, assignment, recipe, categories=categories), rounds)
+    calibrator = _calibrator(data, held_out, level=float(data.target.mean()))
+    return _package(data, assignment, recipe, model, calibrator, categories, describe(data.features, assignment.catalogue))
+
+
+def _package(
+    data: Dataset,
+    assignment: Assignment,
+    recipe: Recipe,
+    model: str,
+    calibrator: Calibrator,
+    categories: Categories,
+    reference: Reference,
+) -> Package:
+    return Package(
+        target=assignment.target,
+        model=model,
+        calibrator=calibrator,
+        catalogue=assignment.catalogue,
         categories=categories,
-        reference=describe(data.features, catalogue),
+        reference=reference,
         horizon_days=assignment.window.horizon_days,
         lead_days=assignment.window.lead_days,
         cutoff=data.cutoffs[-1].item(),
         base_rate=float(data.target.mean()),
+        recipe=recipe.to_json(),
         data_fingerprint=assignment.data_fingerprint,
         code_version=assignment.code_version,
     )
-    return Trained(package, found.rounds, inner.note)
-
-
-def judge_package(package: Package, train: Dataset, test: Dataset, *, seed: int, threads: int) -> Judgement:
-    """Measure a package on test rows, beside single rules and a logistic regression that were fitted on the same training rows."""
-    catalogue = package.catalogue
-    scores = package.score_rows(test.features, threads=threads)
-    rules = fit_rules(train.features, train.target, catalogue=catalogue, target_name=package.target)
-    by_rule = {rule.name: rule.score(test.features) for rule in rules}
-    baselines = {rule.name: Baseline(rule.feature, _auc(test, by_rule[rule.name], seed)) for rule in rules}
-    best = max(baselines, key=lambda name: baselines[name].auc.value, default=None)
-    logistic = fit_logistic(package.encode(train.features), train.target, catalogue=catalogue)
-    rows = TestRows(test.account_id, test.target, test.arr)
-    return Judgement(
-        metrics=judge(rows, scores.probability, resamples=_RESAMPLES, seed=seed),
-        baselines=baselines,
-        best_baseline=best,
-        gain=_gain(test, scores.raw, by_rule[best] if best else np.zeros(len(test)), seed),
-        logistic_regression=_auc(test, logistic.decision_function(package.encode(test.features)), seed),
-    )
-
-
-def _calibrated(found: Rehearsal, folds: Sequence[Fold], data: Dataset) -> Calibrator:
-    """Fit the calibrator on held-out scores that are moved to the level of all rows, as the model of all rows would give them."""
-    fold = np.repeat(np.arange(len(folds)), [len(later) for _, later in folds])
-    moved = np.array([logit(data.target.mean()) - logit(data.target[earlier].mean()) for earlier, _ in folds])
-    return choose_calibrator(found.raw + moved[fold], data.target[found.rows], folds=fold, accounts=data.account_id[found.rows])
-
-
-def _auc(test: Dataset, score: Array, seed: int) -> Estimate:
-    return estimate(lambda weights: auc(test.target, score, weights), test.account_id, resamples=_RESAMPLES, seed=seed)
-
-
-def _gain(test: Dataset, raw: Array, rule: Array, seed: int) -> Estimate:
-    def difference(weights: Array) -> Array:
-        return auc(test.target, raw, weights) - auc(test.target, rule, weights)
-
-    return estimate(difference, test.account_id, resamples=_RESAMPLES, seed=seed)
 
 
 def _rarer(data: Dataset) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from features.errors import WorkspaceError, explain
 from features.feature import Target
 from training.evaluation import Estimate
-from training.procedure import Judgement
+from training.judgement import Judgement
 from training.promotion import Role
 
 __all__ = ["CURRENT", "REPORT", "RowCounts", "SkippedTarget", "TargetReport", "TrainedTarget", "TrainingSummary", "read_report"]
@@ -60,7 +60,7 @@ class TrainedTarget:
     Parameters
     ----------
     judgement
-        Of the judged package, which was trained on the rows before the test period.
+        Of the judged packages, each trained on the rows that were known at the first cutoff of its block of the test period.
     parameters
         What LightGBM was given, `rounds` included, for the shipped package, which was trained on all rows.
     package_hash
@@ -85,7 +85,7 @@ class TrainedTarget:
     def verdict(self) -> str:
         """The result in one line."""
         found, best = self.judgement.metrics, self.judgement.best_baseline
-        against = f"{self.judgement.baselines[best].auc.value:.3f} of the best single rule ({best})" if best else "0.500 of chance"
+        against = f"{self.judgement.baselines[best].auc.value:.3f} of {best}" if best else "0.500 of chance"
         lift = found["lift_top_10"].value
         return (
             f"{self.target}: AUC {_with_interval(found['auc'])} against {against}; "
@@ -94,12 +94,11 @@ class TrainedTarget:
 
     def to_json(self) -> dict[str, Any]:
         """Return the target's part of the report."""
-        judgement = asdict(self.judgement)
         return {
             "status": self.status,
             "verdict": self.verdict,
             **asdict(self.counts),
-            **judgement,
+            **self.judgement.to_json(),
             "role": self.role,
             "decision": self.decision,
             "version": self.version,
