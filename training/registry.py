@@ -422,12 +422,7 @@ def _answering(tracking_uri: str, what: str = "the model registry does not answe
 
 
 def _knows_revision(revision: str) -> bool:
-    """Tell whether the installed MLflow has a migration to or from this revision of a store's tables."""
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-    from mlflow.store.db import utils
+    """Tell whether the installed MLflow has a migration to this revision of a store's tables."""
+    from mlflow.store.db_migrations import versions
 
-    try:
-        return ScriptDirectory.from_config(utils._get_alembic_config(db_url="")).get_revision(revision) is not None  # type: ignore[no-untyped-call]
-    except CommandError:
-        return False
+    return any(file.name.startswith(revision) for place in versions.__path__ for file in Path(place).glob("*.py"))
