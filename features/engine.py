@@ -79,7 +79,8 @@ class Engine:
             settings["threads"] = threads
         self.connection = ibis.duckdb.connect(**settings)
         self.run("SET TimeZone = 'UTC'")
-        self.run("SET enable_progress_bar = false")  # DuckDB would draw it on standard output
+        if self.rows("SELECT current_setting('enable_progress_bar')")[0][0]:  # DuckDB would draw it on standard output
+            self.run("SET enable_progress_bar = false")  # in a notebook this fails without ipywidgets, where there is no bar either
         self._views = 0
 
     def __enter__(self) -> Self:
