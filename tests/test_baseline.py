@@ -206,5 +206,5 @@ def test_the_logistic_regression_is_that_of_a_scikit_learn_pipeline():
         StandardScaler(),
         SimpleImputer(strategy="constant", fill_value=0, add_indicator=True, keep_empty_features=True),
         LogisticRegression(C=1 / (0.05 * 800), max_iter=2000, tol=1e-8),
-    ).fit(matrix, target)
-    np.testing.assert_allclose(found, twin.decision_function(matrix), atol=0.01)
+    ).fit(matrix[:, :3], target)
+    np.testing.assert_allclose(found, twin.decision_function(matrix[:, :3]), atol=0.01)
