@@ -15,7 +15,7 @@ from serving.options import JsonOption, WorkspaceOption, open_screen, open_works
 if TYPE_CHECKING:
     from features.retention import Grouping, Retention
 
-__all__ = ["By", "app"]
+__all__ = ["By", "app", "ndr"]
 
 app = typer.Typer()
 
