@@ -9,6 +9,7 @@ from training.evaluation import Estimate
 from training.judgement import Block, Importance, Judgement
 from training.reliability import CurveBin
 from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTarget, TrainingSummary, read_report
+from training.stability import Stability
 
 COUNTS = RowCounts(
     rows=900,
@@ -44,6 +45,9 @@ JUDGEMENT = Judgement(
         ),
     ),
     importance=(Importance("arr", "commercial", "ARR", 0.4),),
+    renewal=None,
+    stability=Stability(models=2, rows=9, rank_correlation=0.9, same_feature=0.8, same_family=0.9, top_three_overlap=0.7, families={}),
+    ablation=(),
 )
 TRAINED = TrainedTarget(
     target="churn",

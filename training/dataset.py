@@ -17,7 +17,17 @@ from features.catalogue import Catalogue
 from features.errors import PackageError, WorkspaceError, explain
 from features.feature import Feature, Target
 
-__all__ = ["CONTEXT", "Array", "Categories", "Dataset", "encode_features", "learn_categories", "load_dataset", "require_columns"]
+__all__ = [
+    "CONTEXT",
+    "Array",
+    "Categories",
+    "Dataset",
+    "days_to_renewal",
+    "encode_features",
+    "learn_categories",
+    "load_dataset",
+    "require_columns",
+]
 
 Array = npt.NDArray[np.float64]
 Categories = Mapping[str, tuple[str, ...]]
@@ -118,6 +128,12 @@ def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue) -> Datas
         arr=rows[f"{_OUTCOME}arr"].to_numpy(dtype=np.float64, na_value=np.nan),
         context=rows[[f"{_OUTCOME}{name}" for name in CONTEXT]].rename(columns=lambda name: name.removeprefix(_OUTCOME)),
     )
+
+
+def days_to_renewal(data: Dataset) -> Array:
+    """Return the days `(n,)` from each cutoff to the renewal date that was known then; missing where there was none."""
+    ahead = data.context["renewal_at"].to_numpy(dtype="datetime64[us]") - data.cutoff.astype("datetime64[us]")
+    return np.asarray(np.where(np.isnat(ahead), np.nan, ahead / np.timedelta64(1, "D")), dtype=np.float64)
 
 
 def learn_categories(frame: pd.DataFrame, catalogue: Iterable[Feature]) -> dict[str, tuple[str, ...]]:

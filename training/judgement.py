@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from features.feature import Family
+from training.ablation import FamilyGain, ablate, judge_ablation
 from training.baseline import BaselineResult, judge_baselines, score_baselines
 from training.breakdown import Level, Slice, WeakSpot, account_size, break_down, slice_rows, weak_spots
-from training.dataset import Dataset
-from training.evaluation import Estimate, Suite, TestRows, judge, standard_measures
+from training.dataset import Dataset, days_to_renewal
+from training.evaluation import Estimate, Positions, Suite, TestRows, judge, standard_measures
+from training.model import raw_scores
 from training.procedure import Training
 from training.profit import churn_measures
 from training.reliability import CurveBin, calibration_curve
+from training.stability import Stability, judge_stability, resampled_boosters
 
 __all__ = ["Block", "Importance", "Judgement", "judge_training"]
 
@@ -78,6 +82,12 @@ class Judgement:
         The backtest, block by block.
     importance
         The features, the most important first.
+    renewal
+        Of churn: how well it was told who lets a renewal inside the horizon pass, on the rows with one; None where that is not told.
+    stability
+        How far explanations depend on the draw of the accounts.
+    ablation
+        What each family of features adds, for a model of the rows before the test period.
     """
 
     metrics: Mapping[str, Estimate]
@@ -88,6 +98,9 @@ class Judgement:
     calibration_curve: tuple[CurveBin, ...]
     blocks: tuple[Block, ...]
     importance: tuple[Importance, ...]
+    renewal: Mapping[str, Estimate] | None
+    stability: Stability
+    ablation: tuple[FamilyGain, ...]
 
     @property
     def gains(self) -> dict[str, Estimate]:
@@ -136,6 +149,9 @@ def judge_training(data: Dataset, training: Training, *, health_score: str | Non
         calibration_curve=calibration_curve(tested.target, probability, tested.account_id),
         blocks=_blocks(data, training, rows, suite, seed=seed),
         importance=_importance(tested, training),
+        renewal=_renewal(tested, training, seed=seed),
+        stability=_stability(data, tested, training, seed=seed),
+        ablation=_ablation(tested, training, rows, seed=seed),
     )
 
 
@@ -160,13 +176,39 @@ def _blocks(data: Dataset, training: Training, rows: TestRows, suite: Suite, *, 
 
 def _importance(tested: Dataset, training: Training) -> tuple[Importance, ...]:
     newest = training.folds[-1]
-    rows = np.flatnonzero(training.test.fold == len(training.folds) - 1)
-    sample = rows[np.linspace(0, len(rows) - 1, min(_EXPLAINED, len(rows))).astype(int)]
+    sample = _sampled(np.flatnonzero(training.test.fold == len(training.folds) - 1))
     sizes = np.abs(newest.explain_rows(tested.features.iloc[sample])[:, :-1]).mean(axis=0)
-    order = np.argsort(-sizes, kind="stable")
     features = newest.catalogue.features
     return tuple(
         Importance(features[place].name, features[place].family, features[place].meaning, float(sizes[place]))
-        for place in order
+        for place in np.argsort(-sizes, kind="stable")
         if sizes[place] > 0
     )
+
+
+def _sampled(rows: Positions) -> Positions:
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, min(_EXPLAINED, len(rows))).astype(int)])
+
+
+def _renewal(tested: Dataset, training: Training, *, seed: int) -> Mapping[str, Estimate] | None:
+    lost = tested.context["nonrenewal"].to_numpy(np.float64)
+    due = np.flatnonzero(np.isfinite(lost))
+    if training.survival is None or not 0 < lost[due].sum() < len(due):
+        return None
+    moved = training.test.raw[due] + logit(training.folds[0].base_rate) - logit(training.test.level[due])
+    gone = 1 - training.survival.probability(moved, days_to_renewal(tested)[due])
+    return judge(TestRows(tested.account_id[due], lost[due], tested.arr[due]), gone, seed=seed)
+
+
+def _stability(data: Dataset, tested: Dataset, training: Training, *, seed: int) -> Stability:
+    early = data.at(training.splits[0].train)
+    boosters = resampled_boosters(training.problem, training.rounds, early.account_id, seed=seed)
+    sample = tested.features.iloc[_sampled(np.arange(len(tested)))]
+    return judge_stability(boosters, training.folds[0].encode(sample), catalogue=training.shipped.catalogue)
+
+
+def _ablation(tested: Dataset, training: Training, rows: TestRows, *, seed: int) -> tuple[FamilyGain, ...]:
+    first = training.folds[0]
+    matrix = first.encode(tested.features)
+    without = ablate(training.problem, training.rounds, matrix)
+    return judge_ablation(rows, raw_scores(first.booster, matrix), without, catalogue=first.catalogue, seed=seed)

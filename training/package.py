@@ -27,9 +27,11 @@ from features.errors import PackageError, explain
 from features.feature import Target
 from features.ledger import fingerprint
 from training.calibration import Calibrator, calibrator_from_json
+from training.change import ChangeModel, change_from_json
 from training.dataset import Array, Categories, encode_features
 from training.explanation import parts
 from training.model import model_names, raw_scores
+from training.survival import SurvivalModel, survival_from_json
 
 __all__ = ["Package", "Reference", "Scores", "describe", "load_package"]
 
@@ -92,6 +94,10 @@ class Package:
         Share of positives among the rows that it was trained on.
     recipe
         LightGBM's parameters and what else decides on the trees but the rows.
+    survival
+        Of churn: whether a customer is still there after a renewal inside the horizon; None where too few were due.
+    change
+        Of contraction and expansion: by how much the ARR changes, given that it happens; None for churn, or without ARR.
     data_fingerprint
         SHA-256 of the snapshots that it was trained on.
     code_version
@@ -111,6 +117,8 @@ class Package:
     recipe: Mapping[str, float | int | str]
     data_fingerprint: str
     code_version: str
+    survival: SurvivalModel | None = None
+    change: ChangeModel | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -168,6 +176,8 @@ class Package:
             "recipe": dict(self.recipe),
             "data_fingerprint": self.data_fingerprint,
             "code_version": self.code_version,
+            "survival": self.survival and self.survival.to_json(),
+            "change": self.change and self.change.to_json(),
         }
         return {
             "package.json": _json(facts),
@@ -227,6 +237,8 @@ def _from_texts(folder: Path, texts: Mapping[str, str]) -> Package:
         recipe=facts.get("recipe", {}),  # not there in the first format
         data_fingerprint=facts["data_fingerprint"],
         code_version=facts["code_version"],
+        survival=survival_from_json(facts["survival"]) if facts.get("survival") else None,
+        change=change_from_json(facts["change"]) if facts.get("change") else None,
     )
 
 

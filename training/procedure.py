@@ -18,10 +18,12 @@ from features.errors import NotEnoughDataError, explain
 from features.feature import Target
 from training.backtest import HeldOut, join_held_out
 from training.calibration import Calibrator, choose_calibrator
-from training.dataset import Categories, Dataset, encode_features, learn_categories
+from training.change import ChangeModel, fit_change
+from training.dataset import Array, Categories, Dataset, days_to_renewal, encode_features, learn_categories
 from training.model import Problem, Recipe, Rehearsal, fit_booster, rehearse
 from training.package import Package, Reference, describe
 from training.splits import Fold, ForwardSplit, LabelWindow, forward_split, inner_folds, rolling_splits
+from training.survival import SurvivalModel, fit_survival
 
 __all__ = ["Assignment", "Training", "split_rows", "train_target"]
 
@@ -66,6 +68,8 @@ class Training:
         How all of them were trained, and of how many trees they are.
     problem
         The rows of the first split, as the first judged package was trained on them.
+    survival
+        Of churn, as it was known before the test period; see `Package.survival`.
     inner, test
         Scores of rows by models that had not learnt from them.
     note
@@ -78,6 +82,7 @@ class Training:
     recipe: Recipe
     rounds: int
     problem: Problem
+    survival: SurvivalModel | None
     inner: HeldOut
     test: HeldOut
     note: str
@@ -147,6 +152,7 @@ def train_target(data: Dataset, assignment: Assignment, splits: Sequence[Forward
         recipe=problem.recipe,
         rounds=rounds,
         problem=problem,
+        survival=_survival(data, assignment, (inner,), level=float(early.target.mean())),
         inner=replace(inner, probability=calibrator.probability(inner.raw)),
         test=test,
         note=folds.note,
@@ -177,12 +183,48 @@ def _rehearsed(found: Rehearsal, folds: Sequence[Fold], early: Dataset, position
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Levelled:
+    """Held-out rows of several stages, their scores moved to one level, as a model of rows with that share of positives gives them."""
+
+    rows: npt.NDArray[np.intp]
+    raw: Array
+    model: npt.NDArray[np.intp]
+
+
+def _levelled(parts: Sequence[HeldOut], level: float) -> _Levelled:
+    return _Levelled(
+        rows=np.concatenate([part.rows for part in parts]),
+        raw=np.concatenate([part.raw + logit(level) - logit(part.level) for part in parts]),
+        model=np.concatenate([part.fold + 1000 * stage for stage, part in enumerate(parts)]),
+    )
+
+
 def _calibrator(data: Dataset, parts: Sequence[HeldOut], *, level: float) -> Calibrator:
-    """Fit the calibrator on held-out scores that are moved to one level, as a model of rows with that share of positives gives them."""
-    rows = np.concatenate([part.rows for part in parts])
-    raw = np.concatenate([part.raw + logit(level) - logit(part.level) for part in parts])
-    model = np.concatenate([part.fold + 1000 * stage for stage, part in enumerate(parts)])
-    return choose_calibrator(raw, data.target[rows], folds=model, accounts=data.account_id[rows])
+    held_out = _levelled(parts, level)
+    return choose_calibrator(held_out.raw, data.target[held_out.rows], folds=held_out.model, accounts=data.account_id[held_out.rows])
+
+
+def _survival(data: Dataset, assignment: Assignment, parts: Sequence[HeldOut], *, level: float) -> SurvivalModel | None:
+    if assignment.target != "churn":
+        return None
+    held_out = _levelled(parts, level)
+    known = data.at(held_out.rows)
+    return fit_survival(
+        held_out.raw, days_to_renewal(known), known.context["nonrenewal"].to_numpy(np.float64), held_out.model, known.account_id
+    )
+
+
+def _change(data: Dataset, assignment: Assignment, matrix: Array) -> ChangeModel | None:
+    """Learn by how much the ARR changed of those whose ARR did change in the target's direction."""
+    if assignment.target == "churn":
+        return None
+    ratio = data.context["arr_end"].to_numpy(np.float64) / np.where(data.arr > 0, data.arr, np.nan)
+    rows = np.flatnonzero((data.target == 1) & (ratio > 0))
+    if not len(rows):
+        return None
+    categories = [place for place, feature in enumerate(assignment.catalogue) if feature.kind == "category"]
+    return fit_change(matrix[rows], ratio[rows], arr=data.arr[rows], account=data.account_id[rows], categories=categories)
 
 
 def _judged(
@@ -216,10 +258,13 @@ def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -
 
 
 def _shipped(data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut]) -> Package:
-    categories = learn_categories(data.features, assignment.catalogue)
-    model = fit_booster(_problem(data, assignment, recipe, categories=categories), rounds)
-    calibrator = _calibrator(data, held_out, level=float(data.target.mean()))
-    return _package(data, assignment, recipe, model, calibrator, categories, describe(data.features, assignment.catalogue))
+    categories, level = learn_categories(data.features, assignment.catalogue), float(data.target.mean())
+    problem = _problem(data, assignment, recipe, categories=categories)
+    calibrator = _calibrator(data, held_out, level=level)
+    package = _package(
+        data, assignment, recipe, fit_booster(problem, rounds), calibrator, categories, describe(data.features, assignment.catalogue)
+    )
+    return replace(package, survival=_survival(data, assignment, held_out, level=level), change=_change(data, assignment, problem.matrix))
 
 
 def _package(
