@@ -162,6 +162,16 @@ def test_baselines_are_fitted_on_what_came_before_each_block(data, synthetic_cat
         np.testing.assert_array_equal(blind[name].score, baseline.score)
 
 
+def test_starting_where_the_block_before_ended_changes_no_regression(data, synthetic_catalogue):
+    splits, catalogue = sorted_splits(data), synthetic_catalogue
+    matrix = encode_features(data.features, features=catalogue.names, categories=learn_categories(data.features, catalogue))
+    alone = [
+        fit_logistic(matrix[split.train], data.target[split.train], catalogue=catalogue).decision_function(matrix[split.test])
+        for split in splits
+    ]
+    np.testing.assert_allclose(scored(data, catalogue)["logistic regression"].score, np.concatenate(alone), atol=0.03)
+
+
 def test_gains_are_paired_and_within_blocks(data, synthetic_catalogue):
     splits = sorted_splits(data)
     positions = np.concatenate([np.flatnonzero(split.test) for split in splits])

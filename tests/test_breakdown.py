@@ -141,7 +141,7 @@ def test_too_little_is_not_measured_and_says_so(small):
     assert (quiet.metrics, quiet.positives) == (None, 9)
     assert quiet.reason == f"too few to be measured: {accounts} accounts have a positive row, at least 10 are needed"
     assert loud.metrics is None
-    assert "0 accounts have a negative row" in loud.reason
+    assert "no accounts have a negative row" in loud.reason
     assert weak_spots({"auc": Estimate(0.9, None, None)}, {"segment": (loud, quiet)}) == ()
 
 

@@ -8,6 +8,7 @@ AUC over pairs of rows of one block, see `training.evaluation.auc_within`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ __all__ = [
     "BaselineResult",
     "BaselineScores",
     "Logistic",
+    "Preparation",
     "Rule",
     "fit_logistic",
     "fit_rules",
@@ -88,25 +90,47 @@ class Rule:
 
 
 @dataclass(frozen=True, eq=False)
-class Logistic:
-    """A ridge-penalised logistic regression on encoded rows.
+class Preparation:
+    """How encoded rows are made ready for a linear model, in single precision.
 
     Numbers are compressed to `sign(x) * ln(1 + |x|)` and standardised; a missing one is average, beside a flag for each pattern of
     missing values. Levels become flags.
+
+    Parameters
+    ----------
+    number
+        `(n_features,)` which columns are numbers.
+    mean, spread
+        Of the compressed numbers.
+    flagged
+        Positions of numbers whose missing values are flagged.
     """
 
-    numbers: Positions
-    levels: Positions
+    number: npt.NDArray[np.bool_]
     mean: _Floats
     spread: _Floats
     flagged: Positions
     encoder: OneHotEncoder
+
+    def prepare(self, matrix: Array) -> _Floats:
+        """Return encoded rows `(n, n_features)` as the linear model reads them."""
+        values = _compressed(matrix, self.number)
+        missing = np.isnan(values)
+        numbers = [np.where(missing, np.float32(0), (values - self.mean) / self.spread), missing[:, self.flagged]]
+        levels = [] if self.number.all() else [self.encoder.transform(matrix[:, ~self.number])]
+        return np.hstack([*numbers, *levels], dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """A ridge-penalised logistic regression on encoded rows."""
+
+    preparation: Preparation
     model: LogisticRegression
 
     def decision_function(self, matrix: Array) -> Array:
         """Return the log-odds `(n,)` of encoded rows `(n, n_features)`."""
-        prepared = _prepared(_compressed(matrix[:, self.numbers]), self.mean, self.spread, self.flagged)
-        return np.asarray(self.model.decision_function(_beside(prepared, self.encoder, matrix[:, self.levels])))
+        return np.asarray(self.model.decision_function(self.preparation.prepare(matrix)), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +185,9 @@ def score_baselines(
 ) -> dict[str, BaselineScores]:
     """Fit all baselines on each split's training rows, and score its test rows.
 
+    How rows are prepared for the logistic regression is learnt from the first split's training rows, and each fit starts where the one
+    before ended, which changes nothing but its duration.
+
     Parameters
     ----------
     matrix
@@ -176,12 +203,15 @@ def score_baselines(
     """
     features: dict[str, list[str | None]] = {}
     scores: dict[str, list[Array]] = {}
+    prepared = _learn_preparation(matrix[splits[0].train], catalogue).prepare(matrix)
+    logistic = LogisticRegression(max_iter=2000, warm_start=True)
+    frame = data.features[[name for name in dict.fromkeys([*chain(*RULES.values()), health_score]) if name in data.features]]
     for split in splits:
-        train, earlier, later = np.flatnonzero(split.train), data.features[split.train], data.features[split.test]
-        rules = fit_rules(earlier, data.target[train], catalogue=catalogue, target_name=target_name, health_score=health_score)
-        logistic = fit_logistic(matrix[train], data.target[train], catalogue=catalogue)
+        earlier, later, target = frame[split.train], frame[split.test], data.target[split.train]
+        rules = fit_rules(earlier, target, catalogue=catalogue, target_name=target_name, health_score=health_score)
+        logistic.set_params(C=_penalty(target)).fit(prepared[split.train], target)
         found = [(rule.name, rule.feature, rule.score(later)) for rule in rules]
-        for name, feature, score in [*found, (LOGISTIC_REGRESSION, None, logistic.decision_function(matrix[split.test]))]:
+        for name, feature, score in [*found, (LOGISTIC_REGRESSION, None, logistic.decision_function(prepared[split.test]))]:
             features.setdefault(name, []).append(feature)
             scores.setdefault(name, []).append(score)
     return {name: BaselineScores(_together(features[name]), np.concatenate(parts)) for name, parts in scores.items()}
@@ -217,17 +247,8 @@ def fit_rules(
 
 def fit_logistic(matrix: Array, target: Array, *, catalogue: Catalogue) -> Logistic:
     """Fit the logistic regression on encoded training rows `(n, n_features)` with outcomes `(n,)`, in single precision."""
-    number = np.array([feature.kind == "number" for feature in catalogue], dtype=bool)
-    numbers, levels = np.flatnonzero(number), np.flatnonzero(~number)
-    values = _compressed(matrix[:, numbers])
-    mean, spread = _moments(values)
-    flagged = _patterns(np.isnan(values))
-    encoder = OneHotEncoder(handle_unknown="ignore", min_frequency=20, sparse_output=False, dtype=np.float32)
-    if len(levels):
-        encoder.fit(matrix[:, levels])
-    prepared = _beside(_prepared(values, mean, spread, flagged), encoder, matrix[:, levels])
-    model = LogisticRegression(C=1 / (_PENALTY_PER_ROW * len(target)), max_iter=2000).fit(prepared, target)
-    return Logistic(numbers, levels, mean, spread, flagged, encoder, model)
+    preparation = _learn_preparation(matrix, catalogue)
+    return Logistic(preparation, LogisticRegression(C=_penalty(target), max_iter=2000).fit(preparation.prepare(matrix), target))
 
 
 def _fitted(name: str, feature: Feature, column: pd.Series, target: Array, target_name: Target) -> tuple[Rule, float]:
@@ -271,9 +292,22 @@ def _counted(column: pd.Series, levels: Mapping[str, float] | None) -> Array:
     return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
 
 
-def _compressed(values: Array) -> _Floats:
-    single = values.astype(np.float32)
-    return np.asarray(np.copysign(np.log1p(np.abs(single)), single))
+def _learn_preparation(matrix: Array, catalogue: Catalogue) -> Preparation:
+    number = np.array([feature.kind == "number" for feature in catalogue], dtype=bool)
+    values = _compressed(matrix, number)
+    encoder = OneHotEncoder(handle_unknown="ignore", min_frequency=20, sparse_output=False, dtype=np.float32)
+    if not number.all():
+        encoder.fit(matrix[:, ~number])
+    return Preparation(number, *_moments(values), _patterns(np.isnan(values)), encoder)
+
+
+def _penalty(target: Array) -> float:
+    return 1 / (_PENALTY_PER_ROW * len(target))
+
+
+def _compressed(matrix: Array, number: npt.NDArray[np.bool_]) -> _Floats:
+    values = matrix.astype(np.float32)[:, number]
+    return np.asarray(np.copysign(np.log1p(np.abs(values)), values))
 
 
 def _moments(values: _Floats) -> tuple[_Floats, _Floats]:
@@ -290,15 +324,6 @@ def _patterns(missing: npt.NDArray[np.bool_]) -> Positions:
     packed = np.packbits(missing, axis=0)
     first = {packed[:, column].tobytes(): column for column in range(missing.shape[1]) if packed[:, column].any()}
     return np.array(sorted(first.values()), dtype=np.intp)
-
-
-def _prepared(values: _Floats, mean: _Floats, spread: _Floats, flagged: Positions) -> _Floats:
-    missing = np.isnan(values)
-    return np.hstack([np.where(missing, 0, (values - mean) / spread), missing[:, flagged]], dtype=np.float32)
-
-
-def _beside(prepared: _Floats, encoder: OneHotEncoder, levels: Array) -> _Floats:
-    return np.hstack([prepared, encoder.transform(levels)]) if levels.shape[1] else prepared
 
 
 def _together(features: Sequence[str | None]) -> str | None:

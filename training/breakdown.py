@@ -169,7 +169,8 @@ def _too_few(target: Array, account: Positions) -> str:
     for outcome, word in ((1.0, "positive"), (0.0, "negative")):
         accounts = len(np.unique(account[target == outcome]))
         if accounts < _FEWEST_ACCOUNTS:
-            return f"too few to be measured: {accounts} accounts have a {word} row, at least {_FEWEST_ACCOUNTS} are needed"
+            counted = "1 account has" if accounts == 1 else f"{accounts or 'no'} accounts have"
+            return f"too few to be measured: {counted} a {word} row, at least {_FEWEST_ACCOUNTS} are needed"
     return ""
 
 
