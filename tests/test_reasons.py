@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from serving.reasons import Contribution, explain_score, log_odds_slope, worded
 from tests.serving_book import CATALOGUE, feature
-from training.calibration import BetaCalibrator, PlattCalibrator
+from training.calibration import BetaCalibrator, IsotonicCalibrator, PlattCalibrator
 
 BETA = BetaCalibrator(low=1.1, high=0.7, intercept=0.2)
+ISOTONIC = IsotonicCalibrator(raw=(-4.0, -2.0, 0.5), at=(-5.0, -2.5, 0.0), slope=0.7)
 parts_of_all = st.lists(st.floats(-3, 3), min_size=len(CATALOGUE), max_size=len(CATALOGUE))
 
 
@@ -26,7 +27,7 @@ def test_the_drivers_parts_lead_from_the_base_to_the_raw_score(parts):
     assert explanation.base + math.fsum(driver.part for driver in explanation.drivers) == pytest.approx(explanation.raw, abs=1e-9)
 
 
-@given(parts_of_all, st.sampled_from([BETA, PlattCalibrator(slope=0.8, intercept=-0.3)]))
+@given(parts_of_all, st.sampled_from([BETA, PlattCalibrator(slope=0.8, intercept=-0.3), ISOTONIC]))
 def test_the_factors_lead_from_the_average_odds_to_the_account_s(parts, calibrator):
     explanation = explained(parts, calibrator)
     odds = (

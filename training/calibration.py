@@ -1,23 +1,26 @@
 """From a raw score to a probability that can be taken at its word.
 
-Both calibrators are strictly rising functions of the raw score, so they never change who is ranked before whom and never make two
-different scores equal; isotonic regression would do both. Sources: Platt, "Probabilistic outputs for support vector machines", 1999;
-Kull, Silva Filho and Flach, "Beta calibration", AISTATS 2017.
+All calibrators are strictly rising functions of the raw score, so they never change who is ranked before whom and never make two
+different scores equal. Plain isotonic regression would do both; its centred form does neither. Sources: Platt, "Probabilistic outputs for
+support vector machines", 1999; Kull, Silva Filho and Flach, "Beta calibration", AISTATS 2017; Oron and Flournoy, "Centered isotonic
+regression", Statistics in Biopharmaceutical Research 9, 2017.
 
 They are fitted on later rows than the scoring models were trained on, in several folds of time, and correct how sure a model is, not
 how common the outcome is: each fold gets a level of its own in the fit, and the level is then set so that the mean probability stays as
 it was. How much more common the outcome became between a fold's earlier and later rows says little of the next period. In forward
-trials on one real and two simulated books, carrying it over raised the log loss by 1.6 % on average, and leaving it raised it by none.
+trials of three targets on two real and three simulated books, carrying over what was missed in all, in the last three or in the last
+month raised the log loss by 1.6 to 1.8 % on average, a quarter of it still by 0.1 %; knowing the level beforehand would have lowered it
+by 1.3 %. Choosing the curve as `choose_calibrator` does lowered it by 0.3 % against Platt's line alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq, minimize
-from scipy.special import expit
+from scipy.optimize import brentq, isotonic_regression, minimize
+from scipy.special import expit, logit
 from sklearn.model_selection import GroupKFold
 
 from features.errors import NotEnoughDataError, explain
@@ -25,12 +28,19 @@ from features.errors import NotEnoughDataError, explain
 __all__ = [
     "BetaCalibrator",
     "Calibrator",
+    "IsotonicCalibrator",
     "PlattCalibrator",
     "calibrator_from_json",
     "choose_calibrator",
+    "clustered_mean",
     "fit_beta",
+    "fit_isotonic",
     "fit_platt",
+    "level_at",
+    "level_folds",
     "log_loss",
+    "row_losses",
+    "share",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -40,6 +50,10 @@ _FLATTEST = 0.01
 """The smallest slope that a fit may choose: however little the scores say, the map keeps rising."""
 
 _PARTS = 5
+"""Into how many parts the accounts are put, to compare what was fitted on the others."""
+
+_STEP_EVENTS = 20
+"""Rows of either outcome that a step of an isotonic curve has at least."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +69,17 @@ class PlattCalibrator:
     slope: float
     intercept: float
 
+    def log_odds(self, raw: Array) -> Array:
+        """Return calibrated log-odds for raw scores `(n,)` in log-odds."""
+        return self.slope * raw + self.intercept
+
     def probability(self, raw: Array) -> Array:
         """Return the probability for raw scores `(n,)` in log-odds."""
-        return _probability(self.slope * raw + self.intercept)
+        return _probability(self.log_odds(raw))
+
+    def shifted(self, shift: float) -> "PlattCalibrator":
+        """Return the same line, higher by so many log-odds."""
+        return replace(self, intercept=self.intercept + shift)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `calibrator_from_json` reads."""
@@ -75,16 +97,70 @@ class BetaCalibrator:
     high: float
     intercept: float
 
+    def log_odds(self, raw: Array) -> Array:
+        """Return calibrated log-odds for raw scores `(n,)` in log-odds."""
+        found: Array = _beta_terms(raw) @ np.array([self.low, self.high]) + self.intercept
+        return found
+
     def probability(self, raw: Array) -> Array:
         """Return the probability for raw scores `(n,)` in log-odds."""
-        return _probability(_beta_terms(raw) @ np.array([self.low, self.high]) + self.intercept)
+        return _probability(self.log_odds(raw))
+
+    def shifted(self, shift: float) -> "BetaCalibrator":
+        """Return the same curve, higher by so many log-odds."""
+        return replace(self, intercept=self.intercept + shift)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `calibrator_from_json` reads."""
         return {"kind": "beta", **asdict(self)}
 
 
-Calibrator = PlattCalibrator | BetaCalibrator
+@dataclass(frozen=True)
+class IsotonicCalibrator:
+    """A broken line on the log-odds that rises from each of its points to the next, and goes on with one slope beyond both ends.
+
+    Parameters
+    ----------
+    raw
+        Raw scores of the points, rising: the centres of the steps of an isotonic regression.
+    at
+        Calibrated log-odds at the points, rising.
+    slope
+        Beyond the first and the last point.
+
+    Examples
+    --------
+    >>> curve = IsotonicCalibrator(raw=(-2.0, 0.0), at=(-3.0, 0.0), slope=0.5)
+    >>> curve.log_odds(np.array([-4.0, -1.0, 2.0])).tolist()
+    [-4.0, -1.5, 1.0]
+    """
+
+    raw: tuple[float, ...]
+    at: tuple[float, ...]
+    slope: float
+
+    def log_odds(self, raw: Array) -> Array:
+        """Return calibrated log-odds for raw scores `(n,)` in log-odds."""
+        inside = np.clip(raw, self.raw[0], self.raw[-1])
+        found: Array = np.interp(inside, self.raw, self.at) + self.slope * (raw - inside)
+        return found
+
+    def probability(self, raw: Array) -> Array:
+        """Return the probability for raw scores `(n,)` in log-odds."""
+        return _probability(self.log_odds(raw))
+
+    def shifted(self, shift: float) -> "IsotonicCalibrator":
+        """Return the same curve, higher by so many log-odds."""
+        return replace(self, at=tuple(value + shift for value in self.at))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `calibrator_from_json` reads."""
+        return {"kind": "isotonic", "raw": list(self.raw), "at": list(self.at), "slope": self.slope}
+
+
+Calibrator = PlattCalibrator | BetaCalibrator | IsotonicCalibrator
+_Curve = TypeVar("_Curve", PlattCalibrator, BetaCalibrator, IsotonicCalibrator)
+_Fit = Callable[[Array, Array, Labels], Calibrator]
 
 
 def calibrator_from_json(data: Mapping[str, Any]) -> Calibrator:
@@ -99,23 +175,44 @@ def calibrator_from_json(data: Mapping[str, Any]) -> Calibrator:
         return PlattCalibrator(slope=float(data["slope"]), intercept=float(data["intercept"]))
     if data["kind"] == "beta":
         return BetaCalibrator(low=float(data["low"]), high=float(data["high"]), intercept=float(data["intercept"]))
-    raise KeyError(f"a calibrator is 'platt' or 'beta', not {data['kind']!r}")
+    if data["kind"] == "isotonic":
+        return IsotonicCalibrator(raw=_numbers(data["raw"]), at=_numbers(data["at"]), slope=float(data["slope"]))
+    raise KeyError(f"a calibrator is 'platt', 'beta' or 'isotonic', not {data['kind']!r}")
 
 
 def fit_platt(raw: Array, target: Array, folds: Labels) -> PlattCalibrator:
     """Fit the slope by maximum likelihood on raw scores, outcomes 0/1 and fold labels, `(n,)` each."""
-    slopes = _fit(_with_levels(_platt_terms(raw), folds), target, 1)[:1]
-    return PlattCalibrator(slope=float(slopes[0]), intercept=_level(_platt_terms(raw) @ slopes, raw))
+    slope, _ = _fit(raw[:, None], target, folds)
+    return _at_mean(PlattCalibrator(slope=float(slope[0]), intercept=0.0), raw)
 
 
 def fit_beta(raw: Array, target: Array, folds: Labels) -> BetaCalibrator:
     """Fit the two slopes by maximum likelihood on raw scores, outcomes 0/1 and fold labels, `(n,)` each."""
-    slopes = _fit(_with_levels(_beta_terms(raw), folds), target, 2)[:2]
-    return BetaCalibrator(low=float(slopes[0]), high=float(slopes[1]), intercept=_level(_beta_terms(raw) @ slopes, raw))
+    slopes, _ = _fit(_beta_terms(raw), target, folds)
+    return _at_mean(BetaCalibrator(low=float(slopes[0]), high=float(slopes[1]), intercept=0.0), raw)
+
+
+def fit_isotonic(raw: Array, target: Array, folds: Labels) -> IsotonicCalibrator:
+    """Fit a centred isotonic regression to raw scores, outcomes 0/1 and fold labels, `(n,)` each.
+
+    A fold with a level of its own is brought to the level of the others by what its positives weigh: odds are proportional to it. Steps
+    with few rows of either outcome are joined to their neighbours. Beyond the ends, and where there is one step, the curve has the slope
+    of Platt's line.
+    """
+    slope, levels = _fit(raw[:, None], target, folds)
+    _, fold = np.unique(folds, return_inverse=True)
+    weight = np.where(target == 1, np.exp(np.median(levels) - levels)[fold], 1.0)
+    steps = _steps(raw, target, weight)
+    centres = tuple(float(np.average(raw[step], weights=weight[step])) for step in steps)
+    heights = tuple(_weighted_log_odds(target[step], weight[step]) for step in steps) if len(steps) > 1 else (0.0,)
+    return _at_mean(IsotonicCalibrator(raw=centres, at=heights, slope=float(slope[0])), raw)
 
 
 def choose_calibrator(raw: Array, target: Array, *, folds: Labels, accounts: Labels) -> Calibrator:
-    """Fit both calibrators and return the one with the lower log loss on accounts that it was not fitted on.
+    """Fit all calibrators and return the one with the lowest log loss on accounts that it was not fitted on.
+
+    Beta is taken over Platt's line if its loss is lower; isotonic, which bends most freely, only if its loss is lower than that of the
+    better of them by more than the standard error of the difference over accounts.
 
     Parameters
     ----------
@@ -139,8 +236,23 @@ def choose_calibrator(raw: Array, target: Array, *, folds: Labels, accounts: Lab
                 todo="Load a longer history, or choose a shorter horizon.",
             )
         )
-    platt, beta = (_held_out_loss(terms(raw), target, folds, accounts) for terms in (_platt_terms, _beta_terms))
-    return fit_beta(raw, target, folds) if beta < platt else fit_platt(raw, target, folds)
+    platt, beta, isotonic = (_held_out_losses(fit, raw, target, folds, accounts) for fit in (fit_platt, fit_beta, fit_isotonic))
+    smooth, losses = (fit_beta, beta) if beta.mean() < platt.mean() else (fit_platt, platt)
+    gain, error = clustered_mean(losses - isotonic, accounts)
+    return fit_isotonic(raw, target, folds) if gain > error else smooth(raw, target, folds)
+
+
+def clustered_mean(values: Array, accounts: Labels) -> tuple[float, float]:
+    """Return the mean of values `(n,)` and its standard error, where rows of one account are not independent.
+
+    Examples
+    --------
+    >>> clustered_mean(np.array([1.0, 1.0, -1.0, -1.0]), np.array(["a", "a", "b", "b"]))
+    (0.0, 0.7071067811865476)
+    """
+    _, account = np.unique(accounts, return_inverse=True)
+    off = np.bincount(account, weights=values - values.mean())
+    return float(values.mean()), float(np.sqrt(off @ off) / len(values))
 
 
 def log_loss(target: Array, probability: Array) -> float:
@@ -149,19 +261,54 @@ def log_loss(target: Array, probability: Array) -> float:
     return float(-np.mean(np.where(target == 1, np.log(np.maximum(probability, tiny)), np.log1p(-np.minimum(probability, 1 - 1e-16)))))
 
 
-def _held_out_loss(terms: Array, target: Array, folds: Labels, accounts: Labels) -> float:
-    design, slopes = _with_levels(terms, folds), terms.shape[1]
+def row_losses(log_odds: Array, target: Array) -> Array:
+    """Return the negative log-likelihood `(n,)` of each outcome 0/1, in nats."""
+    losses: Array = np.logaddexp(0.0, log_odds) - target * log_odds
+    return losses
+
+
+def level_folds(log_odds: Array, target: Array, folds: Labels, *, known: npt.NDArray[np.intp] | None = None) -> Array:
+    """Move each fold's log-odds so that their mean probability is the share of positives among its known rows."""
+    rows = np.arange(len(target)) if known is None else known
+    moved = log_odds.copy()
+    for fold in np.unique(folds):
+        own = rows[folds[rows] == fold]
+        if len(own):
+            moved[folds == fold] += level_at(log_odds[own], share(target[own]))
+    return moved
+
+
+def level_at(log_odds: Array, mean: float) -> float:
+    """Return what is to be added to log-odds for their mean probability to be this one."""
+    target = float(logit(min(max(mean, 1e-300), 1 - 1e-16)))
+    low, high = target - log_odds.max() - 1, target - log_odds.min() + 1
+    return float(brentq(lambda level: expit(log_odds + level).mean() - mean, low, high))
+
+
+def share(target: Array) -> float:
+    """Return the share of positives, taking half a row of each outcome for granted, so that its odds are finite."""
+    return float((target.sum() + 0.5) / (len(target) + 1))
+
+
+def _held_out_losses(fit: _Fit, raw: Array, target: Array, folds: Labels, accounts: Labels) -> Array:
+    """Return each row's loss under a curve that was fitted on other accounts, each fold at the level that they have in it."""
     parts = min(_PARTS, len(np.unique(accounts)))
     if parts < 2:
-        return log_loss(target, expit(design @ _fit(design, target, slopes)))
-    probability = np.empty_like(target)
-    for kept, held in GroupKFold(parts).split(design, target, accounts):
-        probability[held] = expit(design[held] @ _fit(design[kept], target[kept], slopes))
-    return log_loss(target, probability)
+        return row_losses(level_folds(fit(raw, target, folds).log_odds(raw), target, folds), target)
+    losses = np.empty_like(target)
+    for kept, held in GroupKFold(parts).split(raw, target, accounts):
+        sloped = fit(raw[kept], target[kept], folds[kept]).log_odds(raw)
+        losses[held] = row_losses(level_folds(sloped, target, folds, known=kept)[held], target[held])
+    return losses
 
 
-def _platt_terms(raw: Array) -> Array:
-    return raw[:, None]
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _weighted_log_odds(target: Array, weight: Array) -> float:
+    positives = float(target @ weight)
+    return float(np.log(positives) - np.log(weight.sum() - positives))
 
 
 def _beta_terms(raw: Array) -> Array:
@@ -174,17 +321,14 @@ def _probability(log_odds: Array) -> Array:
     return probability
 
 
-def _with_levels(terms: Array, folds: Labels) -> Array:
-    return np.column_stack([terms, *(folds == fold for fold in np.unique(folds))])
-
-
-def _fit(design: Array, target: Array, slopes: int) -> Array:
-    """Return slopes and levels of the greatest likelihood, the slopes not below the flattest."""
+def _fit(terms: Array, target: Array, folds: Labels) -> tuple[Array, Array]:
+    """Return slopes and folds' levels of the greatest likelihood, the slopes not below the flattest."""
+    slopes = terms.shape[1]
+    design = np.column_stack([terms, *(folds == fold for fold in np.unique(folds))])
 
     def loss_and_gradient(weights: Array) -> tuple[float, Array]:
         score = design @ weights
-        loss = np.logaddexp(0.0, score) - target * score
-        return float(loss.mean()), design.T @ (expit(score) - target) / len(target)
+        return float(row_losses(score, target).mean()), design.T @ (expit(score) - target) / len(target)
 
     start = np.repeat([1.0, 0.0], [slopes, design.shape[1] - slopes])
     bounds = [(_FLATTEST, None)] * slopes + [(None, None)] * (design.shape[1] - slopes)
@@ -197,12 +341,27 @@ def _fit(design: Array, target: Array, slopes: int) -> Array:
         bounds=bounds,
         options={"maxfun": 1000, "ftol": 1e-14, "gtol": 1e-9, "xtol": 1e-12},
     )
-    weights: Array = result.x
-    return weights
+    return result.x[:slopes], result.x[slopes:]
 
 
-def _level(sloped: Array, raw: Array) -> float:
-    """Return the intercept that leaves the mean probability as it was."""
-    mean = expit(raw).mean()
-    reach = float(np.abs(sloped).max() + np.abs(raw).max() + 1)
-    return float(brentq(lambda level: expit(sloped + level).mean() - mean, -reach, reach))
+def _steps(raw: Array, target: Array, weight: Array) -> list[npt.NDArray[np.intp]]:
+    """Return the rows of each step of the isotonic regression, lowest first, those with few rows of either outcome joined to neighbours."""
+    order = np.argsort(raw, kind="stable")
+    _, first = np.unique(raw[order], return_index=True)  # rows of equal scores belong together
+    weights, positives = (np.add.reduceat(values[order], first) for values in (weight, weight * target))
+    blocks = isotonic_regression(positives / weights, weights=weights).blocks
+    ends: list[int] = []
+    for end in np.append(first, len(raw))[blocks[1:]]:
+        if _events(target[order[ends[-1] if ends else 0 : end]]) >= _STEP_EVENTS:
+            ends.append(int(end))
+    return np.split(order, ends[:-1])
+
+
+def _events(target: Array) -> float:
+    """Return how many rows of the rarer outcome there are."""
+    return float(min(target.sum(), len(target) - target.sum()))
+
+
+def _at_mean(calibrator: _Curve, raw: Array) -> _Curve:
+    """Move a curve so that the mean probability stays what the raw scores say."""
+    return calibrator.shifted(level_at(calibrator.log_odds(raw), float(expit(raw).mean())))
