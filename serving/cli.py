@@ -2,18 +2,20 @@
 
 import sys
 import time
+from dataclasses import replace as changed
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from features.errors import ConfigError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
+from serving import cli_retention
 from serving.console import Screen
 from serving.options import DEMO, JsonOption, WorkspaceOption, open_screen, open_workspace, workspace_folder
+from serving.reporting import show_target
 from serving.settings import process_environment
 from serving.steps import STEPS, StepResult, run_step
 
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="Keys with which applications call the endpoint.")
 app.add_typer(keys, name="keys")
+app.add_typer(cli_retention.app)
 
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; the workspace's if not given.")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on; the workspace's if not given.", min=1, max=65535)]
@@ -103,9 +106,17 @@ def features(workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
 
 
 @app.command()
-def train(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+def train(
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+    trials: Annotated[int | None, typer.Option(help="Recipes to try for each target; the workspace's number if not given.", min=0)] = None,
+) -> None:
     """Train, judge and register the models."""
-    _step("train", workspace, json)
+    with open_screen(json) as screen:
+        opened = open_workspace(workspace)
+        if trials is not None:
+            opened = changed(opened, config=changed(opened.config, training=changed(opened.config.training, trials=trials)))
+        screen.result(_run(screen, "train", opened).to_json())
 
 
 @app.command()
@@ -122,52 +133,9 @@ def report(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     with open_screen(json) as screen:
         found = read_report(open_workspace(workspace).training)
         for part in found["targets"].values():
-            screen.say(f"[bold]{escape(part['verdict'])}[/bold]")
-            if part["status"] == "trained":
-                screen.say(_metrics_table(part))
-            else:
-                screen.say(escape("\n".join(part["reason"].splitlines()[1:])))
+            for shown in show_target(part):
+                screen.say(shown)
         screen.result(found)
-
-
-def _metrics_table(part: dict[str, Any]) -> Table:
-    rows = {_MEASURES.get(name, name): estimate for name, estimate in part["metrics"].items()}
-    rows |= {"gain in AUC over the best single rule": part["gain"], "AUC of a logistic regression": part["logistic_regression"]}
-    rows |= {f"AUC of {name} alone": baseline["auc"] for name, baseline in part["baselines"].items()}
-    table = Table("measure", "value", "95 % interval", box=None, padding=(0, 2))
-    for name, estimate in rows.items():
-        table.add_row(name, _number(estimate["value"]), f"{_number(estimate['low'])} to {_number(estimate['high'])}")
-    period = f"{part['test_from'][:10]} to {part['test_to'][:10]}"
-    table.caption = f"judged on {part['test_rows']:,} rows, {part['test_positives']:,} of them positive, {period}\n"
-    table.caption_justify = "left"
-    return table
-
-
-_MEASURES = {
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "lift_top_5": "lift in the top 5 %",
-    "lift_top_10": "lift in the top 10 %",
-    "lift_top_20": "lift in the top 20 %",
-    "recall_top_5": "share of the positives in the top 5 %",
-    "recall_top_10": "share of the positives in the top 10 %",
-    "recall_top_20": "share of the positives in the top 20 %",
-    "brier": "Brier score",
-    "brier_skill": "Brier skill",
-    "ece": "calibration error (ECE)",
-    "ece_expected": "calibration error expected by chance",
-    "arr_caught_top_5": "share of the ARR of the positives in the top 5 % by ARR at stake",
-    "arr_caught_top_10": "share of the ARR of the positives in the top 10 % by ARR at stake",
-    "arr_caught_top_20": "share of the ARR of the positives in the top 20 % by ARR at stake",
-    "empc": "expected maximum profit per account, one value for all (EMPC)",
-    "empc_targeted": "share of the accounts contacted for it",
-    "empb": "expected maximum profit per account, each at its ARR (EMPB)",
-    "empb_targeted": "share of the accounts contacted for that",
-}
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 @app.command()

@@ -182,7 +182,7 @@ def _features(workspace: Workspace, on_progress: Progress) -> Summary:
 
 def _features_places(workspace: Workspace, _summary: Summary) -> tuple[Path, ...]:
     folder = workspace.snapshots
-    return folder, folder / "features.parquet", folder / "labels.parquet", folder / "catalogue.json"
+    return folder, *(folder / name for name in ("features.parquet", "labels.parquet", "groups.parquet", "catalogue.json"))
 
 
 def _features_line(summary: Summary) -> str:

@@ -55,7 +55,6 @@ def train_workspace(
     *,
     code_version: str,
     tracking_uri: str | None = None,
-    trials: int | None = None,
     threads: int = 1,
     workers: int = 2,
     on_progress: Progress = silent,
@@ -68,8 +67,6 @@ def train_workspace(
         Noted in the packages.
     tracking_uri
         Address of an MLflow server, in place of the config's; without either, the workspace has a store of its own.
-    trials
-        How many recipes to try for each target; the config's number if None.
     threads
         Threads of LightGBM. Where another process needs a core too, two threads cost 25 times as much as one.
     workers
@@ -92,7 +89,7 @@ def train_workspace(
     champions = {target: _champion(registry, target) for target in TARGETS}
 
     def train(target: Target) -> _Result | SkippedTarget:
-        assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads, trials)
+        assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads)
         with steps.part(target) as advance:
             return _train_target(workspace, assignment, champions[target], advance)
 
@@ -208,16 +205,14 @@ def _face(champion: Champion, data: Dataset, training: Training, window: LabelWi
     return face_champion((*champion.folds, champion.shipped), newcomer, data, training.splits, window, seed=seed)
 
 
-def _assignment(
-    config: Config, target: Target, catalogue: Catalogue, data_fingerprint: str, code_version: str, threads: int, trials: int | None
-) -> Assignment:
+def _assignment(config: Config, target: Target, catalogue: Catalogue, data_fingerprint: str, code_version: str, threads: int) -> Assignment:
     training = config.training
     return Assignment(
         target=target,
         catalogue=catalogue,
         window=label_window(config),
         recipe=make_recipe(training.parameters.get(target, {}), seed=training.seed, threads=threads),
-        trials=training.trials if trials is None else trials,
+        trials=training.trials,
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )
