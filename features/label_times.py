@@ -62,8 +62,8 @@ class _Counts:
 def find_overwritten_ends(terms: pa.Table, labels: pa.Table, *, days_ahead: int, versioned: bool) -> tuple[Finding, ...]:
     """Find planned ends that were overwritten with the day of leaving: terms of unusual length that nearly always end with it.
 
-    Terms have usual lengths, such as one or twelve months. Those of other lengths are mostly add-ons that end with the main contract,
-    and renew as often as others do. A term that ends while another one of its account runs on is not asked.
+    Terms have usual lengths, such as one or twelve months. Those of other lengths are mostly add-ons that end with the main contract:
+    a term that ends with one of usual length, or while another one of its account runs on, is not asked.
 
     Parameters
     ----------
@@ -77,11 +77,12 @@ def find_overwritten_ends(terms: pa.Table, labels: pa.Table, *, days_ahead: int,
         Whether `recorded_at` says when each version of a term became known; an overwritten end is then a later version of its own.
     """
     ended = _ended_terms(terms, labels, days_ahead=days_ahead)
-    if not len(ended.months):
+    if not len(ended.left):
         return ()
     usual = _usual(ended.months, ended.days)
-    counts = ended.counts(~usual)
-    lengths = len(np.unique(ended.days[~usual & ended.left]))
+    unusual = ~usual & ~ended.with_one_of(usual)
+    counts = ended.counts(unusual, usual)
+    lengths = len(np.unique(ended.days[unusual & ended.left]))
     many = counts.hits >= 5 and counts.share >= 0.8 and counts.chance < _CHANCE and lengths >= 3
     some = counts.hits >= 3 and counts.share >= 0.5 and counts.chance < 1e-4
     if not some or usual.mean() < 0.5:
@@ -98,7 +99,7 @@ def find_overwritten_ends(terms: pa.Table, labels: pa.Table, *, days_ahead: int,
             ),
             todo=_RESTORE,
             evidence=counts.evidence() | {"lengths": lengths},
-            examples=ended.examples(~usual & ended.left),
+            examples=ended.examples(unusual & ended.left),
         ),
     )
 
@@ -107,8 +108,7 @@ def find_open_ends(terms: pa.Table, labels: pa.Table, *, days_ahead: int, versio
     """Find ends that are filled in only when the customer leaves, and open for all others; parameters as of `find_overwritten_ends`."""
     without_end = terms["end_date"].null_count
     ended = _ended_terms(terms, labels, days_ahead=days_ahead)
-    everything = np.ones(len(ended.months), dtype=bool)
-    counts = ended.counts(everything)
+    counts = ended.counts(np.ones_like(ended.left), np.zeros_like(ended.left))
     if without_end < 0.2 * len(terms) or counts.of < 20 or counts.share < 0.9:
         return ()
     return (
@@ -156,13 +156,17 @@ class _Ended:
     months: npt.NDArray[np.int64]
     left: Flags
 
-    def counts(self, of: Flags) -> _Counts:
-        """Count leaving among these terms and among the others; an account's terms that end on one day count once."""
-        hits, n = self._distinct(of & self.left), self._distinct(of)
-        return _Counts(hits, n, self._distinct(~of & self.left), self._distinct(~of))
+    def counts(self, of: Flags, others: Flags) -> _Counts:
+        """Count leaving among some terms and among others; an account's terms that end on one day count once."""
+        return _Counts(*(len(self._ends(rows)) for rows in (of & self.left, of, others & self.left, others)))
 
-    def _distinct(self, rows: Flags) -> int:
-        return len(set(zip(self.account_id[rows], self.end[rows].tolist(), strict=True)))
+    def with_one_of(self, rows: Flags) -> Flags:
+        """Tell which terms end on the day on which one of these does, of the same account."""
+        ends = self._ends(rows)
+        return np.array([end in ends for end in zip(self.account_id, self.end.tolist(), strict=True)], dtype=bool)
+
+    def _ends(self, rows: Flags) -> set[tuple[str, object]]:
+        return set(zip(self.account_id[rows], self.end[rows].tolist(), strict=True))
 
     def named(self, rows: Flags) -> str:
         months = np.unique(self.months[rows & (self.months > 0)])
@@ -251,7 +255,7 @@ def _usual(months: npt.NDArray[np.int64], days: npt.NDArray[np.int64]) -> Flags:
 def find_outcome_dates(accounts: pa.Table, labels: pa.Table, *, days_ahead: int) -> tuple[Finding, ...]:
     """Find date attributes that fall into the label windows of those who churn, and hardly ever into those of others.
 
-    Each account counts once: one that churned at its last cutoff before it did, one that never did at the middle one of its cutoffs.
+    Each account counts once: one that churned at the first cutoff at which it is about to, one that never did at the middle one.
 
     Parameters
     ----------
@@ -284,14 +288,12 @@ def find_outcome_dates(accounts: pa.Table, labels: pa.Table, *, days_ahead: int)
 
 
 def _one_each(labels: pa.Table) -> pa.Table:
-    """Return one labelled row of each account: the last one with churn, else the middle one."""
+    """Return one labelled row of each account: the first one with churn, else the middle one."""
     labelled = labels.select(["account_id", "cutoff", "churn"]).filter(pc.is_valid(labels["churn"]))
-    labelled = labelled.sort_by([("account_id", "ascending"), ("churn", "ascending"), ("cutoff", "ascending")])
-    account_id = labelled["account_id"].to_numpy()
-    _, first, count = np.unique(account_id, return_index=True, return_counts=True)
-    last = first + count - 1
-    churned = labelled["churn"].to_numpy()[last] == 1
-    return labelled.take(pa.array(np.where(churned, last, first + count // 2)))
+    labelled = labelled.sort_by([("account_id", "ascending"), ("churn", "descending"), ("cutoff", "ascending")])
+    _, first, count = np.unique(labelled["account_id"].to_numpy(), return_index=True, return_counts=True)
+    churned = labelled["churn"].to_numpy()[first] == 1
+    return labelled.take(pa.array(np.where(churned, first, first + count // 2)))
 
 
 def _date_finding(name: str, counts: _Counts, examples: tuple[str, ...], *, days_ahead: int) -> list[Finding]:

@@ -1,5 +1,6 @@
 """The step from checked tables to features, labels, groups and movements of ARR: what `renewcast features` does."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,14 +14,16 @@ from features.catalogue import Catalogue
 from features.contracts import CONTRACT
 from features.engine import Engine
 from features.families import VIEWS
+from features.findings import Audit
 from features.groups import build_groups
 from features.labels import build_labels
 from features.ledger import replace_folder
 from features.movements import build_movements
 from features.own import build_matrix_of_own
-from features.plan import open_tables, plan_snapshots
+from features.plan import SnapshotPlan, open_tables, plan_snapshots
+from features.probes import PROBES_FILE, Book, probe_tables
 from features.progress import Progress, silent
-from features.slices import KnownTables
+from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
 
@@ -77,11 +80,34 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         if "subscriptions" in tables:
             grace_days = workspace.config.targets.grace_days
             found["movements"] = build_movements(engine, tables, data_until=plan.data_until, grace_days=grace_days)
+        probed = _probe(engine, workspace, tables, plan, matrix, labels)
     with replace_folder(workspace.snapshots) as folder:
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        (folder / PROBES_FILE).write_text(json.dumps(probed.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
     return _summary(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
+
+
+def _probe(
+    engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table], plan: SnapshotPlan, matrix: pa.Table, labels: pa.Table
+) -> Audit:
+    """Run the probes for leaks, which compute features of the past once more."""
+
+    def rebuild(tables: Mapping[str, ir.Table], spine: Spine) -> pa.Table:
+        known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS)
+        return build_matrix_of_own(known, spine, plan.catalogue, plan.own)
+
+    targets = workspace.config.targets
+    book = Book(
+        engine=engine,
+        tables=tables,
+        matrix=matrix,
+        labels=labels,
+        catalogue=plan.catalogue,
+        days_ahead=targets.lead_days + targets.horizon_days,
+    )
+    return probe_tables(book, rebuild)
 
 
 def _summary(
