@@ -75,7 +75,8 @@ def explain_account(score_set: ScoreSet, row: int, target: Target) -> Explanatio
     ]
     raw = float(score_set.accounts[f"{target}_raw"][row])
     probability = float(score_set.accounts[f"{target}_probability"][row])
-    return explain_score(target, contributions, base=float(parts[-1]), raw=raw, probability=probability, calibrator=package.calibrator)
+    calibrator = package.calibrator_at(lambda name: score_set.values[name][row])
+    return explain_score(target, contributions, base=float(parts[-1]), raw=raw, probability=probability, calibrator=calibrator)
 
 
 def predict_account(score_set: ScoreSet, row: int, caller: Caller) -> schema.Prediction:
@@ -132,7 +133,7 @@ def _explain_rows(score_set: ScoreSet, target: Target, frame: pd.DataFrame) -> l
             base=float(parts[row, -1]),
             raw=float(scores.raw[row]),
             probability=float(scores.probability[row]),
-            calibrator=package.calibrator,
+            calibrator=package.calibrator_at(frame.iloc[row].get),
         )
         explanations.append(explanation)
     return explanations

@@ -2,15 +2,21 @@ import ast
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 
 from features.errors import PackageError
+from features.ledger import fingerprint
+from training.change import ChangeModel
 from training.dataset import load_dataset
 from training.package import load_package
+from training.segments import SegmentLevels
+from training.survival import SurvivalModel
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,3 +173,41 @@ def test_a_row_alone_scores_as_it_does_among_others(synthetic_package, rows):
     together = synthetic_package.score_rows(rows, threads=2).raw
     alone = np.array([synthetic_package.score_rows(pd.DataFrame(rows.iloc[[i]])).raw[0] for i in range(5)])
     np.testing.assert_array_equal(alone, together[:5])
+
+
+def test_a_segment_may_have_a_level_of_its_own(tmp_path, synthetic_package, synthetic_snapshots, synthetic_catalogue):
+    frame = load_dataset(synthetic_snapshots, "churn", synthetic_catalogue).features.head(40)
+    levels = SegmentLevels(feature="partner_tier", shifts={"gold": 0.7}, other=-0.2)
+    package = replace(synthetic_package, levels=levels)
+    package.save(tmp_path)
+    loaded = load_package(tmp_path)
+    plain, found = synthetic_package.score_rows(frame), loaded.score_rows(frame)
+    shift = np.where(frame["partner_tier"] == "gold", 0.7, -0.2)
+    np.testing.assert_allclose(logit(found.probability), logit(plain.probability) + shift)
+    np.testing.assert_array_equal(found.raw, plain.raw)
+    for row in range(len(frame)):
+        calibrator = loaded.calibrator_at(frame.iloc[row].get)
+        assert calibrator.probability(found.raw[row : row + 1])[0] == pytest.approx(found.probability[row])
+
+
+def test_what_follows_an_outcome_is_kept_with_the_model(tmp_path, synthetic_package):
+    survival = SurvivalModel(intercept=-0.1, slope=1.2, days_slope=0.0, rows=100, lost=30)
+    change = ChangeModel(atoms=((0.5, 0.75),), tree="", rows=2)
+    replace(synthetic_package, survival=survival, change=change).save(tmp_path)
+    loaded = load_package(tmp_path)
+    assert loaded.survival == survival
+    assert (loaded.change.atoms, loaded.change.tree, loaded.change.rows) == (change.atoms, "", 2)
+
+
+def test_the_first_format_is_still_read(tmp_path, synthetic_package):
+    synthetic_package.save(tmp_path)
+    facts = json.loads((tmp_path / "package.json").read_text())
+    for name in ("recipe", "levels", "survival", "change"):
+        del facts[name]
+    (tmp_path / "package.json").write_text(json.dumps(facts))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["files"]["package.json"] = hashlib.sha256((tmp_path / "package.json").read_bytes()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 1, "hash": fingerprint(manifest["files"])}))
+    loaded = load_package(tmp_path)
+    assert (loaded.recipe, loaded.levels, loaded.survival, loaded.change) == ({}, None, None, None)
+    assert loaded.model == synthetic_package.model

@@ -11,7 +11,7 @@ A package is a folder of text. `manifest.json` holds the SHA-256 of every other 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -31,6 +31,7 @@ from training.change import ChangeModel, change_from_json
 from training.dataset import Array, Categories, encode_features
 from training.explanation import parts
 from training.model import model_names, raw_scores
+from training.segments import SegmentLevels, segment_levels_from_json
 from training.survival import SurvivalModel, survival_from_json
 
 __all__ = ["Package", "Reference", "Scores", "describe", "load_package"]
@@ -94,6 +95,8 @@ class Package:
         Share of positives among the rows that it was trained on.
     recipe
         LightGBM's parameters and what else decides on the trees but the rows.
+    levels
+        How much higher or lower the calibrator is in some segments; None where it is the same in all.
     survival
         Of churn: whether a customer is still there after a renewal inside the horizon; None where too few were due.
     change
@@ -117,6 +120,7 @@ class Package:
     recipe: Mapping[str, float | int | str]
     data_fingerprint: str
     code_version: str
+    levels: SegmentLevels | None = None
     survival: SurvivalModel | None = None
     change: ChangeModel | None = None
 
@@ -148,7 +152,14 @@ class Package:
             If a feature has no column, or a number feature holds text.
         """
         raw = raw_scores(self.booster, self.encode(frame), threads=threads)
-        return Scores(raw=raw, probability=self.calibrator.probability(raw))
+        if self.levels is None:
+            return Scores(raw=raw, probability=self.calibrator.probability(raw))
+        segments = frame[self.levels.feature].to_numpy(dtype=object)
+        return Scores(raw=raw, probability=self.levels.probability(self.calibrator, raw, segments))
+
+    def calibrator_at(self, value: Callable[[str], object]) -> Calibrator:
+        """Return the calibrator of one row, given a function from a feature's name to its value there."""
+        return self.calibrator if self.levels is None else self.levels.calibrator(self.calibrator, value(self.levels.feature))
 
     def explain_rows(self, frame: pd.DataFrame, *, threads: int = 1) -> Array:
         """Return the parts `(n, n_features + 1)` of the raw scores in log-odds, the base last; see `training.explanation.parts`."""
@@ -176,6 +187,7 @@ class Package:
             "recipe": dict(self.recipe),
             "data_fingerprint": self.data_fingerprint,
             "code_version": self.code_version,
+            "levels": self.levels and self.levels.to_json(),
             "survival": self.survival and self.survival.to_json(),
             "change": self.change and self.change.to_json(),
         }
@@ -237,6 +249,7 @@ def _from_texts(folder: Path, texts: Mapping[str, str]) -> Package:
         recipe=facts.get("recipe", {}),  # not there in the first format
         data_fingerprint=facts["data_fingerprint"],
         code_version=facts["code_version"],
+        levels=segment_levels_from_json(facts["levels"]) if facts.get("levels") else None,
         survival=survival_from_json(facts["survival"]) if facts.get("survival") else None,
         change=change_from_json(facts["change"]) if facts.get("change") else None,
     )

@@ -22,10 +22,14 @@ from training.change import ChangeModel, fit_change
 from training.dataset import Array, Categories, Dataset, days_to_renewal, encode_features, learn_categories
 from training.model import Problem, Recipe, Rehearsal, fit_booster, rehearse
 from training.package import Package, Reference, describe
+from training.segments import SegmentLevels, fit_segment_levels
 from training.splits import Fold, ForwardSplit, LabelWindow, forward_split, inner_folds, rolling_splits
 from training.survival import SurvivalModel, fit_survival
 
 __all__ = ["Assignment", "Training", "split_rows", "train_target"]
+
+_SEGMENT = "segment"
+"""The feature whose levels may get a level of their own in the calibration."""
 
 Advance = Callable[[str], None]
 """Called with what is done next."""
@@ -137,9 +141,9 @@ def train_target(data: Dataset, assignment: Assignment, splits: Sequence[Forward
     problem = _problem(early, assignment, assignment.recipe, categories=learn_categories(early.features, assignment.catalogue))
     rehearsal = rehearse(problem, folds.folds)
     rounds, inner = rehearsal.rounds, _rehearsed(rehearsal, folds.folds, early, np.flatnonzero(splits[0].train))
-    calibrator = _calibrator(data, (inner,), level=float(early.target.mean()))
+    calibration = _calibrate(data, (inner,), level=float(early.target.mean()))
     advance("backtesting")
-    judged = _judged(data, assignment, splits, problem, rounds, calibrator)
+    judged = _judged(data, assignment, splits, problem, rounds, calibration)
     test = join_held_out(
         [_tested(data, number, split, package) for number, (split, package) in enumerate(zip(splits, judged, strict=True))]
     )
@@ -153,7 +157,7 @@ def train_target(data: Dataset, assignment: Assignment, splits: Sequence[Forward
         rounds=rounds,
         problem=problem,
         survival=_survival(data, assignment, (inner,), level=float(early.target.mean())),
-        inner=replace(inner, probability=calibrator.probability(inner.raw)),
+        inner=replace(inner, probability=_probability(data, inner, calibration)),
         test=test,
         note=folds.note,
     )
@@ -200,9 +204,28 @@ def _levelled(parts: Sequence[HeldOut], level: float) -> _Levelled:
     )
 
 
-def _calibrator(data: Dataset, parts: Sequence[HeldOut], *, level: float) -> Calibrator:
+@dataclass(frozen=True)
+class _Calibration:
+    calibrator: Calibrator
+    levels: SegmentLevels | None
+
+
+def _calibrate(data: Dataset, parts: Sequence[HeldOut], *, level: float) -> _Calibration:
+    """Choose the calibrator on held-out scores, and give segments levels of their own where these allow."""
     held_out = _levelled(parts, level)
-    return choose_calibrator(held_out.raw, data.target[held_out.rows], folds=held_out.model, accounts=data.account_id[held_out.rows])
+    known, labels = data.at(held_out.rows), {"folds": held_out.model, "accounts": data.account_id[held_out.rows]}
+    calibrator = choose_calibrator(held_out.raw, known.target, **labels)
+    if _SEGMENT not in known.features:
+        return _Calibration(calibrator, None)
+    segments = known.features[_SEGMENT].to_numpy(dtype=object)
+    return _Calibration(calibrator, fit_segment_levels(calibrator, held_out.raw, known.target, feature=_SEGMENT, levels=segments, **labels))
+
+
+def _probability(data: Dataset, part: HeldOut, calibration: _Calibration) -> Array:
+    if calibration.levels is None:
+        return calibration.calibrator.probability(part.raw)
+    segments = data.features[calibration.levels.feature].to_numpy(dtype=object)[part.rows]
+    return calibration.levels.probability(calibration.calibrator, part.raw, segments)
 
 
 def _survival(data: Dataset, assignment: Assignment, parts: Sequence[HeldOut], *, level: float) -> SurvivalModel | None:
@@ -228,7 +251,7 @@ def _change(data: Dataset, assignment: Assignment, matrix: Array) -> ChangeModel
 
 
 def _judged(
-    data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], problem: Problem, rounds: int, calibrator: Calibrator
+    data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], problem: Problem, rounds: int, calibration: _Calibration
 ) -> tuple[Package, ...]:
     """Train one package for each split; bins, levels and reference distributions are those of the first, so that none looks ahead."""
     early = data.at(splits[0].train)
@@ -240,7 +263,7 @@ def _judged(
     for split in splits:
         rows = np.flatnonzero(split.train[splits[-1].train])
         model = fit_booster(later, rounds, rows=rows)
-        packages.append(_package(data.at(split.train), assignment, problem.recipe, model, calibrator, categories, reference))
+        packages.append(_package(data.at(split.train), assignment, problem.recipe, model, calibration, categories, reference))
     return tuple(packages)
 
 
@@ -260,9 +283,9 @@ def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -
 def _shipped(data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut]) -> Package:
     categories, level = learn_categories(data.features, assignment.catalogue), float(data.target.mean())
     problem = _problem(data, assignment, recipe, categories=categories)
-    calibrator = _calibrator(data, held_out, level=level)
+    calibration = _calibrate(data, held_out, level=level)
     package = _package(
-        data, assignment, recipe, fit_booster(problem, rounds), calibrator, categories, describe(data.features, assignment.catalogue)
+        data, assignment, recipe, fit_booster(problem, rounds), calibration, categories, describe(data.features, assignment.catalogue)
     )
     return replace(package, survival=_survival(data, assignment, held_out, level=level), change=_change(data, assignment, problem.matrix))
 
@@ -272,14 +295,15 @@ def _package(
     assignment: Assignment,
     recipe: Recipe,
     model: str,
-    calibrator: Calibrator,
+    calibration: _Calibration,
     categories: Categories,
     reference: Reference,
 ) -> Package:
     return Package(
         target=assignment.target,
         model=model,
-        calibrator=calibrator,
+        calibrator=calibration.calibrator,
+        levels=calibration.levels,
         catalogue=assignment.catalogue,
         categories=categories,
         reference=reference,
