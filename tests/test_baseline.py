@@ -172,6 +172,21 @@ def test_starting_where_the_block_before_ended_changes_no_regression(data, synth
     np.testing.assert_allclose(scored(data, catalogue)["logistic regression"].score, np.concatenate(alone), atol=0.03)
 
 
+def test_a_feature_that_was_empty_in_training_does_no_harm(data, synthetic_catalogue):
+    catalogue = synthetic_catalogue
+    matrix = encode_features(data.features, features=catalogue.names, categories=learn_categories(data.features, catalogue))
+    (split, *_) = sorted_splits(data)
+    column = catalogue.names.index("noise")
+    rng = np.random.default_rng(0)
+    matrix[:, column] = np.where(split.train, 0.001 * rng.random(len(data)), 1000 * rng.random(len(data)))
+    model = fit_logistic(matrix[split.train], data.target[split.train], catalogue=catalogue)
+    usual = np.delete(np.arange(len(catalogue)), column)
+    smaller = Catalogue(tuple(catalogue.features[place] for place in usual))
+    without = fit_logistic(matrix[split.train][:, usual], data.target[split.train], catalogue=smaller)
+    found = roc_auc_score(data.target[split.test], model.decision_function(matrix[split.test]))
+    assert found > roc_auc_score(data.target[split.test], without.decision_function(matrix[split.test][:, usual])) - 0.01
+
+
 def test_gains_are_paired_and_within_blocks(data, synthetic_catalogue):
     splits = sorted_splits(data)
     positions = np.concatenate([np.flatnonzero(split.test) for split in splits])
@@ -214,6 +229,7 @@ def test_the_logistic_regression_is_that_of_a_scikit_learn_pipeline():
     twin = make_pipeline(
         FunctionTransformer(lambda values: np.sign(values) * np.log1p(np.abs(values))),
         StandardScaler(),
+        FunctionTransformer(lambda values: np.clip(values, -5, 5)),
         SimpleImputer(strategy="constant", fill_value=0, add_indicator=True, keep_empty_features=True),
         LogisticRegression(C=1 / (0.05 * 800), max_iter=2000, tol=1e-8),
     ).fit(matrix[:, :3], target)

@@ -59,6 +59,7 @@ _PENALTY_PER_ROW = 0.05
 """The logistic regression's ridge penalty, on standardised features. Of hundreds of features some drift, and a weaker penalty lets them
 do more harm than a single rule does."""
 
+_FARTHEST = np.float32(5)
 _RESAMPLES = 200
 _Floats = npt.NDArray[np.float32]
 
@@ -93,8 +94,8 @@ class Rule:
 class Preparation:
     """How encoded rows are made ready for a linear model, in single precision.
 
-    Numbers are compressed to `sign(x) * ln(1 + |x|)` and standardised; a missing one is average, beside a flag for each pattern of
-    missing values. Levels become flags.
+    Numbers are compressed to `sign(x) * ln(1 + |x|)`, standardised and held within 5 standard deviations, so that a feature that was still
+    empty in training does no harm; a missing one is average, beside a flag for each pattern of missing values. Levels become flags.
 
     Parameters
     ----------
@@ -116,7 +117,8 @@ class Preparation:
         """Return encoded rows `(n, n_features)` as the linear model reads them."""
         values = _compressed(matrix, self.number)
         missing = np.isnan(values)
-        numbers = [np.where(missing, np.float32(0), (values - self.mean) / self.spread), missing[:, self.flagged]]
+        standard = np.clip((values - self.mean) / self.spread, -_FARTHEST, _FARTHEST)
+        numbers = [np.where(missing, np.float32(0), standard), missing[:, self.flagged]]
         levels = [] if self.number.all() else [self.encoder.transform(matrix[:, ~self.number])]
         return np.hstack([*numbers, *levels], dtype=np.float32)
 
