@@ -198,11 +198,11 @@ _ROOM = 1_000_000
 def _observed(terms: pa.Table, labelled: pa.Table, *, days_ahead: int) -> Flags:
     """Tell which terms end within the label window of the last labelled row of their account before that end."""
     names = pc.unique(terms["account_id"])
-    cutoffs = np.sort(_account(labelled, names) * _ROOM + _days(labelled["cutoff"]))
+    looks = np.sort(_account(labelled, names) * _ROOM + _days(labelled["cutoff"]))
     last = _days(terms["end_date"])
     ends = _account(terms, names) * _ROOM + last
-    before = np.searchsorted(cutoffs, ends) - 1
-    return np.asarray((last >= 0) & (before >= 0) & (ends - cutoffs[before] <= days_ahead)) if len(cutoffs) else np.zeros(len(terms), bool)
+    before = np.searchsorted(looks, ends) - 1
+    return np.asarray((last >= 0) & (before >= 0) & (ends - looks[before] <= days_ahead)) if len(looks) else np.zeros(len(terms), bool)
 
 
 def _outlasted(terms: pa.Table) -> Flags:
