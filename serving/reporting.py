@@ -32,6 +32,8 @@ MEASURES: Mapping[str, str] = {
 }
 """What the measures of a report are called."""
 
+_COLOURS = {"leak": "red", "look at": "yellow"}
+
 
 def show_target(part: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Yield what is shown of one target's part of a report, with Rich's markup."""
@@ -44,6 +46,10 @@ def show_target(part: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _baselines(part)
     for spot in part["weak_spots"]:
         yield escape(f"weak: {_weak(spot)}")
+    for finding in part["audit"]["findings"]:
+        yield f"[{_COLOURS[finding['severity']]}]{finding['severity']}[/]: {escape(finding['subject'])}: {escape(finding['message'])}"
+        yield from (escape(f"    {example}") for example in finding["examples"])
+        yield escape(f"    next: {finding['todo']}")
     for note in part["notes"]:
         yield escape(f"note: {note}")
     yield ""

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from features.errors import WorkspaceError
+from features.findings import Audit, Finding
 from training.baseline import BaselineResult
 from training.breakdown import Level
 from training.evaluation import Estimate
@@ -48,6 +49,9 @@ JUDGEMENT = Judgement(
     renewal=None,
     stability=Stability(models=2, rows=9, rank_correlation=0.9, same_feature=0.8, same_family=0.9, top_three_overlap=0.7, families={}),
     ablation=(),
+    audit=Audit(
+        (Finding(probe="p", severity="look at", subject="seats", message="always 5", todo="Look.", examples=("row 3",)),), {"p": "it"}
+    ),
 )
 TRAINED = TrainedTarget(
     target="churn",

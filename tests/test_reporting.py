@@ -24,6 +24,7 @@ def test_a_trained_target_shows_what_it_is_worth_and_why_it_is_used():
     assert f"{MEASURES['arr_caught_top_10']} 0.400 - to -" in text
     assert "recency 0.700 +0.100 +0.050 to +0.150" in text
     assert "judged on 300 rows, 30 of them positive, 2024-01-01 to 2024-03-01, retrained 1 times" in text
+    assert "look at: seats: always 5 row 3 next: Look." in text
     assert "note: The history is short." in text
 
 

@@ -1,7 +1,45 @@
-"""Training: LightGBM models, their calibration and judgement, and the package that is served."""
+"""Training: LightGBM models, their calibration and judgement, the package that is served, and what it all adds up to."""
 
-from training.dataset import Dataset, encode_features, load_dataset
-from training.package import Package, load_package
-from training.report import read_report
+import importlib as _importlib
+import typing as _typing
 
-__all__ = ["Dataset", "Package", "encode_features", "load_dataset", "load_package", "read_report"]
+if _typing.TYPE_CHECKING:
+    from training.backtest import read_backtest
+    from training.dataset import Dataset, encode_features, load_dataset
+    from training.package import Package, load_package
+    from training.pipeline import load_champion, sync_champions, train_workspace
+    from training.report import TrainingSummary, read_report
+
+__all__ = [
+    "Dataset",
+    "Package",
+    "TrainingSummary",
+    "encode_features",
+    "load_champion",
+    "load_dataset",
+    "load_package",
+    "read_backtest",
+    "read_report",
+    "sync_champions",
+    "train_workspace",
+]
+
+_MODULES = {
+    "backtest": ("read_backtest",),
+    "dataset": ("Dataset", "encode_features", "load_dataset"),
+    "package": ("Package", "load_package"),
+    "pipeline": ("load_champion", "sync_champions", "train_workspace"),
+    "report": ("TrainingSummary", "read_report"),
+}
+_LOADED_WHEN_USED = {name: f"training.{module}" for module, names in _MODULES.items() for name in names}
+"""What brings LightGBM or MLflow: the command must answer at once."""
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _LOADED_WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_importlib.import_module(_LOADED_WHEN_USED[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

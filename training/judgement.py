@@ -12,7 +12,9 @@ import numpy as np
 from scipy.special import logit
 
 from features.feature import Family
+from features.findings import Audit
 from training.ablation import FamilyGain, ablate, judge_ablation
+from training.audit import audit_target
 from training.baseline import BaselineResult, judge_baselines, score_baselines
 from training.breakdown import Level, Slice, WeakSpot, account_size, break_down, slice_rows, weak_spots
 from training.dataset import Dataset, days_to_renewal
@@ -88,6 +90,8 @@ class Judgement:
         How far explanations depend on the draw of the accounts.
     ablation
         What each family of features adds, for a model of the rows before the test period.
+    audit
+        What looks too good or too odd to be true, in the tables and in the target's rows.
     """
 
     metrics: Mapping[str, Estimate]
@@ -101,6 +105,7 @@ class Judgement:
     renewal: Mapping[str, Estimate] | None
     stability: Stability
     ablation: tuple[FamilyGain, ...]
+    audit: Audit
 
     @property
     def gains(self) -> dict[str, Estimate]:
@@ -111,16 +116,26 @@ class Judgement:
         """Return the judgement's part of the report."""
         slices = {name: {level.name: asdict(level) for level in levels} for name, levels in self.slices.items()}
         blocks = [asdict(block) for block in self.blocks]
-        return {name: value for name, value in asdict(self).items() if name != "blocks"} | {"slices": slices, "folds": blocks}
+        return {name: value for name, value in asdict(self).items() if name != "blocks"} | {
+            "slices": slices,
+            "folds": blocks,
+            "audit": self.audit.to_json(),
+        }
 
 
-def judge_training(data: Dataset, training: Training, *, health_score: str | None = None, seed: int) -> Judgement:
+def judge_training(
+    data: Dataset, training: Training, *, tables: Audit, plausible_auc: float, health_score: str | None = None, seed: int
+) -> Judgement:
     """Measure a training on the test rows of its backtest.
 
     Parameters
     ----------
     data
         The rows that it was trained on.
+    tables
+        What the audit of the tables found.
+    plausible_auc
+        The AUC that no honest model is expected to pass.
     health_score
         The feature that holds the vendor's own health score, if there is one.
 
@@ -140,6 +155,8 @@ def judge_training(data: Dataset, training: Training, *, health_score: str | Non
         data, training.folds[0].encode(data.features), training.splits, catalogue=catalogue, target_name=target, health_score=health_score
     )
     baselines = judge_baselines(rows, probability, training.test.fold, scored, seed=seed)
+    first_test = training.splits[0].first_test
+    own = audit_target(data, catalogue, target, first_test=first_test, judged=metrics["auc"], plausible_auc=plausible_auc)
     return Judgement(
         metrics=metrics,
         baselines=baselines,
@@ -152,6 +169,7 @@ def judge_training(data: Dataset, training: Training, *, health_score: str | Non
         renewal=_renewal(tested, training, seed=seed),
         stability=_stability(data, tested, training, seed=seed),
         ablation=_ablation(tested, training, rows, seed=seed),
+        audit=tables.joined(own),
     )
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from math import isfinite
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,9 @@ from uuid import uuid4
 from features.catalogue import Catalogue, read_catalogue
 from features.errors import NotEnoughDataError, PackageError, WorkspaceError, explain
 from features.feature import Target
+from features.findings import Audit
 from features.ledger import replace_file, replace_folder
+from features.probes import audit_tables
 from features.progress import Progress, silent
 from features.workspace import Config, Workspace
 from training.backtest import BACKTEST, held_out_frame
@@ -24,6 +27,7 @@ from training.dataset import Dataset, load_dataset
 from training.evaluation import Estimate
 from training.judgement import Judgement, judge_training
 from training.model import make_recipe
+from training.package import Package, load_package
 from training.procedure import Assignment, Training, split_rows, train_target
 from training.promotion import Decision, Incumbent, decide, face_champion
 from training.registry import Registry, workspace_registry
@@ -31,7 +35,7 @@ from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTa
 from training.splits import LabelWindow
 from training.versions import Champion, FoldModel, LoggedModel
 
-__all__ = ["TARGETS", "champion_folder", "label_window", "sync_champions", "train_workspace"]
+__all__ = ["TARGETS", "champion_folder", "label_window", "load_champion", "sync_champions", "train_workspace"]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 
@@ -53,7 +57,7 @@ class _Result:
 def train_workspace(
     workspace: Workspace,
     *,
-    code_version: str,
+    code_version: str | None = None,
     tracking_uri: str | None = None,
     threads: int = 1,
     workers: int = 2,
@@ -64,7 +68,7 @@ def train_workspace(
     Parameters
     ----------
     code_version
-        Noted in the packages.
+        Noted in the packages; the installed version of Renewcast if None.
     tracking_uri
         Address of an MLflow server, in place of the config's; without either, the workspace has a store of its own.
     threads
@@ -83,15 +87,17 @@ def train_workspace(
     """
     steps = _Steps(on_progress, _STAGES * len(TARGETS) + 2)
     steps("opening the model registry")
+    code_version = metadata.version("renewcast") if code_version is None else code_version
     catalogue = _catalogue(workspace.snapshots)
     data_fingerprint = _fingerprint(workspace.snapshots)
+    tables = audit_tables(workspace)
     registry = workspace_registry(workspace, tracking_uri=tracking_uri)
     champions = {target: _champion(registry, target) for target in TARGETS}
 
     def train(target: Target) -> _Result | SkippedTarget:
         assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads)
         with steps.part(target) as advance:
-            return _train_target(workspace, assignment, champions[target], advance)
+            return _train_target(workspace, assignment, champions[target], tables, advance)
 
     with ThreadPoolExecutor(workers) as pool:
         results = dict(zip(TARGETS, pool.map(train, TARGETS), strict=True))
@@ -137,6 +143,17 @@ def champion_folder(workspace: Workspace, target: Target) -> Path:
     return workspace.training / "champion" / target
 
 
+def load_champion(workspace: Workspace, target: Target) -> Package:
+    """Read the local copy of a target's champion.
+
+    Raises
+    ------
+    PackageError
+        If the target has none yet, or its files are damaged.
+    """
+    return load_package(champion_folder(workspace, target))
+
+
 def label_window(config: Config) -> LabelWindow:
     """Return when everything about a label of this workspace is known."""
     targets = config.targets
@@ -178,7 +195,7 @@ def _champion(registry: Registry, target: Target) -> Champion | Incumbent | None
 
 
 def _train_target(
-    workspace: Workspace, assignment: Assignment, champion: Champion | Incumbent | None, advance: Callable[[str], None]
+    workspace: Workspace, assignment: Assignment, champion: Champion | Incumbent | None, tables: Audit, advance: Callable[[str], None]
 ) -> _Result | SkippedTarget:
     target, settings = assignment.target, workspace.config.training
     data = load_dataset(workspace.snapshots, target, assignment.catalogue)
@@ -195,9 +212,17 @@ def _train_target(
     except NotEnoughDataError as error:
         return SkippedTarget(target, str(error))
     advance("judging")
-    judgement = judge_training(data, training, health_score=settings.health_score, seed=settings.seed)
+    judgement = judge_training(
+        data,
+        training,
+        tables=tables,
+        plausible_auc=settings.plausible_auc[target],
+        health_score=settings.health_score,
+        seed=settings.seed,
+    )
+    leaks = [f"{finding.subject}: {finding.message}" for finding in judgement.audit.leaks]
     incumbent = champion if not isinstance(champion, Champion) else _face(champion, data, training, assignment.window, seed=settings.seed)
-    return _Result(data=data, training=training, judgement=judgement, decision=decide(judgement.gains, incumbent=incumbent))
+    return _Result(data=data, training=training, judgement=judgement, decision=decide(judgement.gains, leaks=leaks, incumbent=incumbent))
 
 
 def _face(champion: Champion, data: Dataset, training: Training, window: LabelWindow, *, seed: int) -> Incumbent:
