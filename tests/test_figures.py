@@ -13,10 +13,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from training.canvas import ACCENT, MODEL, Mark, percent, render, sheet, show_rows
+from training.canvas import ACCENT, MODEL, Mark, render, sheet, show_rows
 from training.figures import draw_baselines, draw_calibration, draw_capacity, draw_folds, draw_gain, draw_retention, draw_roc, draw_slices
 from training.gallery import draw_report, draw_scores
 from training.model_figures import draw_ablation, draw_importance, draw_search, draw_stability
+from training.phrases import percent
 
 LONG = "a segment with a name that somebody thought about for a long time"
 

@@ -225,6 +225,7 @@ TESTED_WITH = {
     "training.canvas": "test_figures",
     "training.gallery": "test_figures",
     "training.model_figures": "test_figures",
+    "training.phrases": "test_card",
     "features.findings": "test_probes",
     "features.hindsight": "test_probes",
     "features.label_times": "test_probes",

@@ -6,7 +6,7 @@ are told apart by people with any colour vision, and never carry a meaning alone
 
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from training.phrases import Json, in_words, percent, three_digits
+
 __all__ = [
     "ACCENT",
     "INK",
@@ -24,27 +26,17 @@ __all__ = [
     "MUTED",
     "OTHER",
     "SHADE",
-    "Json",
     "Mark",
     "band",
     "bare_rows",
     "dots",
     "in_percent",
-    "in_words",
     "name_axes",
-    "number_of",
-    "percent",
     "render",
     "say",
     "sheet",
-    "shorten",
     "show_rows",
-    "three_digits",
-    "two_digits",
-    "with_sign",
 ]
-
-Json = Mapping[str, Any]
 
 INK, MUTED, LINE = "#17212b", "#566371", "#dde2e8"
 MODEL, OTHER, ACCENT = "#1d5a86", "#8a96a3", "#c4572b"
@@ -84,68 +76,6 @@ class Mark:
     def of(cls, label: str, estimate: Json | None, note: str = "") -> "Mark":
         """Make a mark of an estimate as reports hold it: value, low and high."""
         return cls(label, None, note=note) if estimate is None else cls(label, estimate["value"], estimate["low"], estimate["high"], note)
-
-
-def three_digits(value: float) -> str:
-    """Show an AUC, say."""
-    return f"{value:.3f}"
-
-
-def two_digits(value: float) -> str:
-    """Show a size in log-odds, say."""
-    return f"{value:.2f}"
-
-
-def with_sign(value: float) -> str:
-    """Show a difference, with a minus sign as long as the plus sign.
-
-    Examples
-    --------
-    >>> with_sign(0.02), with_sign(-0.02)
-    ('+0.020', '−0.020')
-    """
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def percent(value: float) -> str:
-    """Show a share; below one per cent with a decimal.
-
-    Examples
-    --------
-    >>> percent(0.25), percent(0.005), percent(0.0)
-    ('25 %', '0.5 %', '0 %')
-    """
-    return f"{100 * value:.1f} %" if 0 < abs(value) < 0.01 else f"{100 * value:.0f} %"
-
-
-def number_of(number: int, noun: str) -> str:
-    """Count things.
-
-    Examples
-    --------
-    >>> number_of(1, "feature"), number_of(1200, "row")
-    ('1 feature', '1,200 rows')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def shorten(text: str, letters: int) -> str:
-    """Cut a label that is too long to stand beside an axis."""
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
-
-
-def in_words(mark: Mark, show: Callable[[float], str] = three_digits) -> str:
-    """Return a value with its interval.
-
-    Examples
-    --------
-    >>> in_words(Mark("AUC", 0.8, 0.75, 0.85))
-    '0.800 (0.750 to 0.850)'
-    """
-    if mark.value is None:
-        return ""
-    interval = "" if mark.low is None or mark.high is None else f" ({show(mark.low)} to {show(mark.high)})"
-    return f"{show(mark.value)}{interval}"
 
 
 def sheet(title: str, subtitle: str, *, height: float, left: float = 0.75, right: float = 0.3, bottom: float = 0.6) -> tuple[Figure, Axes]:
@@ -195,7 +125,8 @@ def show_rows(
     beside = axes.get_yaxis_transform()
     for place, mark in zip(places, marks, strict=True):
         say(axes, -0.02, place, mark.label, ha="right", va="center", transform=beside)
-        words = "  ".join(filter(None, (in_words(mark, show), mark.note)))
+        known = "" if mark.value is None else in_words(mark.value, mark.low, mark.high, show)
+        words = "  ".join(filter(None, (known, mark.note)))
         say(axes, 1.02, place, words, color=MUTED, size=7.5, ha="left", va="center", transform=beside)
     bare_rows(axes, start + len(marks))
 

@@ -20,25 +20,20 @@ from training.canvas import (
     MUTED,
     OTHER,
     SHADE,
-    Json,
     Mark,
     band,
     bare_rows,
     dots,
     in_percent,
-    in_words,
     name_axes,
-    number_of,
-    percent,
     say,
     sheet,
-    shorten,
     show_rows,
-    with_sign,
 )
 from training.curves import GRID, gain_curves, threshold_curves
 from training.dataset import Array
 from training.evaluation import resample
+from training.phrases import Json, estimate, number_of, percent, shorten, with_sign
 
 __all__ = [
     "draw_baselines",
@@ -95,7 +90,7 @@ def draw_roc(target: Array, probability: Array, *, name: str, auc: Json) -> Figu
     found, vain = threshold_curves(target, probability, np.ones((len(target), 1)))
     axes.plot([0, 1], [0, 1], color=OTHER, linewidth=1, linestyle=(0, (4, 3)))
     axes.plot(vain[:, 0], found[:, 0], color=MODEL, linewidth=1.8)
-    say(axes, 0.97, 0.06, f"AUC {in_words(Mark.of('', auc))}", color=MODEL, size=10, ha="right", fontweight="bold")
+    say(axes, 0.97, 0.06, f"AUC {estimate(auc)}", color=MODEL, size=10, ha="right", fontweight="bold")
     say(axes, 0.6, 0.56, "chance", color=MUTED, rotation=_slope(axes))
     _share_axes(axes, "Share of the negatives above the threshold", "Share of the positives above it")
     return figure
@@ -196,7 +191,7 @@ def draw_baselines(baselines: Mapping[str, Json], model: Json, *, target: str) -
         beside = axes.get_yaxis_transform()
         say(axes, -0.02, row, shorten(name, _LABEL), ha="right", va="center", transform=beside)
         beaten = gain is None or (gain["low"] is not None and gain["low"] > 0)
-        words = f"{auc['value']:.3f}" if gain is None else f"{auc['value']:.3f}  gain {in_words(Mark.of('', gain), with_sign)}"
+        words = f"{auc['value']:.3f}" if gain is None else f"{auc['value']:.3f}  gain {estimate(gain, with_sign)}"
         say(axes, 1.02, row, words, color=MUTED if beaten else ACCENT, size=7.5, ha="left", va="center", transform=beside)
     bare_rows(axes, len(ordered) + 1)
     _auc_axis(axes, [model, *(baselines[name]["auc"] for name in ordered)])

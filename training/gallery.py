@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from training.canvas import Json, render
+from training.canvas import render
 from training.figures import draw_baselines, draw_calibration, draw_capacity, draw_folds, draw_gain, draw_roc, draw_slices
 from training.model_figures import draw_ablation, draw_importance, draw_stability
+from training.phrases import Json
 
 __all__ = ["draw_report", "draw_scores"]
 

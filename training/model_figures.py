@@ -5,23 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.canvas import (
-    MODEL,
-    MUTED,
-    OTHER,
-    Json,
-    Mark,
-    bare_rows,
-    name_axes,
-    number_of,
-    percent,
-    say,
-    sheet,
-    shorten,
-    show_rows,
-    two_digits,
-    with_sign,
-)
+from training.canvas import MODEL, MUTED, OTHER, Mark, bare_rows, name_axes, say, sheet, show_rows
+from training.phrases import Json, number_of, percent, shorten, two_digits, with_sign
 
 __all__ = ["draw_ablation", "draw_importance", "draw_search", "draw_stability"]
 
