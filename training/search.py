@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
@@ -51,6 +52,8 @@ _SLOPES = (0.01, 5.0)
 _NEWTON_STEPS = 25
 _CLOSE = 1e-4
 _NEARLY_NONE = 1e-9
+
+_LOGGING = Lock()
 
 _STARTUP = 5
 """Finished trials before one is dropped."""
@@ -367,15 +370,16 @@ def _distributions(ranges: Mapping[str, Range]) -> "dict[str, optuna.distributio
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing a study, and leave its logging as it was."""
+    """Keep Optuna from announcing a study, and leave its logging as it was, even where targets are trained side by side."""
     import optuna
 
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
+    with _LOGGING:
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(before)
 
 
 def _require(problem: Problem, folds: Sequence[Fold], ranges: Mapping[str, Range], trials: int) -> None:
