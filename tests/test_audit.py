@@ -212,11 +212,15 @@ def test_a_feature_that_counts_the_days_to_leaving(table):
     assert leak.evidence["rank_correlation"] > 0.95
 
 
-def test_how_long_the_account_will_have_lasted_is_known_with_its_age():
+@pytest.mark.parametrize("unit", [1, 30.4375, 365.25])
+def test_how_long_the_account_will_have_been_there(unit):
     book = Book()
-    lasts = book.columns["customer_days"] + np.where(book.target == 1, book.days_left, 400)
-    book.plant(feature("lifetime", "accounts", unit="as declared"), lasts)
-    assert ("leak", "lifetime") in found(book.audit())
+    lasts = book.columns["customer_days"] + np.where(book.target == 1, book.days_left, 100 + 300 * book.rng.random(book.n))
+    (leak,) = book.plant(feature("lifetime", "accounts", unit="as declared"), lasts / unit).audit().findings
+    assert (leak.severity, leak.subject, leak.probe) == ("leak", "lifetime", "a feature that tells when accounts leave")
+    people = Book()
+    people.plant(feature("employees", "accounts", unit="people"), 1000 * people.rng.random(500)[people.account])
+    assert found(people.audit()) == []
 
 
 def test_a_contract_may_tell_when_it_ends():

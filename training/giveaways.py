@@ -42,7 +42,7 @@ _ORDERED = 0.9
 
 def find_giveaways(rows: "AuditedRows") -> tuple[Finding, ...]:
     """Run the three probes."""
-    found = _leaving(rows)
+    found = [*_leaving(rows), *_lifetimes(rows)] if rows.target == "churn" else []
     found += _alone(rows, known=_named(found))
     found += _subsets(rows, known=_named(found))
     return tuple(suspicion.finding for suspicion in found)
@@ -90,10 +90,15 @@ class AuditedRows:
         return np.unique(self.data.account_id, return_inverse=True)[1]
 
     @cached_property
+    def half(self) -> Flags:
+        """Rows of one half of the accounts."""
+        drawn: Flags = np.random.default_rng(0).random(int(self.account.max()) + 1) < 0.5
+        return drawn[self.account]
+
+    @cached_property
     def auc(self) -> Array:
         """The AUC of each feature by itself, learnt on half of the accounts and judged on the others."""
-        half = np.random.default_rng(0).random(int(self.account.max()) + 1) < 0.5
-        return auc_alone(self.bins, self.data.target, half[self.account])
+        return auc_alone(self.bins, self.data.target, self.half)
 
     def accounts(self, rows: Flags) -> int:
         """Count the accounts of some rows."""
@@ -264,16 +269,12 @@ def _subset_severity(rows: AuditedRows, name: str, *, purity: float, positives: 
 def _leaving(rows: AuditedRows) -> list[_Suspicion]:
     """Name features that order those who leave by the day of leaving, where it was not the renewal that was known."""
     picked, days = _unforeseen(rows)
-    if rows.target != "churn" or len(picked) < 30:
+    if len(picked) < 30:
         return []
     asked = [place for place, name in enumerate(rows.catalogue.names) if not rows.tables(name) & {"subscriptions", "subscription_changes"}]
     values = rows.matrix[picked][:, asked]
-    tenure = next((name for name in ("customer_days", "tenure_days") if name in rows.catalogue), None)
     cutoff = np.unique(rows.data.cutoff[picked], return_inverse=True)[1]
     order = np.abs(order_within(values, days, cutoff))
-    if tenure:
-        lasted = values - rows.matrix[picked, rows.catalogue.names.index(tenure)][:, None]
-        order = np.maximum(order, np.abs(order_within(lasted, days, cutoff)))
     names = tuple(rows.catalogue.names[asked[place]] for place in np.argsort(-order) if order[place] >= _ORDERED)
     if not names:
         return []
@@ -289,6 +290,34 @@ def _leaving(rows: AuditedRows) -> list[_Suspicion]:
         evidence={"accounts": len(picked), "rank_correlation": float(order.max()), "features": len(names)},
     )
     return [_Suspicion(finding, names)]
+
+
+def _lifetimes(rows: AuditedRows) -> list[_Suspicion]:
+    """Name attributes that, counted from the account's beginning in days, months or years, say how long it will be there."""
+    names = rows.catalogue.names
+    begun = next((names.index(name) for name in ("customer_days", "tenure_days") if name in names), None)
+    numbers = [place for place, feature in enumerate(rows.catalogue) if _is_attribute(feature) and feature.kind == "number"]
+    if begun is None or not numbers or rows.positive_accounts < _FEW_ACCOUNTS:
+        return []
+    left_over = [rows.matrix[:, [place]] * np.array([1.0, 30.4375, 365.25]) - rows.matrix[:, [begun]] for place in numbers]
+    auc = auc_alone(bin_columns(np.hstack(left_over), [None] * 3 * len(numbers)), rows.data.target, rows.half).reshape(-1, 3).max(axis=1)
+    bound = max(rows.bound(_ATTRIBUTE), float(rows.auc[begun]) + 0.1)
+    return [_lifetime(rows, names[place], float(value), bound) for place, value in zip(numbers, auc, strict=True) if value > bound]
+
+
+def _lifetime(rows: AuditedRows, name: str, auc: float, bound: float) -> _Suspicion:
+    finding = Finding(
+        probe=LEAVING,
+        severity="leak",
+        subject=name,
+        message=(
+            f"{name} is how long the account will have been there: less its age it ranks churn with an AUC of {auc:.3f}, more than the "
+            f"{bound:.2f} that such a number can honestly have."
+        ),
+        todo=_todo(rows, [name]),
+        evidence={"auc": auc, "bound": bound},
+    )
+    return _Suspicion(finding, (name,))
 
 
 def _unforeseen(rows: AuditedRows) -> tuple[npt.NDArray[np.intp], Array]:
