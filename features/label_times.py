@@ -307,7 +307,7 @@ def _date_finding(name: str, counts: _Counts, examples: tuple[str, ...], *, days
             severity="leak" if certain else "look at",
             subject=f"accounts.{attribute}",
             message=(
-                f"the date lies within the next {days_ahead} days for {counts.share:.0%} of the {counts.of} accounts that are about to "
+                f"The date lies within the next {days_ahead} days for {counts.share:.0%} of the {counts.of} accounts that are about to "
                 f"churn, and for {counts.other_share:.1%} of the {counts.of_others:,} others. It is written when a customer leaves, or "
                 "overwritten as long as it stays."
             ),

@@ -155,7 +155,7 @@ def _constant(rows: AuditedRows) -> list[Finding]:
             probe=CONSTANT,
             severity="look at",
             subject=listed(names, at_most=3),
-            message=f"the same value in all rows, or none: {listed(names, at_most=10)}.",
+            message=f"The same value in all rows, or none: {listed(names, at_most=10)}.",
             todo="See that the columns behind are mapped to what they should be; if they are, nothing is wrong.",
             evidence={"features": len(names)},
         )
