@@ -102,7 +102,7 @@ def hindsight_of(engine, *features, every=40):
 
 
 def test_no_feature_of_the_catalogue_has_hindsight(engine):
-    audit = hindsight_of(engine, every=1)
+    audit = hindsight_of(engine, every=3)
     assert audit.findings == ()
     assert "24 rows" in audit.probes[hindsight.HINDSIGHT]
 
@@ -366,7 +366,7 @@ def test_snapshots_from_elsewhere_are_said_to_be_unprobed(tmp_path):
 
 
 def test_a_simulated_book_has_no_leak(tmp_path):
-    workspace = simulate_workspace(tmp_path / "book", WorldSettings(accounts=60, partners=4, months=14))
+    workspace = simulate_workspace(tmp_path / "book", WorldSettings(accounts=40, partners=3, months=13))
     workspace.state.mkdir(exist_ok=True)
     check_workspace(workspace, now=datetime(2027, 1, 1))
     prepare_workspace(workspace)
