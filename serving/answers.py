@@ -27,6 +27,7 @@ def as_of(score_set: ScoreSet, caller: Caller) -> schema.AsOf:
         "scored_at": manifest.scored_at,
         "health_version": manifest.health.version,
         "currency": manifest.currency,
+        "provisional": [target for target, model in manifest.models.items() if model.provisional],
         "sources": [schema.Source(**share("Source", vars(source), caller)) for source in manifest.sources],
     }
     return schema.AsOf(**share("AsOf", values, caller))

@@ -22,6 +22,7 @@ from serving.facts import earlier_rows, read_facts, read_sources
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
 from serving.scoring import Column, Manifest, ScoreSet, Source, TargetModel, total_of, write_score_set
 from serving.sharing import PEERS_NEEDED
+from training.copies import provisional_reason
 from training.dataset import require_columns
 from training.package import Package, Scores, load_package
 
@@ -152,6 +153,7 @@ def _manifest(
             horizon_days=package.horizon_days,
             lead_days=package.lead_days,
             average_probability=float(scores[target].probability.mean()),
+            provisional=bool(provisional_reason(workspace, target)),
         )
         for target, package in packages.items()
     }

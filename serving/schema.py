@@ -113,6 +113,7 @@ class AsOf(_Strict):
     scored_at: Instant
     health_version: int
     currency: str
+    provisional: list[Target] = Field(description="Targets whose model has not yet been shown to beat a simpler one by more than chance.")
     sources: list[Source]
 
 

@@ -85,6 +85,8 @@ class TargetModel:
         SHA-256 of the package's contents.
     trained_until
         The last cutoff that it was trained on, UTC.
+    provisional
+        Whether the model has not yet been shown to beat a simpler one by more than chance.
     average_probability
         Mean calibrated probability of the book that was scored.
     """
@@ -94,6 +96,7 @@ class TargetModel:
     horizon_days: int
     lead_days: int
     average_probability: float
+    provisional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,6 +152,7 @@ POLICY: Mapping[str, Mapping[str, Audience]] = {
         "scored_at": "shared",
         "health_version": "shared",
         "currency": "shared",
+        "provisional": "shared",
         "sources": "shared",
     },
     "Source": {"table": "shared", "latest": "shared", "silent": "shared"},

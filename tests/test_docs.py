@@ -206,10 +206,10 @@ def test_the_example_in_python_runs_on_another_book(tmp_path, monkeypatch, capsy
 
 
 def test_the_code_in_mlflow_s_page_names_what_exists():
-    from training import pipeline
+    from training import copies
 
     assert "sync_champions" in TEXTS["mlflow/README.md"]
-    assert "workspace" in inspect.signature(pipeline.sync_champions).parameters
+    assert "workspace" in inspect.signature(copies.sync_champions).parameters
 
 
 def test_the_changelog_knows_the_version():

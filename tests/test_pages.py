@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -200,3 +201,16 @@ def test_links_for_the_vendor_and_the_partner_with_most_accounts(workspace, app)
     client = TestClient(app, headers=HTML)
     assert "Signed in as</span> Vendor" in client.get(links.vendor.removeprefix("http://127.0.0.1:3000")).text
     assert "Northwind Consulting" in client.get(links.partner.removeprefix("http://127.0.0.1:3000")).text
+
+
+@pytest.mark.parametrize("caller", [VENDOR, Caller("p1")])
+def test_a_provisional_model_is_said_to_be_one(app, score_set, monkeypatch, caller):
+    client = signed_in(app, caller)
+    said = "The model of churn has not yet been shown to beat a simpler one"
+    assert said not in client.get("/").text
+    models = dict(score_set.manifest.models)
+    manifest = replace(score_set.manifest, models=models | {"churn": replace(models["churn"], provisional=True)})
+    monkeypatch.setattr(app.state.desk.live, "_score_set", replace(score_set, manifest=manifest))
+    assert said in client.get("/").text
+    account = re.search(r"/accounts/acc-\d+", client.get("/").text).group()
+    assert said in client.get(account).text

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,13 @@ from sklearn.metrics import roc_auc_score
 from features.catalogue import Catalogue
 from features.errors import ConfigError, NotEnoughDataError, RegistryError, WorkspaceError
 from features.workspace import load_workspace
+from training import pipeline
 from training.backtest import read_backtest
+from training.copies import champion_folder, load_champion, provisional_reason, sync_champions
 from training.dataset import load_dataset
 from training.package import load_package
-from training.pipeline import champion_folder, sync_champions, train_workspace
+from training.pipeline import train_workspace
+from training.promotion import Decision
 from training.registry import open_registry
 from training.report import read_report
 
@@ -109,6 +113,16 @@ def changed(workspace, old, new):
     return load_workspace(workspace.folder, {})
 
 
+def test_a_search_is_reported_and_never_worse_than_the_recipe_that_was_given(make_workspace):
+    workspace = make_workspace(config=FAST.replace("[training]", "[training]\ntrials = 3"))
+    steps = []
+    churn = train(workspace, on_progress=lambda *step: steps.append(step)).targets[0].to_json()
+    assert len(churn["search"]["trials"]) == 3
+    assert 0 <= churn["search"]["best"] < 3
+    assert churn["parameters"]["num_leaves"] == 7, "a parameter that the workspace sets is not searched"
+    assert any("searching for a recipe (1 of 3)" in what for what, _, _ in steps)
+
+
 def test_a_worse_model_does_not_replace_the_champion(workspace):
     first = train(workspace).targets[0]
     second = train(changed(workspace, "rounds = 40", "rounds = 15")).targets[0]
@@ -157,6 +171,22 @@ def test_a_model_that_learnt_nothing_is_only_a_challenger(make_workspace):
     assert churn.role == "challenger"
     assert "It does not beat" in churn.decision
     assert not champion_folder(workspace, "churn").exists()
+
+
+def test_until_there_is_a_champion_a_model_that_is_not_surely_better_is_used_provisionally(make_workspace, monkeypatch):
+    workspace = make_workspace(config=FAST)
+    unsure = Decision("challenger", "Not surely better.", provisional=True)
+    monkeypatch.setattr(pipeline, "decide", lambda *_, **__: unsure)
+    summary = train(workspace)
+    assert load_champion(workspace, "churn").hash == summary.targets[0].package_hash
+    assert provisional_reason(workspace, "churn") == "Not surely better."
+    monkeypatch.setattr(pipeline, "decide", lambda *_, **__: replace(unsure, provisional=False))
+    train(workspace)
+    assert not champion_folder(workspace, "churn").exists()
+    monkeypatch.undo()
+    train(workspace)
+    assert champion_folder(workspace, "churn").exists()
+    assert provisional_reason(workspace, "churn") == ""
 
 
 def test_too_few_positives_say_how_many_there_are_and_are_needed(make_workspace):

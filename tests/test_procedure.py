@@ -33,6 +33,7 @@ def assignment(synthetic_catalogue):
         window=WINDOW,
         recipe=recipe,
         trials=0,
+        fixed=(),
         data_fingerprint="0" * 64,
         code_version="test",
     )

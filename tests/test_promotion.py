@@ -45,6 +45,24 @@ def test_the_champion_is_the_one_that_earned_it(gains, leaks, incumbent, role, s
     assert said in decision.reason
 
 
+@pytest.mark.parametrize(
+    ("gains", "leaks", "incumbent", "provisional"),
+    [
+        ({"recency": BETTER, "logistic regression": UNSURE}, [], None, True),
+        ({"recency": UNSURE, "logistic regression": UNSURE}, [], None, True),
+        ({"recency": BETTER, "logistic regression": Estimate(-0.01, -0.03, 0.01)}, [], None, True),
+        ({"recency": BETTER, "logistic regression": WORSE}, [], None, False),
+        ({"recency": Estimate(-0.01, -0.03, 0.01)}, [], None, False),
+        ({"recency": UNSURE}, ["a leak"], None, False),
+        ({"recency": UNSURE}, [], Incumbent(unfit="gone"), False),
+        ({"recency": BETTER}, [], None, False),
+    ],
+)
+def test_without_a_champion_what_no_rule_beats_is_used_provisionally(gains, leaks, incumbent, provisional):
+    decision = decide(gains, leaks=leaks, incumbent=incumbent)
+    assert decision.provisional == provisional == ("used provisionally" in decision.reason)
+
+
 @pytest.fixture(scope="module")
 def data(synthetic_snapshots, synthetic_catalogue):
     return load_dataset(synthetic_snapshots, "churn", synthetic_catalogue)

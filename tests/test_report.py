@@ -63,6 +63,7 @@ TRAINED = TrainedTarget(
     role="champion",
     decision="It is the first.",
     version="1",
+    search=None,
     notes=("The history is short.",),
 )
 SKIPPED = SkippedTarget("expansion", "too few positives: 3 of 900\n  allowed: at least 50")

@@ -5,9 +5,10 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from training.backtest import read_backtest
+    from training.copies import load_champion, sync_champions
     from training.dataset import Dataset, encode_features, load_dataset
     from training.package import Package, load_package
-    from training.pipeline import load_champion, sync_champions, train_workspace
+    from training.pipeline import train_workspace
     from training.report import TrainingSummary, read_report
 
 __all__ = [
@@ -26,9 +27,10 @@ __all__ = [
 
 _MODULES = {
     "backtest": ("read_backtest",),
+    "copies": ("load_champion", "sync_champions"),
     "dataset": ("Dataset", "encode_features", "load_dataset"),
     "package": ("Package", "load_package"),
-    "pipeline": ("load_champion", "sync_champions", "train_workspace"),
+    "pipeline": ("train_workspace",),
     "report": ("TrainingSummary", "read_report"),
 }
 _LOADED_WHEN_USED = {name: f"training.{module}" for module, names in _MODULES.items() for name in names}

@@ -5,13 +5,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from math import isfinite
 from pathlib import Path
 from threading import Lock
-from typing import get_args
+from typing import Any
 from uuid import uuid4
 
 from features.catalogue import Catalogue, read_catalogue
@@ -23,11 +23,13 @@ from features.probes import audit_tables
 from features.progress import Progress, silent
 from features.workspace import Config, Workspace
 from training.backtest import BACKTEST, held_out_frame
+from training.card import render_card
+from training.copies import TARGETS, copy_champions, copy_provisional
 from training.dataset import Dataset, load_dataset
 from training.evaluation import Estimate
+from training.gallery import draw_report, draw_scores
 from training.judgement import Judgement, judge_training
 from training.model import make_recipe
-from training.package import Package, load_package
 from training.procedure import Assignment, Training, split_rows, train_target
 from training.promotion import Decision, Incumbent, decide, face_champion
 from training.registry import Registry, workspace_registry
@@ -35,9 +37,7 @@ from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTa
 from training.splits import LabelWindow
 from training.versions import Champion, FoldModel, LoggedModel
 
-__all__ = ["TARGETS", "champion_folder", "label_window", "load_champion", "sync_champions", "train_workspace"]
-
-TARGETS: tuple[Target, ...] = get_args(Target)
+__all__ = ["label_window", "train_workspace"]
 
 _EXAMPLE_ROWS = 3
 _STAGES = 4
@@ -97,7 +97,7 @@ def train_workspace(
     def train(target: Target) -> _Result | SkippedTarget:
         assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads)
         with steps.part(target) as advance:
-            return _train_target(workspace, assignment, champions[target], tables, advance)
+            return _train_target(workspace, assignment, champions[target], tables, advance, steps.within)
 
     with ThreadPoolExecutor(workers) as pool:
         results = dict(zip(TARGETS, pool.map(train, TARGETS), strict=True))
@@ -106,52 +106,25 @@ def train_workspace(
         raise _nothing_trained([result for result in results.values() if isinstance(result, SkippedTarget)])
     steps("registering the models")
     made_at = datetime.now(UTC)
-    run = f"{made_at:%Y%m%dT%H%M%S}-{uuid4().hex[:4]}"
-    versions = _register(registry, run, trained, data_fingerprint, code_version)
-    summary = TrainingSummary(
-        run=run,
-        folder=workspace.training / run,
-        made_at=made_at.isoformat(timespec="seconds"),
-        code_version=code_version,
-        data_fingerprint=data_fingerprint,
-        features=len(catalogue),
-        horizon_days=workspace.config.targets.horizon_days,
-        lead_days=workspace.config.targets.lead_days,
-        targets=tuple(
-            result if isinstance(result, SkippedTarget) else _reported(result, versions[target]) for target, result in results.items()
-        ),
-    )
+    facts: dict[str, Any] = {
+        "run": f"{made_at:%Y%m%dT%H%M%S}-{uuid4().hex[:4]}",
+        "made_at": made_at.isoformat(timespec="seconds"),
+        "code_version": code_version,
+        "data_fingerprint": data_fingerprint,
+        "features": len(catalogue),
+        "horizon_days": workspace.config.targets.horizon_days,
+        "lead_days": workspace.config.targets.lead_days,
+    }
+    versions = _register(registry, trained, facts | {"book": workspace.config.name})
+    reports = [result if isinstance(result, SkippedTarget) else _reported(result, versions[target]) for target, result in results.items()]
+    summary = TrainingSummary(folder=workspace.training / facts["run"], targets=tuple(reports), **facts)
     _write(workspace, summary, trained)
-    _copy_champions(workspace, registry)
+    crowned = copy_champions(workspace, registry)
+    for target, result in trained.items():
+        if target not in crowned:
+            copy_provisional(workspace, result.training.shipped, reason=result.decision.reason if result.decision.provisional else "")
     steps("registering the models")
     return summary
-
-
-def sync_champions(workspace: Workspace, *, tracking_uri: str | None = None) -> Mapping[Target, str]:
-    """Copy the registry's champions into the workspace and return their versions, for example after one was promoted by hand.
-
-    Raises
-    ------
-    RegistryError
-        If MLflow does not answer; the copies stay as they were.
-    """
-    return _copy_champions(workspace, workspace_registry(workspace, tracking_uri=tracking_uri))
-
-
-def champion_folder(workspace: Workspace, target: Target) -> Path:
-    """Return the folder of the local copy of a target's champion, from which accounts are scored."""
-    return workspace.training / "champion" / target
-
-
-def load_champion(workspace: Workspace, target: Target) -> Package:
-    """Read the local copy of a target's champion.
-
-    Raises
-    ------
-    PackageError
-        If the target has none yet, or its files are damaged.
-    """
-    return load_package(champion_folder(workspace, target))
 
 
 def label_window(config: Config) -> LabelWindow:
@@ -172,6 +145,11 @@ class _Steps:
         with self._lock:
             self._on_progress(what, self._done, self._total)
             self._done += 1
+
+    def within(self, what: str, done: int, total: int) -> None:
+        """Say how far a step is that takes long."""
+        with self._lock:
+            self._on_progress(f"{what} ({done} of {total})", self._done, self._total)
 
     @contextmanager
     def part(self, target: Target) -> Iterator[Callable[[str], None]]:
@@ -195,7 +173,12 @@ def _champion(registry: Registry, target: Target) -> Champion | Incumbent | None
 
 
 def _train_target(
-    workspace: Workspace, assignment: Assignment, champion: Champion | Incumbent | None, tables: Audit, advance: Callable[[str], None]
+    workspace: Workspace,
+    assignment: Assignment,
+    champion: Champion | Incumbent | None,
+    tables: Audit,
+    advance: Callable[[str], None],
+    on_search: Progress,
 ) -> _Result | SkippedTarget:
     target, settings = assignment.target, workspace.config.training
     data = load_dataset(workspace.snapshots, target, assignment.catalogue)
@@ -208,7 +191,7 @@ def _train_target(
             minimum=settings.minimum_positives,
             folds=settings.folds,
         )
-        training = train_target(data, assignment, splits, advance=advance)
+        training = train_target(data, assignment, splits, advance=advance, on_search=on_search)
     except NotEnoughDataError as error:
         return SkippedTarget(target, str(error))
     advance("judging")
@@ -238,23 +221,24 @@ def _assignment(config: Config, target: Target, catalogue: Catalogue, data_finge
         window=label_window(config),
         recipe=make_recipe(training.parameters.get(target, {}), seed=training.seed, threads=threads),
         trials=training.trials,
+        fixed=tuple(training.parameters.get(target, ())),
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )
 
 
-def _register(
-    registry: Registry, run: str, trained: Mapping[Target, _Result], data_fingerprint: str, code_version: str
-) -> dict[Target, str]:
-    models = [_logged(result) for result in trained.values()]
-    return registry.log_training(run, models, tags={"code_version": code_version}, data_fingerprint=data_fingerprint)
+def _register(registry: Registry, trained: Mapping[Target, _Result], facts: Mapping[str, Any]) -> dict[Target, str]:
+    models = [_logged(result, facts) for result in trained.values()]
+    tags = {"code_version": facts["code_version"]}
+    return registry.log_training(facts["run"], models, tags=tags, data_fingerprint=facts["data_fingerprint"])
 
 
-def _logged(result: _Result) -> LoggedModel:
-    training, judgement = result.training, result.judgement
+def _logged(result: _Result, facts: Mapping[str, Any]) -> LoggedModel:
+    training, judgement, target = result.training, result.judgement, result.training.shipped.target
     report = _reported(result, "").to_json()
+    test = held_out_frame(result.data, (training.test,))
     return LoggedModel(
-        target=training.shipped.target,
+        target=target,
         shipped=training.shipped,
         folds=[
             FoldModel(
@@ -272,6 +256,8 @@ def _logged(result: _Result) -> LoggedModel:
         metrics=_metrics(judgement),
         role=result.decision.role,
         decision=result.decision.reason,
+        figures=draw_report(report, target=target) | draw_scores(test, report["metrics"]["auc"], target=target),
+        card=render_card(report, target=target, training=facts),
         report=report,
     )
 
@@ -307,8 +293,16 @@ def _reported(result: _Result, version: str) -> TrainedTarget:
         role=result.decision.role,
         decision=result.decision.reason,
         version=version,
+        search=_searched(training),
         notes=(training.note,) if training.note else (),
     )
+
+
+def _searched(training: Training) -> Mapping[str, Any] | None:
+    found = training.search
+    if found is None:
+        return None
+    return {"trials": [asdict(trial) for trial in found.trials], "best": found.best, "gain": found.gain, "error": found.error}
 
 
 def _counts(data: Dataset, training: Training) -> RowCounts:
@@ -336,14 +330,6 @@ def _write(workspace: Workspace, summary: TrainingSummary, trained: Mapping[Targ
         (folder / REPORT).write_text(json.dumps(summary.to_json(), indent=1), encoding="utf-8")
     with replace_file(workspace.training / CURRENT) as file:
         file.write_text(summary.run, encoding="utf-8")
-
-
-def _copy_champions(workspace: Workspace, registry: Registry) -> dict[Target, str]:
-    champions = {target: champion for target in TARGETS if (champion := registry.champion(target))}
-    for target, champion in champions.items():
-        with replace_folder(champion_folder(workspace, target)) as folder:
-            champion.shipped.save(folder)
-    return {target: champion.version for target, champion in champions.items()}
 
 
 def _catalogue(snapshots: Path) -> Catalogue:

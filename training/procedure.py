@@ -16,12 +16,14 @@ from scipy.special import expit, logit
 from features.catalogue import Catalogue
 from features.errors import NotEnoughDataError, explain
 from features.feature import Target
+from features.progress import Progress, silent
 from training.backtest import HeldOut, join_held_out
 from training.calibration import Calibrator, choose_calibrator
 from training.change import ChangeModel, fit_change
 from training.dataset import Array, Categories, Dataset, days_to_renewal, encode_features, learn_categories
 from training.model import Problem, Recipe, Rehearsal, fit_booster, rehearse
 from training.package import Package, Reference, describe
+from training.search import SearchResult, search_recipe
 from training.segments import SegmentLevels, fit_segment_levels
 from training.splits import Fold, ForwardSplit, LabelWindow, forward_split, inner_folds, rolling_splits
 from training.survival import SurvivalModel, fit_survival
@@ -43,6 +45,8 @@ class Assignment:
     ----------
     trials
         How many recipes to try; 0 to take the one that is given.
+    fixed
+        Parameters that a search leaves as they are.
     data_fingerprint, code_version
         Where the package will say that it came from.
     """
@@ -52,6 +56,7 @@ class Assignment:
     window: LabelWindow
     recipe: Recipe
     trials: int
+    fixed: tuple[str, ...]
     data_fingerprint: str
     code_version: str
 
@@ -76,6 +81,8 @@ class Training:
         Of churn, as it was known before the test period; see `Package.survival`.
     inner, test
         Scores of rows by models that had not learnt from them.
+    search
+        What was tried to find the recipe; None if nothing was.
     note
         What is to be said about how it was made, if anything.
     """
@@ -89,6 +96,7 @@ class Training:
     survival: SurvivalModel | None
     inner: HeldOut
     test: HeldOut
+    search: SearchResult | None
     note: str
 
 
@@ -122,7 +130,9 @@ def split_rows(
     return rolling_splits(data.cutoff, window, whole, folds=folds)
 
 
-def train_target(data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], *, advance: Advance) -> Training:
+def train_target(
+    data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], *, advance: Advance, on_search: Progress = silent
+) -> Training:
     """Choose recipe, number of trees and calibration before the test period, backtest on it, and train on all rows.
 
     Parameters
@@ -132,6 +142,8 @@ def train_target(data: Dataset, assignment: Assignment, splits: Sequence[Forward
 
     Raises
     ------
+    ConfigError
+        If there is nothing to search for.
     NotEnoughDataError
         If the rows before the test period cannot be cut into folds.
     """
@@ -139,6 +151,8 @@ def train_target(data: Dataset, assignment: Assignment, splits: Sequence[Forward
     early = data.at(splits[0].train)
     folds = inner_folds(early, assignment.window)
     problem = _problem(early, assignment, assignment.recipe, categories=learn_categories(early.features, assignment.catalogue))
+    search = _search(problem, assignment, folds.folds, early, on_search) if assignment.trials else None
+    problem = replace(problem, recipe=search.recipe) if search else problem
     rehearsal = rehearse(problem, folds.folds)
     rounds, inner = rehearsal.rounds, _rehearsed(rehearsal, folds.folds, early, np.flatnonzero(splits[0].train))
     calibration = _calibrate(data, (inner,), level=float(early.target.mean()))
@@ -159,6 +173,7 @@ def train_target(data: Dataset, assignment: Assignment, splits: Sequence[Forward
         survival=_survival(data, assignment, (inner,), level=float(early.target.mean())),
         inner=replace(inner, probability=_probability(data, inner, calibration)),
         test=test,
+        search=search,
         note=folds.note,
     )
 
@@ -172,6 +187,10 @@ def _problem(data: Dataset, assignment: Assignment, recipe: Recipe, *, categorie
         recipe=recipe,
         bins=bins,
     )
+
+
+def _search(problem: Problem, assignment: Assignment, folds: Sequence[Fold], early: Dataset, on_search: Progress) -> SearchResult:
+    return search_recipe(problem, folds, accounts=early.account_id, trials=assignment.trials, fixed=assignment.fixed, on_progress=on_search)
 
 
 def _rehearsed(found: Rehearsal, folds: Sequence[Fold], early: Dataset, positions: npt.NDArray[np.intp]) -> HeldOut:

@@ -8,6 +8,7 @@ import numpy as np
 
 from features.clock import not_after
 from features.errors import PackageError
+from training.baseline import LOGISTIC_REGRESSION
 from training.dataset import Array, Dataset
 from training.evaluation import Estimate, auc_within, compare
 from training.package import Package
@@ -62,10 +63,18 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Decision:
-    """The newcomer's role, and why, in a sentence."""
+    """The newcomer's role, and why, in a sentence.
+
+    Parameters
+    ----------
+    provisional
+        Whether accounts are scored with it although it is no champion, because there is none: it ranks better than every single rule, if
+        not by more than its interval, and no worse than the logistic regression.
+    """
 
     role: Role
     reason: str
+    provisional: bool = False
 
 
 def decide(gains: Mapping[str, Estimate], *, leaks: Sequence[str] = (), incumbent: Incumbent | None) -> Decision:
@@ -85,8 +94,8 @@ def decide(gains: Mapping[str, Estimate], *, leaks: Sequence[str] = (), incumben
     >>> better, unsure = Estimate(0.04, 0.02, 0.06), Estimate(0.01, -0.01, 0.03)
     >>> decide({"recency": better}, incumbent=None).role
     'champion'
-    >>> decide({"recency": better, "logistic regression": unsure}, incumbent=None).reason
-    'It does not beat logistic regression by more than its interval: the gain in AUC is +0.010 (-0.010 to +0.030).'
+    >>> decide({"recency": better, "tenure": unsure}, incumbent=None).reason.partition(". ")[0]
+    'It does not beat tenure by more than its interval: the gain in AUC is +0.010 (-0.010 to +0.030)'
     >>> decide({}, incumbent=Incumbent(comparison=Comparison(unsure, 900, 60))).reason
     'The champion stays: on the same 900 rows the gain in AUC is +0.010 (-0.010 to +0.030).'
     """
@@ -94,7 +103,10 @@ def decide(gains: Mapping[str, Estimate], *, leaks: Sequence[str] = (), incumben
         return Decision("challenger", f"The audit found a leak: {' '.join(leaks)}")
     for name in sorted(gains, key=lambda name: gains[name].value):
         if not _is_above(gains[name]):
-            return Decision("challenger", f"It does not beat {name} by more than its interval: the gain in AUC is {_shown(gains[name])}.")
+            reason = f"It does not beat {name} by more than its interval: the gain in AUC is {_shown(gains[name])}."
+            provisional = incumbent is None and all(_is_bearable(name, gain) for name, gain in gains.items())
+            used = " As there is no champion, it is used provisionally." if provisional else ""
+            return Decision("challenger", reason + used, provisional)
     if incumbent is None:
         return Decision("champion", "It is the first model that beats all baselines by more than its interval.")
     if incumbent.unfit or incumbent.comparison is None:
@@ -189,6 +201,10 @@ def _against(comparison: Comparison, *, refreshed: bool) -> Decision:
     if refreshed and gain.high is not None and gain.high >= 0:
         return Decision("champion", f"It is the champion's recipe, trained on the newest rows, and no worse: {found}.")
     return Decision("challenger", f"The champion stays: {found}.")
+
+
+def _is_bearable(name: str, gain: Estimate) -> bool:
+    return gain.high is not None and gain.high > 0 if name == LOGISTIC_REGRESSION else gain.value > 0
 
 
 def _is_above(gain: Estimate) -> bool:

@@ -65,6 +65,8 @@ class TrainedTarget:
         What LightGBM was given, `rounds` included, for the shipped package, which was trained on all rows.
     package_hash
         Of the shipped package.
+    search
+        The recipes that were tried, which was taken, and by how much the best is better than the given one; None if none was tried.
     notes
         What a reader must know about how it was made.
     """
@@ -78,6 +80,7 @@ class TrainedTarget:
     role: Role
     decision: str
     version: str
+    search: Mapping[str, Any] | None
     notes: tuple[str, ...]
     status: Literal["trained"] = "trained"
 
@@ -105,6 +108,7 @@ class TrainedTarget:
             "parameters": dict(self.parameters),
             "calibrator": self.calibrator,
             "package_hash": self.package_hash,
+            "search": self.search,
             "notes": list(self.notes),
         }
 
