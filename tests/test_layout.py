@@ -235,6 +235,8 @@ TESTED_WITH = {
     "serving.answers": "test_api",
     "serving.app": "test_api",
     "serving.options": "test_cli",
+    "training.backtest": "test_procedure",
+    "training.copies": "test_pipeline",
     "serving.borders": "test_api",
     "serving.journal": "test_api",
     "serving.live": "test_api",
