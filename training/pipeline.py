@@ -87,34 +87,15 @@ def train_workspace(
     """
     steps = _Steps(on_progress, _STAGES * len(TARGETS) + 2)
     steps("opening the model registry")
-    code_version = metadata.version("renewcast") if code_version is None else code_version
     catalogue = _catalogue(workspace.snapshots)
-    data_fingerprint = _fingerprint(workspace.snapshots)
-    tables = audit_tables(workspace)
+    facts = _facts(workspace, catalogue, code_version)
     registry = workspace_registry(workspace, tracking_uri=tracking_uri)
-    champions = {target: _champion(registry, target) for target in TARGETS}
-
-    def train(target: Target) -> _Result | SkippedTarget:
-        assignment = _assignment(workspace.config, target, catalogue, data_fingerprint, code_version, threads)
-        with steps.part(target) as advance:
-            return _train_target(workspace, assignment, champions[target], tables, advance, steps.within)
-
-    with ThreadPoolExecutor(workers) as pool:
-        results = dict(zip(TARGETS, pool.map(train, TARGETS), strict=True))
+    assignments = {target: _assignment(workspace.config, target, catalogue, facts, threads) for target in TARGETS}
+    results = _train_targets(workspace, registry, assignments, workers, steps)
     trained = {target: result for target, result in results.items() if isinstance(result, _Result)}
     if not trained:
         raise _nothing_trained([result for result in results.values() if isinstance(result, SkippedTarget)])
     steps("registering the models")
-    made_at = datetime.now(UTC)
-    facts: dict[str, Any] = {
-        "run": f"{made_at:%Y%m%dT%H%M%S}-{uuid4().hex[:4]}",
-        "made_at": made_at.isoformat(timespec="seconds"),
-        "code_version": code_version,
-        "data_fingerprint": data_fingerprint,
-        "features": len(catalogue),
-        "horizon_days": workspace.config.targets.horizon_days,
-        "lead_days": workspace.config.targets.lead_days,
-    }
     versions = _register(registry, trained, facts | {"book": workspace.config.name})
     reports = [result if isinstance(result, SkippedTarget) else _reported(result, versions[target]) for target, result in results.items()]
     summary = TrainingSummary(folder=workspace.training / facts["run"], targets=tuple(reports), **facts)
@@ -165,6 +146,35 @@ class _Steps:
             self._done += len(list(left))
 
 
+def _facts(workspace: Workspace, catalogue: Catalogue, code_version: str | None) -> dict[str, Any]:
+    """Return what the summary says of the whole training."""
+    made_at = datetime.now(UTC)
+    return {
+        "run": f"{made_at:%Y%m%dT%H%M%S}-{uuid4().hex[:4]}",
+        "made_at": made_at.isoformat(timespec="seconds"),
+        "code_version": metadata.version("renewcast") if code_version is None else code_version,
+        "data_fingerprint": _fingerprint(workspace.snapshots),
+        "features": len(catalogue),
+        "horizon_days": workspace.config.targets.horizon_days,
+        "lead_days": workspace.config.targets.lead_days,
+    }
+
+
+def _train_targets(
+    workspace: Workspace, registry: Registry, assignments: Mapping[Target, Assignment], workers: int, steps: _Steps
+) -> dict[Target, _Result | SkippedTarget]:
+    """Train all targets, some side by side; the registry is asked before, as its client is made for one thread."""
+    tables = audit_tables(workspace)
+    champions = {target: _champion(registry, target) for target in assignments}
+
+    def train(target: Target) -> _Result | SkippedTarget:
+        with steps.part(target) as advance:
+            return _train_target(workspace, assignments[target], champions[target], tables, advance, steps.within)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(assignments, pool.map(train, assignments), strict=True))
+
+
 def _champion(registry: Registry, target: Target) -> Champion | Incumbent | None:
     try:
         return registry.champion(target)
@@ -213,17 +223,18 @@ def _face(champion: Champion, data: Dataset, training: Training, window: LabelWi
     return face_champion((*champion.folds, champion.shipped), newcomer, data, training.splits, window, seed=seed)
 
 
-def _assignment(config: Config, target: Target, catalogue: Catalogue, data_fingerprint: str, code_version: str, threads: int) -> Assignment:
+def _assignment(config: Config, target: Target, catalogue: Catalogue, facts: Mapping[str, Any], threads: int) -> Assignment:
     training = config.training
+    overrides = training.parameters.get(target, {})
     return Assignment(
         target=target,
         catalogue=catalogue,
         window=label_window(config),
-        recipe=make_recipe(training.parameters.get(target, {}), seed=training.seed, threads=threads),
+        recipe=make_recipe(overrides, seed=training.seed, threads=threads),
         trials=training.trials,
-        fixed=tuple(training.parameters.get(target, ())),
-        data_fingerprint=data_fingerprint,
-        code_version=code_version,
+        fixed=tuple(overrides),
+        data_fingerprint=facts["data_fingerprint"],
+        code_version=facts["code_version"],
     )
 
 
