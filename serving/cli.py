@@ -12,7 +12,7 @@ from rich.markup import escape
 from features.errors import ConfigError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
-from serving import cli_retention
+from serving import cli_models, cli_retention
 from serving.console import Screen
 from serving.options import DEMO, JsonOption, WorkspaceOption, open_screen, open_workspace, workspace_folder
 from serving.reporting import show_target
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="Keys with which applications call the endpoint.")
 app.add_typer(keys, name="keys")
+app.add_typer(cli_models.app)
 app.add_typer(cli_retention.app)
 
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; the workspace's if not given.")]

@@ -52,3 +52,5 @@ def test_the_tables_of_another_version_are_told_apart(known, said):
 def test_what_to_do_depends_on_whose_store_it_is():
     assert "See that store.db" in told(OSError("broken"))
     assert "See that the MLflow server runs" in told(OSError("broken"), "https://registry")
+    refused = "API request failed with error code 403 != 200. Response body: 'Permission denied'"
+    assert "ask the server's administrator" in told(OSError(refused), "https://registry")

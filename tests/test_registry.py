@@ -19,8 +19,8 @@ from features.errors import PackageError, RegistryError
 from features.workspace import load_workspace
 from training import registry as module
 from training.dataset import load_dataset
-from training.registry import LoggedModel, open_registry, workspace_registry
-from training.versions import FoldModel, Period
+from training.registry import open_registry, workspace_registry
+from training.versions import FoldModel, LoggedModel, Period
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = (Period(datetime(2023, month, 1), datetime(2023, month + 1, 1)) for month in (1, 3))
@@ -112,6 +112,7 @@ def test_a_champion_comes_back_as_it_was_registered(registry, logged, synthetic_
     assert champion.periods == (FIRST, SECOND)
     np.testing.assert_array_equal(champion.shipped.score_rows(example).raw, synthetic_package.score_rows(example).raw)
     assert registry.card("churn", "1") == "# Model card of churn"
+    assert registry.report("churn", "1")["rows"] == 4800
 
 
 def test_a_challenger_leaves_the_champion_where_it_is(registry, logged):
@@ -326,12 +327,12 @@ def test_what_is_logged_can_be_loaded_by_mlflow(registry, logged, synthetic_pack
 
 
 def test_a_version_of_before_folds_can_be_read(registry, logged, tmp_path):
-    judged = replace(logged().shipped, base_rate=0.125)
-    log(registry, replace(logged(), folds=(), judged=judged))
+    log(registry, logged())
     (periods,) = tmp_path.rglob("folds.json")
+    (periods.parent / "folds" / "1").rename(periods.parent / "judged")
     periods.unlink()
     champion = registry.champion("churn")
-    assert [package.base_rate for package in champion.folds] == [champion.judged.base_rate] == [0.125]
+    assert [package.base_rate for package in champion.folds] == [0.1]
     assert champion.periods == ()
 
 

@@ -8,13 +8,13 @@ from features.feature import Target
 from features.ledger import fingerprint
 from training.versions import FoldModel, LoggedModel
 
-__all__ = ["CARD", "KIND", "Rows", "Run", "training_run"]
+__all__ = ["CARD", "KIND", "REPORT", "Rows", "Run", "training_run"]
 
 KIND = "kind"
 """The tag that says whether a run is a training's, a target's or a fold's."""
 
-CARD = "model_card.md"
-"""The file of a target's run that holds its model card."""
+CARD, REPORT = "model_card.md", "report.json"
+"""The files of a target's run that hold its model card and its part of the report."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def training_run(name: str, models: Sequence[LoggedModel], *, tags: Mapping[str,
 
 def _target_run(name: str, model: LoggedModel, data_fingerprint: str) -> Run:
     all_rows, test = ("rows", "positives"), ("test_from", "test_to", "test_rows", "test_positives")
-    texts = {"features.json": model.shipped.catalogue.to_json(), CARD: model.card, "report.json": json.dumps(model.report, indent=1)}
+    texts = {"features.json": model.shipped.catalogue.to_json(), CARD: model.card, REPORT: json.dumps(model.report, indent=1)}
     return Run(
         name=f"{name} {model.target}",
         tags={KIND: "target", "target": model.target, "catalogue_hash": model.shipped.catalogue.hash},

@@ -15,6 +15,7 @@ _LIBRARIES = {"mlflow", "sqlalchemy", "alembic"}
 
 _FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded", re.IGNORECASE)
 _REVISION = re.compile(r"found version (\w+)")
+_REFUSED = re.compile(r"error code 40[13]\b")
 _LOCAL = "sqlite:///"
 
 
@@ -62,7 +63,7 @@ def _explained(error: Exception, address: str, what: str, knows_revision: Callab
     if revision:
         todo = f"Make a copy of the store, then run `mlflow db upgrade {address}`."
         return explain("the model registry's store was made by an older MLflow", given=address, todo=todo)
-    return explain(f"{what}: {told}", given=address, todo=_todo(address))
+    return explain(f"{what}: {told}", given=address, todo=_todo(address, told))
 
 
 def _is_full(error: Exception) -> bool:
@@ -77,10 +78,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _todo(address: str) -> str:
+def _todo(address: str, told: str) -> str:
     if address.startswith(_LOCAL):
         file = address.removeprefix(_LOCAL)
         return f"See that {file} and the files beside it can be read and written; if they are damaged, move them away and train again."
-    return (
-        "See that the MLflow server runs and that its address is right, or remove [mlflow] from the config to use a store in the workspace."
-    )
+    if _REFUSED.search(told):
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ask the server's administrator for the permission to edit."
+    return "See that the MLflow server runs and that its address is right, or remove [mlflow] from the config for a store in the workspace."

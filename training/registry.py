@@ -19,13 +19,13 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.errors import RegistryError, explain
 from features.feature import Target
 from features.workspace import Workspace
 from training import scorer
-from training.logbook import CARD, KIND, Rows, Run, training_run
+from training.logbook import CARD, KIND, REPORT, Rows, Run, training_run
 from training.outage import answering
 from training.undo import Undo
 from training.versions import (
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["Champion", "LoggedModel", "Registry", "model_name", "open_registry", "workspace_registry"]
+__all__ = ["Registry", "open_registry", "workspace_registry"]
 
 _DATA = "data/model"
 """Where a logged model keeps the files of `training.versions`; MLflow fixes the first part."""
@@ -171,10 +171,18 @@ class Registry:
         RegistryError
             If there is no such version, it has no card, or MLflow does not answer.
         """
-        found = self._version(target, version)
-        with tempfile.TemporaryDirectory() as temporary:
-            place = self._fetch(f"runs:/{found.run_id}/{CARD}", f"the model card of {found.name} version {version}", temporary)
-            return place.read_text(encoding="utf-8")
+        return self._read(target, version, CARD, "model card")
+
+    def report(self, target: Target, version: str) -> dict[str, Any]:
+        """Fetch what was measured of a version: its target's part of the report of its training.
+
+        Raises
+        ------
+        RegistryError
+            If there is no such version, it has no report, or MLflow does not answer.
+        """
+        report: dict[str, Any] = json.loads(self._read(target, version, REPORT, "report"))
+        return report
 
     def versions(self, target: Target) -> tuple[Version, ...]:
         """List the target's versions, the latest first.
@@ -348,6 +356,12 @@ class Registry:
             todo = "`renewcast models` lists them."
             raise RegistryError(explain(f"{model_name(target)} has no such version", given=version, allowed=known, todo=todo))
         return found[version]
+
+    def _read(self, target: Target, version: str, file: str, what: str) -> str:
+        found = self._version(target, version)
+        with tempfile.TemporaryDirectory() as temporary:
+            place = self._fetch(f"runs:/{found.run_id}/{file}", f"the {what} of {found.name} version {version}", temporary)
+            return place.read_text(encoding="utf-8")
 
     def _fetch(self, uri: str, what: str, folder: str) -> Path:
         from mlflow.artifacts import download_artifacts

@@ -105,22 +105,19 @@ class LoggedModel:
         Why the new version gets its role.
     report
         The target's part of the training's report.
-    judged
-        The one package that was measured, where the test period is not cut into folds.
     """
 
     target: Target
     shipped: Package
+    folds: Sequence[FoldModel]
     example: pd.DataFrame
     parameters: Mapping[str, object]
     metrics: Mapping[str, float]
     role: Role
     decision: str
-    folds: Sequence[FoldModel] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
     card: str = ""
     report: Mapping[str, Any] = field(default_factory=dict)
-    judged: Package | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,11 +143,6 @@ class Champion:
     folds: tuple[Package, ...]
     periods: tuple[Period, ...]
     decision: str
-
-    @property
-    def judged(self) -> Package:
-        """The judged package that has seen the fewest labels."""
-        return self.folds[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,8 +265,6 @@ def _read_promotions(version: str, tags: Mapping[str, str]) -> tuple[Promotion, 
 def save_files(model: LoggedModel, folder: Path) -> None:
     """Write a model's packages into a folder, which is made if it is not there."""
     model.shipped.save(folder / _SHIPPED)
-    if model.judged is not None:
-        model.judged.save(folder / _JUDGED)
     for number, fold in enumerate(model.folds, start=1):
         fold.package.save(folder / _FOLDS / str(number))
     periods = [{"test_from": fold.test_from.isoformat(), "test_to": fold.test_to.isoformat()} for fold in model.folds]
