@@ -2,8 +2,8 @@
 
 A trial trains its recipe on the earlier rows of each inner fold, stops early on the later ones, and is worth the mean over the folds of
 their log loss once the scores are calibrated by Platt's line: how common the outcome is later, and how sure the scores are, is the
-calibrator's matter. In forward trials of two targets on one simulated and two real books, numbers of trees that were chosen by this loss
-led to a loss on the next period that was lower by 0.3 % than of those chosen by the uncalibrated one.
+calibrator's matter. In forward trials on seven books, numbers of trees that were chosen by this loss rather than by the uncalibrated one
+lowered the loss of the next period by 0.5 % for expansion, whose rate drifts, and changed it by less than 0.1 % for churn.
 
 The first trial is the recipe as it was given. A trial that is worse, after a fold, than the median of the trials that went through all
 folds ends there. Trials run one after the other and every draw has a fixed seed, so the same rows, recipe and seed find the same recipe.
