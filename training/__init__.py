@@ -5,8 +5,11 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from training.backtest import read_backtest
+    from training.card import render_card
+    from training.champions import list_versions, promote, rollback
     from training.copies import load_champion, sync_champions
     from training.dataset import Dataset, encode_features, load_dataset
+    from training.figures import draw_baselines, draw_calibration, draw_capacity, draw_folds, draw_slices
     from training.package import Package, load_package
     from training.pipeline import train_workspace
     from training.report import TrainingSummary, read_report
@@ -15,20 +18,32 @@ __all__ = [
     "Dataset",
     "Package",
     "TrainingSummary",
+    "draw_baselines",
+    "draw_calibration",
+    "draw_capacity",
+    "draw_folds",
+    "draw_slices",
     "encode_features",
+    "list_versions",
     "load_champion",
     "load_dataset",
     "load_package",
+    "promote",
     "read_backtest",
     "read_report",
+    "render_card",
+    "rollback",
     "sync_champions",
     "train_workspace",
 ]
 
 _MODULES = {
     "backtest": ("read_backtest",),
+    "card": ("render_card",),
+    "champions": ("list_versions", "promote", "rollback"),
     "copies": ("load_champion", "sync_champions"),
     "dataset": ("Dataset", "encode_features", "load_dataset"),
+    "figures": ("draw_baselines", "draw_calibration", "draw_capacity", "draw_folds", "draw_slices"),
     "package": ("Package", "load_package"),
     "pipeline": ("train_workspace",),
     "report": ("TrainingSummary", "read_report"),
