@@ -73,6 +73,12 @@ STABILITY = {
     "families": {name: {"mean": 0.3, "lowest": 0.2, "highest": 0.5} for name in FAMILIES},
 }
 ABLATION = [{"family": name, "features": number, "auc": estimate(0.01, 0.02)} for number, name in enumerate(FAMILIES, start=1)]
+SEARCH = {
+    "trials": [{"parameters": {}, "losses": [], "loss": loss, "rounds": 9} for loss in (0.3, None, 0.2, 0.25)],
+    "best": 2,
+    "gain": 0.1,
+    "error": 0.02,
+}
 PART = {
     "status": "trained",
     "metrics": METRICS,
@@ -83,6 +89,7 @@ PART = {
     "importance": IMPORTANCE,
     "stability": STABILITY,
     "ablation": ABLATION,
+    "search": SEARCH,
 }
 MONTHS = [datetime(2025, month, 1) for month in range(1, 13)]
 
@@ -107,7 +114,7 @@ def draw_all(test_rows):
         "importance": draw_importance(IMPORTANCE, target="churn"),
         "stability": draw_stability(STABILITY, target="churn"),
         "ablation": draw_ablation(ABLATION, target="churn"),
-        "search": draw_search([0.3, None, 0.2, 0.25], target="churn"),
+        "search": draw_search(SEARCH, target="churn"),
         "roc": draw_roc(happened, probability, name="churn", auc=METRICS["auc"]),
         "gain": draw_gain(happened, probability, accounts, name="churn", resamples=20),
         "retention": draw_retention(MONTHS[:6], [1.0, 1.02, 1.01, 1.03, 1.02, 1.04], ahead=MONTHS[6:], **fan),
@@ -217,19 +224,21 @@ def test_the_gain_at_a_capacity_is_the_share_found(test_rows):
     assert f"top 20 %: {percent(happened[top].sum() / happened.sum())}" in words(figure)
 
 
-def test_the_best_of_a_search_is_named():
-    figure = draw_search([0.3, None, 0.2, 0.25], target="churn")
-    assert any(text.strip() == "0.2000" for text in words(figure))
+def test_the_recipe_that_was_taken_is_named():
+    figure = draw_search(SEARCH, target="churn")
+    assert "taken: 0.2000" in words(figure)
     assert any("4 recipes tried, 1 of them" in text for text in words(figure))
+    ring = next(line for line in figure.axes[0].lines if line.get_markersize() == 10)
+    assert ring.get_xydata().tolist() == [[3, 0.2]]
 
 
 def test_the_report_s_figures_are_those_it_has_numbers_for(test_rows):
     every = draw_report(PART, target="churn")
     assert set(every) == {f"{name}.png" for name in (
-        "calibration", "capacity", "baselines", "slices", "backtest", "importance", "stability", "ablation"
+        "calibration", "capacity", "baselines", "slices", "backtest", "importance", "stability", "ablation", "search"
     )}  # fmt: skip
-    older = {name: value for name, value in PART.items() if name not in {"stability", "ablation", "folds"}}
-    assert set(every) - set(draw_report(older, target="churn")) == {"stability.png", "ablation.png", "backtest.png"}
+    older = {name: value for name, value in PART.items() if name not in {"stability", "ablation", "folds"}} | {"search": None}
+    assert set(every) - set(draw_report(older, target="churn")) == {"stability.png", "ablation.png", "backtest.png", "search.png"}
     assert set(draw_report({"status": "skipped"}, target="churn")) == set()
     assert set(draw_scores(test_rows, METRICS["auc"], target="churn")) == {"roc.png", "gain.png"}
     assert all(len(image) < 150_000 for image in every.values())

@@ -49,7 +49,7 @@ _WIDTH = 7.2
 _LINE = 116
 """Characters of a subtitle's line."""
 
-_DOTS_PER_INCH = 144
+_DOTS_PER_INCH = 128
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def band(axes: Axes, at: Any, low: Any, high: Any, *, color: str = SHADE) -> Non
 def render(figure: Figure) -> bytes:
     """Return a figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return buffer.getvalue()
 
 

@@ -275,11 +275,21 @@ def _making(part: Json, training: Json) -> Lines:
         "model": "gradient-boosted trees (LightGBM)" if parameters else None,
         "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
         "calibrated by": part.get("calibrator"),
-        "recipes tried": len(part["search"]) if isinstance(part.get("search"), Sequence) and part["search"] else None,
+        "recipes tried": _searched(part.get("search")),
     }
     rows = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
     if rows:
         yield from _table(("", ""), rows)
+
+
+def _searched(search: Json | None) -> str:
+    if not search:
+        return ""
+    tried = search["trials"]
+    dropped = sum(trial["loss"] is None for trial in tried)
+    taken = "the given one was kept" if search["best"] == 0 else f"number {search['best'] + 1} was taken"
+    gain = f"{search['gain']:.5f} (± {search['error']:.5f})"
+    return f"{len(tried)}, {dropped} of them given up early; {taken}; the best is better by {gain} in log loss"
 
 
 def _limits(part: Json) -> Lines:

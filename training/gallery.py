@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from training.canvas import render
 from training.figures import draw_baselines, draw_calibration, draw_capacity, draw_folds, draw_gain, draw_roc, draw_slices
-from training.model_figures import draw_ablation, draw_importance, draw_stability
+from training.model_figures import draw_ablation, draw_importance, draw_search, draw_stability
 from training.phrases import Json
 
 __all__ = ["draw_report", "draw_scores"]
@@ -23,6 +23,7 @@ _DRAWINGS: Mapping[str, tuple[tuple[str, ...], Callable[[Json, str], Figure]]] =
     "backtest.png": (("folds",), lambda part, target: draw_folds(part["folds"], part["metrics"]["auc"], target=target)),
     "importance.png": (("importance",), lambda part, target: draw_importance(part["importance"], target=target)),
     "stability.png": (("stability",), lambda part, target: draw_stability(part["stability"], target=target)),
+    "search.png": (("search",), lambda part, target: draw_search(part["search"], target=target)),
     "ablation.png": (("ablation",), lambda part, target: draw_ablation(part["ablation"], target=target)),
 }
 """For each file: what it needs of the report, and how it is drawn."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from training.canvas import MODEL, MUTED, OTHER, Mark, bare_rows, name_axes, say, sheet, show_rows
+from training.canvas import ACCENT, MODEL, MUTED, OTHER, Mark, bare_rows, name_axes, say, sheet, show_rows
 from training.phrases import Json, number_of, percent, shorten, two_digits, with_sign
 
 __all__ = ["draw_ablation", "draw_importance", "draw_search", "draw_stability"]
@@ -73,25 +74,30 @@ def draw_ablation(ablation: Sequence[Json], *, target: str) -> Figure:
     return figure
 
 
-def draw_search(values: Sequence[float | None], *, target: str, unit: str = "Log loss on later folds") -> Figure:
+def draw_search(search: Json, *, target: str) -> Figure:
     """Draw what a search tried, and the best so far.
 
     Parameters
     ----------
-    values
-        What each trial reached, lower is better; None where it was given up early.
+    search
+        `trials`, each with its `loss` on later folds, or None where it was given up early; `best`, the position of the one taken.
     """
-    found = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    given_up = int(np.isnan(found).sum())
-    subtitle = f"{len(found)} recipes tried, {given_up} of them given up early (crosses). The line is the best so far."
-    figure, axes = sheet(f"The search for parameters: {target}", subtitle, height=2.6, right=0.8)
+    found = np.array([np.nan if trial["loss"] is None else trial["loss"] for trial in search["trials"]], dtype=np.float64)
+    taken, given_up = int(search["best"]), np.isnan(found)
+    subtitle = (
+        f"{number_of(len(found), 'recipe')} tried, {given_up.sum()} of them given up early (crosses). The first is the one that was given."
+    )
+    figure, axes = sheet(f"The search for parameters: {target}", subtitle, height=2.6, right=1.2)
     number = np.arange(1, len(found) + 1)
-    best = np.fmin.accumulate(found)
     axes.plot(number, found, "o", color=OTHER, markersize=4.5, markeredgewidth=0)
-    axes.step(number, best, where="post", color=MODEL, linewidth=1.6)
+    axes.step(number, np.fmin.accumulate(found), where="post", color=MODEL, linewidth=1.6)
+    axes.plot([number[taken]], [found[taken]], "o", markersize=10, markerfacecolor="none", markeredgecolor=ACCENT, markeredgewidth=1.6)
     floor = axes.get_ylim()[0]
-    axes.plot(number[np.isnan(found)], np.full(given_up, floor), "x", color=OTHER, markersize=5, clip_on=False)
+    axes.plot(number[given_up], np.full(given_up.sum(), floor), "x", color=OTHER, markersize=5, clip_on=False)
     axes.set_ylim(floor, None)
-    say(axes, float(number[-1]), float(best[-1]), f"  {best[-1]:.4f}", color=MODEL, va="center", fontweight="bold")
-    name_axes(axes, "Trial", unit)
+    axes.set_xlim(0, len(found) + 1)
+    beside = axes.get_yaxis_transform()
+    say(axes, 1.02, float(found[taken]), f"taken: {found[taken]:.4f}", color=ACCENT, va="center", fontweight="bold", transform=beside)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    name_axes(axes, "Trial", "Log loss on later folds")
     return figure
