@@ -224,8 +224,7 @@ def _stability(part: Json) -> Lines:
         yield (
             f"{number_of(found['models'], 'model')} that learnt from other draws of the accounts explain the same rows. "
             f"Two of them agree on the family that matters most for {percent(found['same_family'])} of the rows, and on the feature for "
-            f"{percent(found['same_feature'])}; their lists of features by importance correlate by {found['rank_correlation']:.2f}. "
-            "Rely on the family of a reason more than on the single feature."
+            f"{percent(found['same_feature'])}; their lists of features by importance correlate by {found['rank_correlation']:.2f}."
         )
 
 

@@ -155,7 +155,9 @@ def draw_slices(slices: Mapping[str, Mapping[str, Json]], overall: Json, *, targ
     listed: list[tuple[str, Json | None]] = []
     for dimension, levels in slices.items():
         listed += [(dimension, None), *((name, level) for name, level in levels.items())]
-    subtitle = "AUC with 95 % intervals, and how many positives it rests on. The line is the whole book, the band its interval."
+    subtitle = (
+        "AUC with 95 % intervals. The line is the whole book, the band its interval; orange parts lie below the line with all of theirs."
+    )
     figure, axes = sheet(f"For whom the scores are good: {target}", subtitle, height=0.21 * len(listed), left=1.75, right=2.35, bottom=0.4)
     if overall["low"] is not None:
         axes.axvspan(overall["low"], overall["high"], color=SHADE, alpha=0.6, linewidth=0)
