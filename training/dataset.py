@@ -181,8 +181,12 @@ def encode_features(frame: pd.DataFrame, *, features: Sequence[str], categories:
     """
     require_columns(frame.columns, features)
     matrix = np.empty((len(frame), len(features)))
+    plain = {name for name, kind in frame.dtypes.items() if kind == np.float64 and name not in categories}
+    floats = [position for position, name in enumerate(features) if name in plain]
+    matrix[:, floats] = frame[[features[position] for position in floats]].to_numpy()
     for position, name in enumerate(features):
-        matrix[:, position] = _codes(frame[name], categories[name]) if name in categories else _numbers(frame[name])
+        if name not in plain:
+            matrix[:, position] = _codes(frame[name], categories[name]) if name in categories else _numbers(frame[name])
     return matrix
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from training.dataset import Array
 
@@ -54,7 +55,7 @@ def ece(target: Array, probability: Array, weights: Array) -> Array:
     hold it against.
     """
     bins = _bins(probability)
-    gaps: Array = (target - probability) * np.equal.outer(np.unique(bins), bins) @ weights
+    gaps = np.asarray(csr_array((target - probability, (bins, np.arange(len(bins)))), shape=(_BINS, len(bins))) @ weights)
     total: Array = weights.sum(axis=0)
     error: Array = np.divide(np.abs(gaps).sum(axis=0), total, out=np.full_like(total, np.nan), where=total > 0)
     return error
