@@ -243,9 +243,7 @@ SAVES = (
 
 def test_a_feature_of_ones_own_is_everywhere(book):
     """It is computed when its file appears, and is then in the reference page, the package, and an account's reasons."""
-    from serving.answers import account_answer
-    from serving.scoring import load_score_set
-    from serving.sharing import VENDOR
+    from serving import explain_account, load_score_set
     from training.package import load_package
 
     config = (book / "renewcast.toml").read_text()
@@ -261,6 +259,8 @@ def test_a_feature_of_ones_own_is_everywhere(book):
     (state / "scores" / "CURRENT").unlink()
     assert run("score", "--workspace", book).exit_code == 0
     scores = load_score_set(state / "scores")
-    answers = [account_answer(scores, row, VENDOR) for row in range(len(scores))]
-    reasons = [driver.sentence for answer in answers for score in answer.scores for driver in score.drivers]
-    assert any(sentence.startswith("The share of exports ") for sentence in reasons)
+    drivers = [driver for row in range(len(scores)) for driver in explain_account(scores, row, "churn").drivers]
+    own = [driver for driver in drivers if driver.main.feature.name == "saves_28d"]
+    assert len(own) == len(scores)
+    assert any(driver.part for driver in own)
+    assert own[0].sentence.startswith("The share of exports ")
