@@ -22,7 +22,8 @@ def dataset(cutoff, *, accounts=40, rate=0.3, seed=0):
     cutoff = np.repeat(cutoff, accounts)
     n = len(cutoff)
     account = np.tile([f"a{i}" for i in range(accounts)], n // accounts).astype(object)
-    return Dataset(account, cutoff, pd.DataFrame({"x": rng.normal(size=n)}), (rng.random(n) < rate).astype(float), np.ones(n), pd.DataFrame(index=range(n)))
+    features, target = pd.DataFrame({"x": rng.normal(size=n)}), (rng.random(n) < rate).astype(float)
+    return Dataset(account, cutoff, features, target, arr=np.ones(n), context=pd.DataFrame(index=range(n)))
 
 
 def length(window):
