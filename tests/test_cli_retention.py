@@ -7,6 +7,9 @@ from typer.testing import CliRunner
 
 from features.workspace import load_workspace
 from serving import cli_retention
+from tests.past_book import tell_training, write_book
+from training import reconciliation
+from training.forecasting import read_forecast, read_forecast_accounts
 
 CONFIG = """
 [workspace]
@@ -45,10 +48,10 @@ def workspace(tmp_path):
     return tmp_path
 
 
-def run(*arguments):
+def run(*arguments, command="ndr"):
     whole = typer.Typer()
     whole.add_typer(cli_retention.app)
-    return CliRunner().invoke(whole, ["ndr", *map(str, arguments)], catch_exceptions=False)
+    return CliRunner().invoke(whole, [command, *map(str, arguments)], catch_exceptions=False, env={"COLUMNS": "200"})
 
 
 def test_the_last_year_whose_late_renewals_are_in(workspace):
@@ -132,3 +135,66 @@ def test_movements_that_were_not_computed(workspace):
     ran = run("--workspace", workspace)
     assert ran.exit_code == 1
     assert "Run `renewcast features`." in ran.stderr
+
+
+@pytest.fixture
+def trained(tmp_path, make_snapshots, synthetic_package):
+    """A workspace as a training leaves it, with a name for one of its partners."""
+    made = write_book(tmp_path, make_snapshots, accounts=60)
+    tell_training(made, synthetic_package)
+    made.tables.mkdir()
+    pd.DataFrame({"partner_id": ["p01"], "name": ["[First] Partner"]}).to_parquet(made.tables / "partners.parquet")
+    return made
+
+
+def test_a_forecast_is_shown_and_kept(trained):
+    ran = run("--workspace", trained.folder, "--draws", 200, "--json", command="forecast")
+    assert ran.exit_code == 0
+    kept = read_forecast(trained)
+    assert json.loads(ran.stdout) == json.loads(json.dumps(kept.to_json()))
+    book = kept.book(60)
+    said = ran.stderr
+    assert f"Net Dollar Retention {100 * book.ndr.mean:.1f} % ({100 * book.ndr.low80:.1f} to {100 * book.ndr.high80:.1f})" in said
+    assert f"60 accounts that pay {book.arr:,.0f} USD on 2023-06-01" in said
+    assert "No model of expansion is in use" in said
+    assert "forecasts of the past, 60 days ahead, of the book" in said
+
+
+@pytest.mark.parametrize("by", ["partner", "segment"])
+def test_a_forecast_by_group_names_them_and_flags_the_small(trained, by):
+    said = run("--workspace", trained.folder, "--draws", 200, "--by", by, command="forecast").stderr
+    if by == "partner":
+        assert "p01 [First] Partner *" in said
+        assert "no partner" in said
+        assert "Fewer than ten accounts" in said
+    else:
+        assert "enterprise" in said
+
+
+def test_a_book_without_such_groups_says_so(trained):
+    file = trained.snapshots / "groups.parquet"
+    pd.read_parquet(file).assign(segment=None).to_parquet(file)
+    ran = run("--workspace", trained.folder, "--draws", 200, "--by", "segment", command="forecast")
+    assert ran.exit_code == 1
+    assert "no account of this book has a segment" in ran.stderr
+
+
+def test_what_came_is_held_against_the_forecast(trained, monkeypatch):
+    ran = run("--workspace", trained.folder, command="reconcile")
+    assert ran.exit_code == 1
+    run("--workspace", trained.folder, "--draws", 200, command="forecast")
+    kept = read_forecast(trained)
+    told = pd.DataFrame({"account_id": ["a0001"], "month": [pd.Timestamp(kept.cutoff)], "arr": [1.0]})
+    told.to_parquet(trained.snapshots / "movements.parquet")
+    early = run("--workspace", trained.folder, command="reconcile")
+    assert (early.exit_code, "Come back with tables until 2023-07-31" in early.stderr) == (1, True)
+    told.assign(month=pd.Timestamp("2023-08-15")).to_parquet(trained.snapshots / "movements.parquet")
+    paid = read_forecast_accounts(trained, kept.cutoff).set_index("account_id")["arr"] * 0.5
+    monkeypatch.setattr(reconciliation, "read_paid", lambda _, instants: pd.DataFrame(dict.fromkeys(instants, paid)))
+    ran = run("--workspace", trained.folder, "--json", command="reconcile")
+    (found,) = json.loads(ran.stdout)
+    assert found["groups"][0]["ndr"] == pytest.approx(0.5)
+    assert "Net Dollar Retention from 2023-06-01 to 2023-07-31: 50.0 %" in ran.stderr
+    assert "it is outside 95 %" in ran.stderr
+    assert found["differences"][0]["account_id"] in ran.stderr
+    assert run("--workspace", trained.folder, "--cutoff", "2020-01-01", command="reconcile").exit_code == 1

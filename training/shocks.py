@@ -3,33 +3,39 @@
 Accounts do not leave independently of each other: a recession, a new competitor, a price round or a model that has drifted moves many of
 them at once. So the log-odds of all accounts of a period `t` are shifted by one number for each part (churn, contraction, expansion)::
 
-    shift_t ~ Normal(level, spread^2)
+    shift_t = level + spread * noise_t,    noise_t with a Student distribution of 4 degrees of freedom
 
-`level` is how far off the scores are in the large, `spread` how much periods differ beyond chance. Both are estimated from past periods
-that were scored without being seen, from the ARR that the part came to against what the scores let expect: a normal quasi-likelihood of
-the total (its mean and variance at each shift come from the accounts), the shift integrated out on a grid. This is the random-intercept
-model of Breslow and Clayton ("Approximate inference in generalized linear mixed models", JASA 1993), on totals.
+`level` is how far off the scores are in the large, `spread` how much periods differ beyond chance; the heavy tails keep one period unlike
+any other from ruling the rest (Lee and Thompson, "Flexible parametric models for random-effects distributions", Statistics in Medicine
+2008). Both are estimated from past periods that were scored without being seen, from the ARR that the part came to against what the
+scores let expect: a normal quasi-likelihood of the total (its mean and variance at each shift come from the accounts), the shift
+integrated out on a grid. This is a random-intercept model (Breslow and Clayton, "Approximate inference in generalized linear mixed
+models", JASA 1993) on totals of ARR, because it is ARR that is forecast.
 
-There are few periods, so nothing is fixed at an estimate. Level and spread have weakly informative priors, `Normal(0, 0.3^2)` and a
-half-normal of scale 0.25 (Gelman, "Prior distributions for variance parameters", Bayesian Analysis 2006), and every draw takes its own
-pair from the posterior: with little evidence the tails are wide. A shift of 0.25 is about a quarter more or less of a rare outcome.
+There are few periods, so nothing is fixed at an estimate. Level and spread have weakly informative priors, `Normal(0, 0.2^2)` and a
+half-normal of scale 0.2 (Gelman, "Prior distributions for variance parameters", Bayesian Analysis 2006), and every draw takes its own
+pair from the posterior: with little evidence the tails are wide. A shift of 0.2 is about a fifth more or less of a rare outcome.
 
-Monthly cutoffs with label windows of a quarter tell of the same event three times: a period counts by the share that is its own
-(composite likelihood: Varin, Reid and Firth, Statistica Sinica 2011), and old periods count less, half after a year.
+Monthly cutoffs with label windows of a quarter tell of the same event three times, so a period counts by the share that is its own
+(composite likelihood: Varin, Reid and Firth, "An overview of composite likelihood methods", Statistica Sinica 2011).
 
-Groups (a partner's, a segment's accounts) are shifted against the period in the same way, by `Normal(0, spread^2)`; their spread is
-estimated from the numbers of accounts, with the exact likelihood of each account's outcome, since a small group's total is far from normal.
+Groups (a partner's, a segment's accounts) are shifted against the period in the same way around zero; their spread is estimated from the
+numbers of accounts, with the exact likelihood of each account's outcome, since a small group's total is far from normal. A group's shift
+stays the same over a forecast.
 
-But: shifts of different periods are independent given level and spread; a crisis that lasts is one large shift after the other.
+But: the scales of the priors and how long a shock lasts are fixed; they were chosen by the coverage of backtests on simulated books
+(tests/benchmarks/forecast_coverage.py), and no history is long enough to estimate them well.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
+from features.feature import Target
 from training.dataset import Array
 
 __all__ = [
@@ -45,16 +51,17 @@ __all__ = [
     "fit_spread",
 ]
 
-PARTS = ("churn", "contraction", "expansion")
-"""The parts of a change of ARR, in the order of every axis of parts."""
+PARTS: tuple[Target, ...] = get_args(Target)
+"""What may happen to the ARR of an account, in the order of every axis of parts: churn, contraction, expansion."""
 
 SHIFTS: Array = np.linspace(-2.5, 2.5, 101)
 """The grid of shifts of log-odds on which totals are given."""
 
 _LEVELS: Array = np.linspace(-1.2, 1.2, 49)
 _SPREADS: Array = np.array([0.01, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, 0.27, 0.33, 0.4, 0.5, 0.62, 0.77, 0.95])
-_LEVEL_SCALE = 0.3
-_SPREAD_SCALE = 0.25
+_LEVEL_SCALE = 0.2
+_SPREAD_SCALE = 0.2
+_FREEDOM = 4.0
 _CORRELATION_PRIOR = 8.0
 """So many periods without any correlation are added to those that were seen."""
 _OUTCOME_SHIFTS: Array = np.linspace(-2.5, 2.5, 41)
@@ -174,25 +181,31 @@ class Shocks:
         `(n_parts, n_parts)` between the parts' shifts of a period.
     groups
         For each kind of group, such as `partner`, the spread of each part.
+    persistence
+        The correlation between the shift of one period and that of the next.
     """
 
-    levels: Mapping[str, LevelPosterior]
+    levels: Mapping[Target, LevelPosterior]
     correlation: Array
-    groups: Mapping[str, Mapping[str, SpreadPosterior]]
+    groups: Mapping[str, Mapping[Target, SpreadPosterior]]
+    persistence: float = 0.0
 
     def draw_periods(self, rng: np.random.Generator, *, draws: int, periods: int) -> Array:
         """Draw the shifts of consecutive periods, `(periods, draws, n_parts)`; a draw has one level and one spread for all of them."""
         normal = rng.standard_normal((periods, draws, len(PARTS))) @ np.linalg.cholesky(self.correlation).T
-        shifts = np.empty_like(normal)
+        for number in range(1, periods):
+            normal[number] = self.persistence * normal[number - 1] + np.sqrt(1 - self.persistence**2) * normal[number]
+        student = normal / np.sqrt(rng.chisquare(_FREEDOM, (periods, draws, 1)) / _FREEDOM)
+        shifts = np.empty_like(student)
         for number, part in enumerate(PARTS):
             level, spread = self.levels[part].draw(rng, draws)
-            shifts[:, :, number] = level + spread * normal[:, :, number]
+            shifts[:, :, number] = level + spread * student[:, :, number]
         return np.clip(shifts, SHIFTS[0], SHIFTS[-1])
 
     def draw_groups(self, rng: np.random.Generator, kind: str, *, draws: int, groups: int) -> Array:
         """Draw the shifts of one kind of group against the whole, `(draws, groups, n_parts)`."""
         spreads = np.column_stack([self.groups[kind][part].draw(rng, draws) for part in PARTS])
-        shifts: Array = spreads[:, None, :] * rng.standard_normal((draws, groups, len(PARTS)))
+        shifts: Array = spreads[:, None, :] * rng.standard_t(_FREEDOM, (draws, groups, len(PARTS)))
         return shifts
 
 
@@ -251,8 +264,8 @@ def fit_correlation(levels: Sequence[LevelPosterior]) -> Array:
 
 
 def _log_density(distance: Array, spread: Array) -> Array:
-    """Return the log of the normal density on the last axis's grid, adding up to 1 there: narrow ones stay densities."""
-    log_density = -0.5 * (distance / spread) ** 2
+    """Return the log of the noise's density on the last axis's grid, adding up to 1 there: narrow ones stay densities."""
+    log_density = -(_FREEDOM + 1) / 2 * np.log1p((distance / spread) ** 2 / _FREEDOM)
     normed: Array = log_density - logsumexp(log_density, axis=-1, keepdims=True)
     return normed
 
