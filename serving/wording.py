@@ -21,7 +21,7 @@ def chance(probability: float) -> str:
     """
     if probability < 0.005:
         return "less than 1 in 200"
-    if probability > 0.95:
+    if probability >= 0.95:
         return "more than 9 in 10"
     if probability > 0.28:
         return f"{math.floor(10 * probability + 0.5)} in 10"

@@ -33,7 +33,7 @@ def test_names_are_unique():
 
 def test_a_file_gives_the_same_catalogue_back(tmp_path):
     catalogue = Catalogue(
-        (feature(), feature("trend", source=None, inputs=("active_users_28d",), empty=None), feature("type", kind="category"))
+        (feature(), feature("trend", source=None, inputs=("active_users_28d",), empty=None), feature("type", kind="category", empty=None))
     )
     path = tmp_path / "catalogue.json"
     path.write_text(catalogue.to_json(), encoding="utf-8")
@@ -66,7 +66,7 @@ def test_features_of_a_file_cannot_be_computed(tmp_path):
         {"level": None},
         {"source": Window(table="telemetry", days=28, by=("user_id",))},
         {"needs": frozenset()},
-        {"kind": "category"},
+        {"kind": "category", "empty": None},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -70,7 +70,8 @@ def test_the_report_shows_measures_beside_baselines(finished_book):
     assert churn["baselines"]["recency"]["auc"]["value"] == pytest.approx(0.7, abs=0.2)
     assert churn["best_baseline"] in churn["baselines"]
     assert f"{churn['metrics']['auc']['value']:.3f}" in ran.stderr
-    assert "AUC of recency alone" in ran.stderr
+    assert "gain of the model" in ran.stderr
+    assert "logistic regression" in ran.stderr
     assert "at least 8 of each kind" in targets["contraction"]["reason"]
     assert run("report", "--workspace", finished_book).stdout == ""
 
