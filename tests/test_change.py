@@ -9,6 +9,7 @@ from features.errors import NotEnoughDataError, PackageError
 from training.change import ChangeModel, change_from_json, crps, equal_mass_means, fit_change
 
 RATIOS = st.lists(st.floats(0.05, 20.0), min_size=1, max_size=40).map(np.array)
+WEIGHED = st.lists(st.tuples(st.floats(0.05, 20.0), st.floats(1.0, 1000.0)), min_size=1, max_size=40).map(np.array)
 
 
 def rows(n=600, *, seed=0, shift=0.0, accounts=200):
@@ -23,13 +24,27 @@ def fitted(matrix, ratio, account, **options):
     return fit_change(matrix, ratio, arr=np.ones(len(ratio)), account=account, **options)
 
 
-@given(RATIOS, st.integers(1, 30))
-def test_equal_shares_of_the_sorted_values_keep_mean_and_order(values, parts):
-    means = equal_mass_means(values, parts)
-    assert means.mean() == pytest.approx(values.mean())
+@given(WEIGHED, st.integers(1, 30))
+def test_equal_shares_of_the_mass_keep_mean_order_and_range(rows, parts):
+    values, mass = rows.T
+    means = equal_mass_means(values, mass, parts)
+    assert means.mean() == pytest.approx(np.average(values, weights=mass))
     assert (np.diff(means) >= -1e-9).all()
+    assert values.min() <= means.min() <= means.max() <= values.max()
+
+
+@given(RATIOS, st.integers(1, 30))
+def test_rows_of_the_same_mass_are_shared_out_one_by_one(values, parts):
     everything = np.sort(np.repeat(values, parts)).reshape(parts, len(values))
-    np.testing.assert_allclose(means, everything.mean(axis=1))
+    np.testing.assert_allclose(equal_mass_means(values, np.ones(len(values)), parts), everything.mean(axis=1))
+
+
+def test_what_a_unit_of_arr_became_and_not_the_average_account():
+    """Small accounts double, large ones stay: the book hardly grows."""
+    ratio, arr = np.array([2.0] * 90 + [1.0] * 10), np.array([10.0] * 90 + [9900.0] * 10)
+    model = fit_change(np.zeros((100, 1)), ratio, arr=arr, account=np.arange(100))
+    assert model.mean(np.zeros((1, 1)))[0] == pytest.approx((arr @ ratio) / arr.sum())
+    assert np.mean(np.array(model.atoms[0]) == 1.0) > 0.97
 
 
 @given(RATIOS, st.floats(0.0, 25.0))
@@ -74,11 +89,11 @@ def test_what_tells_only_the_account_is_no_evidence():
     assert len(fitted(rng.normal(size=(30, 4))[account], rng.uniform(1, 2, 30)[account], np.arange(600)).atoms) > 1
 
 
-@given(RATIOS)
-def test_atoms_of_few_rows_are_the_rows_and_the_mean_is_theirs(values):
-    model = fitted(np.zeros((len(values), 1)), values, np.arange(len(values)))
-    assert model.atoms == (tuple(np.sort(values)),)
-    assert model.mean(np.zeros((1, 1)))[0] == pytest.approx(values.mean())
+@given(WEIGHED)
+def test_the_mean_is_what_all_the_arr_became(rows):
+    ratio, arr = rows.T
+    model = fit_change(np.zeros((len(ratio), 1)), ratio, arr=arr, account=np.arange(len(ratio)))
+    assert model.mean(np.zeros((1, 1)))[0] == pytest.approx((arr @ ratio) / arr.sum())
 
 
 def test_no_change_at_all_stays_exact():

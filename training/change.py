@@ -1,8 +1,9 @@
 """How much the ARR changes, given what happened: the ratio of ARR at the window's end to ARR at the cutoff.
 
 Churn needs no model: the ratio is zero. For those that contracted, those that expanded, and those that did neither (prices drift), the
-ratio has a distribution. It is kept as *atoms*: numbers of equal weight, each the mean of an equal share of the sorted ratios that were
-seen, so that exact repeats, such as no change at all, stay exact, and the mean of the atoms is the mean of what was seen.
+ratio has a distribution. It is kept as *atoms*, numbers of equal weight: the rows are sorted by ratio and cut into shares of equal ARR, and
+an atom is what one unit of ARR became in its share. So the mean of the atoms is what one unit of all that ARR became, which is what a sum
+of ARR needs: small accounts often multiply, and large ones do not. Exact repeats, such as no change at all, stay exact.
 
 One set of atoms for all, or one for each leaf of a single small tree over the features: more leaves are taken only where they forecast
 accounts that were held out better by more than one standard error (the rule of Breiman et al., "Classification and Regression Trees",
@@ -34,6 +35,7 @@ _LEAVES = (2, 4, 8)
 _LEAST_IN_LEAF = 40
 _PARTS = 5
 _SMALLEST = 0.01
+_TINY = 1e-12
 _PARAMETERS: Mapping[str, Any] = {
     "objective": "l2",
     "learning_rate": 1.0,
@@ -54,7 +56,7 @@ class ChangeModel:
     Parameters
     ----------
     atoms
-        For each leaf, ratios of equal weight in rising order.
+        For each leaf, ratios of equal weight in rising order; an even share of the ARR that was seen became each.
     tree
         The tree that assigns rows to leaves, in LightGBM's text format; empty where there is one leaf for all.
     rows
@@ -79,7 +81,7 @@ class ChangeModel:
         return leaves
 
     def mean(self, matrix: Array) -> Array:
-        """Return the expected ratio of each row of the encoded features `(n, n_features)`."""
+        """Return what one unit of ARR is expected to become, for each row of the encoded features `(n, n_features)`."""
         means = np.array([np.mean(values) for values in self.atoms])
         return means[self.leaf(matrix)]
 
@@ -154,20 +156,27 @@ def fit_change(matrix: Array, ratio: Array, *, arr: Array, account: Labels, cate
     return _fit(rows, [_choose_leaves(rows)])[0]
 
 
-def equal_mass_means(values: Array, parts: int) -> Array:
-    """Return the means of `parts` equal shares of the sorted values `(n,)`; a value on a border counts to both sides in proportion.
+def equal_mass_means(values: Array, mass: Array, parts: int) -> Array:
+    """Return the means of `parts` equal shares of the mass of sorted values, `(n,)` each.
+
+    A value on a border counts to both sides in proportion.
 
     Examples
     --------
-    >>> equal_mass_means(np.array([4.0, 1.0, 3.0, 2.0]), 2).tolist()
+    >>> equal_mass_means(np.array([4.0, 1.0, 3.0, 2.0]), np.ones(4), 2).tolist()
     [1.5, 3.5]
+    >>> equal_mass_means(np.array([1.0, 4.0]), np.array([3.0, 1.0]), 2).tolist()
+    [1.0, 2.5]
     """
-    ordered = np.sort(values)
-    borders = np.arange(parts + 1) * len(values) / parts
-    cumulated = np.interp(borders, np.arange(len(values) + 1), np.concatenate([[0.0], np.cumsum(ordered)]))
-    lowest = ordered[np.floor(borders[:-1]).astype(np.intp)]
-    highest = ordered[np.ceil(borders[1:]).astype(np.intp) - 1]
-    means: Array = np.clip(np.diff(cumulated) * parts / len(values), lowest, highest)  # without the rounding of the sums
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    until = np.concatenate([[0.0], np.cumsum(mass[order])])
+    borders = np.linspace(0, until[-1], parts + 1)
+    cumulated = np.interp(borders, until, np.concatenate([[0.0], np.cumsum(ordered * mass[order])]))
+    last = len(values) - 1
+    lowest = ordered[np.clip(np.searchsorted(until, borders[:-1] * (1 + _TINY), side="right") - 1, 0, last)]
+    highest = ordered[np.clip(np.searchsorted(until, borders[1:] * (1 - _TINY), side="left") - 1, 0, last)]
+    means: Array = np.clip(np.diff(cumulated) * parts / until[-1], lowest, highest)  # without the rounding of the sums
     return means
 
 
@@ -229,12 +238,12 @@ def _leaves(tree: lgb.Booster) -> int:
 
 def _with_atoms(rows: _Rows, tree: str) -> ChangeModel:
     leaf = ChangeModel(atoms=(), tree=tree, rows=len(rows.ratio)).leaf(rows.matrix)
-    atoms = tuple(_atoms(rows.ratio[leaf == number]) for number in range(leaf.max() + 1))
+    atoms = tuple(_atoms(rows.ratio[leaf == number], rows.arr[leaf == number]) for number in range(leaf.max() + 1))
     return ChangeModel(atoms=atoms, tree=tree, rows=len(rows.ratio))
 
 
-def _atoms(ratio: Array) -> tuple[float, ...]:
-    return tuple(np.sort(ratio).tolist() if len(ratio) <= _ATOMS else equal_mass_means(ratio, _ATOMS).tolist())
+def _atoms(ratio: Array, arr: Array) -> tuple[float, ...]:
+    return tuple(equal_mass_means(ratio, arr, _ATOMS).tolist())
 
 
 def _choose_leaves(rows: _Rows) -> int:
