@@ -49,9 +49,7 @@ _STRAIGHT = PlattCalibrator(slope=1.0, intercept=0.0)
 _SLOPES = (0.01, 5.0)
 """The slopes that Platt's line may have; the scores of few trees would be stretched without end."""
 
-_NEWTON_STEPS = 25
-_CLOSE = 1e-4
-_NEARLY_NONE = 1e-9
+_NEWTON_STEPS, _CLOSE, _NEARLY_NONE = 25, 1e-4, 1e-9
 
 _LOGGING = Lock()
 
@@ -202,10 +200,6 @@ class _Tried:
     raw: Array
 
 
-def _part(whole: lgb.Dataset, rows: npt.NDArray[np.intp]) -> lgb.Dataset:
-    return whole.subset(rows.tolist()).construct()
-
-
 @dataclass(frozen=True, eq=False)
 class _Bench:
     """The folds' rows as LightGBM holds them, binned once for all trials."""
@@ -214,9 +208,10 @@ class _Bench:
     folds: tuple[Fold, ...]
 
     @cached_property
-    def sides(self) -> tuple[tuple[lgb.Dataset, lgb.Dataset], ...]:
+    def sides(self) -> tuple[tuple[lgb.Dataset, ...], ...]:
+        """The earlier and the later rows of each fold."""
         whole = replace(self.problem, recipe=_with(self.problem.recipe, {})).binned
-        return tuple((_part(whole, earlier), _part(whole, later)) for earlier, later in self.folds)
+        return tuple(tuple(whole.subset(rows.tolist()).construct() for rows in fold) for fold in self.folds)
 
     @cached_property
     def later(self) -> npt.NDArray[np.intp]:
