@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from features.errors import NotEnoughDataError, explain
+from features.ledger import remove_unfinished
 from features.workspace import Workspace
 from serving.options import JsonOption, WorkspaceOption, open_screen, open_workspace
 
@@ -78,6 +79,7 @@ def forecast(
     with open_screen(json) as screen:
         opened = open_workspace(workspace)
         with opened.lock("renewcast forecast"), screen.progress("forecast") as on_progress:
+            remove_unfinished(opened.state / "forecasts")
             made = forecast_workspace(opened, draws=draws, on_progress=on_progress)
         tables = [_forecast_table(made, days, by, _partner_names(opened)) for days in made.days]
         for days, table in zip(made.days, tables, strict=True):

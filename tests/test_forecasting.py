@@ -32,6 +32,12 @@ def test_the_forecast_is_that_of_todays_customers(shared):
     assert 0 < forecast.book(60).ndr.low95 < forecast.book(60).ndr.mean
 
 
+def test_a_time_that_was_not_forecast_is_refused(shared):
+    _, forecast = shared
+    with pytest.raises(ValueError, match="this forecast looks 60 and 360 days ahead, not 90"):
+        forecast.book(90)
+
+
 def test_groups_are_there_by_arr(shared):
     _, forecast = shared
     partners = forecast.by("partner", 360)

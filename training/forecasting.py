@@ -22,6 +22,7 @@ from training.forecast import Interval, Outlook, Projection, forecast_retention
 from training.history import History
 from training.records import Records, read_records
 from training.shocks import PARTS, Shocks
+from training.simulation import BOOK
 
 __all__ = ["Forecast", "ShockSummary", "forecast_workspace", "list_forecasts", "read_forecast", "read_forecast_accounts"]
 
@@ -90,8 +91,16 @@ class Forecast:
         return tuple(sorted({outlook.days for outlook in self.outlooks}))
 
     def book(self, days: int) -> Outlook:
-        """Return what is expected of the whole book so many days ahead."""
-        return next(outlook for outlook in self.by("book", days))
+        """Return what is expected of the whole book so many days ahead.
+
+        Raises
+        ------
+        ValueError
+            If the forecast does not look so far ahead; the message says how far it does.
+        """
+        if days not in self.days:
+            raise ValueError(f"this forecast looks {' and '.join(map(str, self.days))} days ahead, not {days}")
+        return self.by(BOOK, days)[0]
 
     def by(self, kind: str, days: int) -> tuple[Outlook, ...]:
         """Return what is expected of each `partner` or `segment` so many days ahead, the largest first."""
