@@ -84,6 +84,7 @@ def test_there_are_notebooks():
         "02_add_a_feature",
         "03_retrain_and_judge",
         "04_explain_an_account",
+        "05_forecast_ndr",
     ]
 
 
