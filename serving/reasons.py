@@ -17,7 +17,7 @@ from features.feature import Feature, Sensitivity, Target
 from serving.wording import amount, moved, sentence_case
 from training.calibration import Calibrator
 
-__all__ = ["EVENT", "Contribution", "Driver", "Effect", "Explanation", "explain_score", "log_odds_slope", "worded"]
+__all__ = ["EVENT", "Contribution", "Driver", "Effect", "Explanation", "explain_score", "group_drivers", "log_odds_slope", "worded"]
 
 Effect = Literal["raises", "lowers"]
 Value = float | str | None
@@ -116,19 +116,29 @@ def explain_score(
     target: Target, contributions: Iterable[Contribution], *, base: float, raw: float, probability: float, calibrator: Calibrator
 ) -> Explanation:
     """Group the parts of one raw score into drivers and measure each on the calibrated odds."""
-    slope = log_odds_slope(calibrator, base, raw)
-    groups: dict[tuple[str, str, str], list[Contribution]] = {}
-    for contribution in contributions:
-        groups.setdefault(_likeness(contribution.feature), []).append(contribution)
-    drivers = [_driver(members, slope) for members in groups.values()]
     return Explanation(
         target=target,
         raw=raw,
         base=base,
         probability=probability,
         base_probability=float(calibrator.probability(np.array([base]))[0]),
-        drivers=tuple(sorted(drivers, key=lambda driver: -abs(driver.part))),
+        drivers=group_drivers(contributions, slope=log_odds_slope(calibrator, base, raw)),
     )
+
+
+def group_drivers(contributions: Iterable[Contribution], *, slope: float) -> tuple[Driver, ...]:
+    """Group contributions into drivers, the largest absolute part first.
+
+    Parameters
+    ----------
+    slope
+        Calibrated log-odds that a driver gives per unit of its part.
+    """
+    groups: dict[tuple[str, str, str], list[Contribution]] = {}
+    for contribution in contributions:
+        groups.setdefault(_likeness(contribution.feature), []).append(contribution)
+    drivers = [_driver(members, slope) for members in groups.values()]
+    return tuple(sorted(drivers, key=lambda driver: -abs(driver.part)))
 
 
 def log_odds_slope(calibrator: Calibrator, base: float, raw: float) -> float:

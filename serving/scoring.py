@@ -41,6 +41,7 @@ __all__ = [
     "TargetModel",
     "current_version",
     "load_score_set",
+    "read_manifest",
     "total_of",
     "write_score_set",
 ]
@@ -265,7 +266,7 @@ def load_score_set(scores: Path) -> ScoreSet:
     """
     folder = scores / current_version(scores)
     try:
-        manifest = _manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+        manifest = read_manifest(folder)
         packages = {target: load_package(folder / "packages" / target) for target in manifest.models}
         return ScoreSet(
             manifest=manifest,
@@ -280,6 +281,19 @@ def load_score_set(scores: Path) -> ScoreSet:
         raise ServiceError(
             explain(f"the score set is damaged: {type(error).__name__}: {error}", given=folder, todo="Run `renewcast score` again.")
         ) from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what the score set in a folder `scores/<version>` is about.
+
+    Raises
+    ------
+    OSError
+        If there is none.
+    KeyError, TypeError, ValueError
+        If it was damaged.
+    """
+    return _manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
 
 
 def _write_columns(path: Path, columns: Columns) -> None:
