@@ -12,13 +12,13 @@ from serving.health import band_of, health_of
 from serving.portfolio import BookPage
 from serving.reasons import Contribution, Driver, Explanation, explain_score
 from serving.scoring import NEW_ACCOUNT_DAYS, AccountScore, ScoreSet
-from serving.sharing import PEERS_NEEDED, Caller, OtherFactors, share, shared_explanation
+from serving.sharing import OtherFactors, View, shared_explanation
 from serving.wording import day
 
 __all__ = ["account_answer", "as_of", "book_answer", "explain_account", "predict_account", "predict_rows"]
 
 
-def as_of(score_set: ScoreSet, caller: Caller) -> schema.AsOf:
+def as_of(score_set: ScoreSet, view: View) -> schema.AsOf:
     """Return what answers from this score set stand on."""
     manifest = score_set.manifest
     values = {
@@ -28,35 +28,35 @@ def as_of(score_set: ScoreSet, caller: Caller) -> schema.AsOf:
         "health_version": manifest.health.version,
         "currency": manifest.currency,
         "provisional": [target for target, model in manifest.models.items() if model.provisional],
-        "sources": [schema.Source(**share("Source", vars(source), caller)) for source in manifest.sources],
+        "sources": [schema.Source(**view.share("Source", vars(source))) for source in manifest.sources],
     }
-    return schema.AsOf(**share("AsOf", values, caller))
+    return schema.AsOf(**view.share("AsOf", values))
 
 
-def book_answer(score_set: ScoreSet, page: BookPage, caller: Caller, *, page_size: int) -> schema.Book:
+def book_answer(score_set: ScoreSet, page: BookPage, view: View, *, page_size: int) -> schema.Book:
     """Return one page of the book."""
-    totals = share("Totals", vars(page.totals) | {"bands": dict(page.totals.bands)}, caller)
+    totals = view.share("Totals", vars(page.totals) | {"bands": dict(page.totals.bands)})
     values = {
-        "accounts": [schema.AccountSummary(**_summary(score_set, score_set.account(row), caller)) for row in page.rows],
+        "accounts": [schema.AccountSummary(**_summary(score_set, score_set.account(row), view)) for row in page.rows],
         "totals": schema.Totals(**totals),
         "page": page.page,
         "pages": page.pages,
         "page_size": page_size,
-        "as_of": as_of(score_set, caller),
+        "as_of": as_of(score_set, view),
     }
-    return schema.Book(**share("Book", values, caller))
+    return schema.Book(**view.share("Book", values))
 
 
-def account_answer(score_set: ScoreSet, row: int, caller: Caller) -> schema.Account:
+def account_answer(score_set: ScoreSet, row: int, view: View) -> schema.Account:
     """Return one account with its scores explained."""
     account = score_set.account(row)
     values = {
         "earlier_at": account.earlier_at,
-        "seats": _shared_value(score_set, "seats", row, caller),
-        "scores": [_score(score_set, explain_account(score_set, row, target), caller) for target in score_set.packages],
-        "as_of": as_of(score_set, caller),
+        "seats": _shared_value(score_set, "seats", row, view),
+        "scores": [_score(score_set, explain_account(score_set, row, target), view) for target in score_set.packages],
+        "as_of": as_of(score_set, view),
     }
-    return schema.Account(**share("Account", _summary(score_set, account, caller) | values, caller))
+    return schema.Account(**view.share("Account", _summary(score_set, account, view) | values))
 
 
 def explain_account(score_set: ScoreSet, row: int, target: Target) -> Explanation:
@@ -80,20 +80,20 @@ def explain_account(score_set: ScoreSet, row: int, target: Target) -> Explanatio
     return explain_score(target, contributions, base=float(parts[-1]), raw=raw, probability=probability, calibrator=calibrator)
 
 
-def predict_account(score_set: ScoreSet, row: int, caller: Caller) -> schema.Prediction:
+def predict_account(score_set: ScoreSet, row: int, view: View) -> schema.Prediction:
     """Return one account's scores, as the score set has them."""
     account = score_set.account(row)
     values = {
         "id": account.account_id,
         "health": account.health,
         "band": account.band,
-        "scores": [_score(score_set, explain_account(score_set, row, target), caller) for target in score_set.packages],
-        "notes": [limit.text for limit in _limits(score_set, account, caller)],
+        "scores": [_score(score_set, explain_account(score_set, row, target), view) for target in score_set.packages],
+        "notes": [limit.text for limit in _limits(score_set, account, view)],
     }
-    return schema.Prediction(**share("Prediction", values, caller))
+    return schema.Prediction(**view.share("Prediction", values))
 
 
-def predict_rows(score_set: ScoreSet, ids: Sequence[str], frame: pd.DataFrame, caller: Caller) -> list[schema.Prediction]:
+def predict_rows(score_set: ScoreSet, ids: Sequence[str], frame: pd.DataFrame, view: View) -> list[schema.Prediction]:
     """Score rows of features on the fly with the score set's models, and explain them.
 
     Raises
@@ -111,10 +111,10 @@ def predict_rows(score_set: ScoreSet, ids: Sequence[str], frame: pd.DataFrame, c
             "id": identifier,
             "health": int(health[row]),
             "band": band_of(int(health[row])),
-            "scores": [_score(score_set, explanations[row], caller) for explanations in explained.values()],
+            "scores": [_score(score_set, explanations[row], view) for explanations in explained.values()],
             "notes": notes[row],
         }
-        results.append(schema.Prediction(**share("Prediction", values, caller)))
+        results.append(schema.Prediction(**view.share("Prediction", values)))
     return results
 
 
@@ -149,7 +149,7 @@ def _unseen_levels(score_set: ScoreSet, frame: pd.DataFrame) -> list[list[str]]:
     ]
 
 
-def _summary(score_set: ScoreSet, account: AccountScore, caller: Caller) -> dict[str, Any]:
+def _summary(score_set: ScoreSet, account: AccountScore, view: View) -> dict[str, Any]:
     values = {
         "account_id": account.account_id,
         "name": account.name,
@@ -164,26 +164,26 @@ def _summary(score_set: ScoreSet, account: AccountScore, caller: Caller) -> dict
         "arr": account.arr,
         "arr_at_risk": account.arr_at_risk,
         "renewal_at": account.renewal_at,
-        "first_driver": _first_driver(score_set, account.row, caller),
-        "limits": _limits(score_set, account, caller),
+        "first_driver": _first_driver(score_set, account.row, view),
+        "limits": _limits(score_set, account, view),
     }
-    return share("AccountSummary", values, caller)
+    return view.share("AccountSummary", values)
 
 
-def _first_driver(score_set: ScoreSet, row: int, caller: Caller) -> schema.FirstDriver | None:
+def _first_driver(score_set: ScoreSet, row: int, view: View) -> schema.FirstDriver | None:
     """Return the strongest of the named drivers that somebody can act on, one that raises the risk first, or the strongest of all.
 
     The renewal date leads most explanations and stands in a column of its own; what the list should tell is what to look at.
     """
-    named = shared_explanation(explain_account(score_set, row, "churn"), caller).named
+    named = shared_explanation(explain_account(score_set, row, "churn"), view).named
     if not named:
         return None
     can_act = [driver for driver in named if driver.main.feature.actionable] or named
     first = next((driver for driver in can_act if driver.effect == "raises"), can_act[0])
-    return schema.FirstDriver(**share("FirstDriver", {"sentence": first.sentence, "effect": first.effect}, caller))
+    return schema.FirstDriver(**view.share("FirstDriver", {"sentence": first.sentence, "effect": first.effect}))
 
 
-def _limits(score_set: ScoreSet, account: AccountScore, caller: Caller) -> list[schema.Limit]:
+def _limits(score_set: ScoreSet, account: AccountScore, view: View) -> list[schema.Limit]:
     said = []
     if "new_account" in account.limits:
         days = round(account.age_days or 0)
@@ -196,28 +196,28 @@ def _limits(score_set: ScoreSet, account: AccountScore, caller: Caller) -> list[
         if source.silent:
             since = f"since {day(source.latest)}" if source.latest else "at all"
             said.append(("silent_source", f"Nothing has arrived in {source.table} {since}, for any account: the score leans on old data."))
-    return [schema.Limit(**share("Limit", {"code": code, "text": text}, caller)) for code, text in said]
+    return [schema.Limit(**view.share("Limit", {"code": code, "text": text})) for code, text in said]
 
 
-def _score(score_set: ScoreSet, explanation: Explanation, caller: Caller) -> schema.Score:
+def _score(score_set: ScoreSet, explanation: Explanation, view: View) -> schema.Score:
     model = score_set.manifest.models[explanation.target]
-    shared = shared_explanation(explanation, caller)
+    shared = shared_explanation(explanation, view)
     exact = shared.sizes == "exact"
     values = {
         "target": explanation.target,
         "probability": explanation.probability,
-        "book_average": model.average_probability if len(score_set) >= PEERS_NEEDED else None,
+        "book_average": model.average_probability if len(score_set) >= view.policy.numbers.peers_needed else None,
         "horizon_days": model.horizon_days,
         "lead_days": model.lead_days,
         "raw_score": explanation.raw,
         "base": explanation.base,
         "base_probability": explanation.base_probability,
-        "drivers": [schema.Driver(**_driver(driver, caller, sizes=_sizes(driver) if exact else _NO_SIZES)) for driver in shared.named],
-        "other_factors": _other_factors(shared.other, caller),
+        "drivers": [schema.Driver(**_driver(driver, view, sizes=_sizes(driver) if exact else _NO_SIZES)) for driver in shared.named],
+        "other_factors": _other_factors(shared.other, view),
         "sizes": shared.sizes,
         "package": model.package_hash,
     }
-    return schema.Score(**share("Score", values, caller))
+    return schema.Score(**view.share("Score", values))
 
 
 _NO_SIZES = {"part": None, "odds_factor": None}
@@ -227,7 +227,7 @@ def _sizes(driver: Driver) -> dict[str, float]:
     return {"part": driver.part, "odds_factor": driver.odds_factor}
 
 
-def _driver(driver: Driver, caller: Caller, *, sizes: dict[str, Any]) -> dict[str, Any]:
+def _driver(driver: Driver, view: View, *, sizes: dict[str, Any]) -> dict[str, Any]:
     main = driver.main
     values = {
         "features": [member.feature.name for member in driver.members],
@@ -241,16 +241,16 @@ def _driver(driver: Driver, caller: Caller, *, sizes: dict[str, Any]) -> dict[st
         "actionable": any(member.feature.actionable for member in driver.members),
         "sensitivity": main.feature.sensitivity,
     }
-    return share("Driver", values | sizes, caller)
+    return view.share("Driver", values | sizes)
 
 
-def _other_factors(other: OtherFactors, caller: Caller) -> schema.OtherFactors:
-    return schema.OtherFactors(**share("OtherFactors", vars(other) | {"features": list(other.features)}, caller))
+def _other_factors(other: OtherFactors, view: View) -> schema.OtherFactors:
+    return schema.OtherFactors(**view.share("OtherFactors", vars(other) | {"features": list(other.features)}))
 
 
-def _shared_value(score_set: ScoreSet, name: str, row: int, caller: Caller) -> float | None:
+def _shared_value(score_set: ScoreSet, name: str, row: int, view: View) -> float | None:
     feature: Feature | None = score_set.features.get(name)
-    if feature is None or not (caller.is_vendor or feature.sensitivity == "shared"):
+    if feature is None or not view.sees(feature):
         return None
     value = _value(score_set.values[name][row])
     return value if isinstance(value, float) else None

@@ -20,8 +20,8 @@ from features.progress import Progress, silent
 from features.workspace import Workspace
 from serving.facts import earlier_rows, read_facts, read_sources
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
+from serving.policy import load_policy
 from serving.scoring import Column, Manifest, ScoreSet, Source, TargetModel, total_of, write_score_set
-from serving.sharing import PEERS_NEEDED
 from training.copies import provisional_reason
 from training.dataset import require_columns
 from training.package import Package, Scores, load_package
@@ -88,7 +88,7 @@ def score_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> 
         accounts=_account_columns(book, scores, definition),
         values=_feature_columns(book.rows, features.values()),
         earlier=_feature_columns(book.earlier, features.values()),
-        peers=_peers(book, features.values()),
+        peers=_peers(book, features.values(), needed=load_policy(workspace).numbers.peers_needed),
         parts={target: package.explain_rows(book.rows) for target, package in packages.items()},
         packages=packages,
     )
@@ -202,10 +202,10 @@ def _feature_columns(frame: pd.DataFrame, features: Iterable[Feature]) -> dict[s
     }
 
 
-def _peers(book: _Book, features: Iterable[Feature]) -> dict[str, dict[str, float]]:
+def _peers(book: _Book, features: Iterable[Feature], *, needed: int) -> dict[str, dict[str, float]]:
     numbers = sorted({feature.name for feature in features if feature.kind == "number"})
     grouped = book.rows[numbers].groupby(book.facts["segment"])
-    medians = grouped.median().where(grouped.count() >= PEERS_NEEDED).dropna(how="all")
+    medians = grouped.median().where(grouped.count() >= needed).dropna(how="all")
     return {str(segment): {str(name): float(value) for name, value in row.dropna().items()} for segment, row in medians.iterrows()}
 
 

@@ -7,7 +7,7 @@ one confidential part makes up nearly all of the merged ones, no size at all is 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,34 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, explain
+from features.feature import Feature
+from serving.policy import Action, Numbers, Policy, admits
 from serving.reasons import Contribution, Driver, Explanation
 
 __all__ = [
-    "PEERS_NEEDED",
-    "POLICY",
     "VENDOR",
-    "Audience",
     "Caller",
     "OtherFactors",
     "SharedExplanation",
+    "View",
+    "gives_away",
     "may_see_account",
     "parse_caller",
-    "share",
     "shared_explanation",
     "visible_accounts",
 ]
-
-PEERS_NEEDED = 10
-"""A median or an average over fewer accounts than this would say too much about one of them."""
-
-NAMED_DRIVERS = 5
-"""How many drivers an explanation names; the rest is merged."""
-
-FEWEST_MERGED = 3
-"""Fewer merged parts than this could be guessed from their sum."""
-
-DOMINANT_SHARE = 0.9
-"""A confidential part above this share of all merged parts, by absolute size, is as good as shown by their sum."""
 
 
 @dataclass(frozen=True)
@@ -92,88 +80,54 @@ def parse_caller(text: str) -> Caller:
     raise ConfigError(explain("this is no caller", given=text, allowed="vendor, or partner:<partner_id>"))
 
 
-Audience = Literal["shared", "vendor"]
+@dataclass(frozen=True)
+class View:
+    """What one caller may see and do, under one policy.
 
-_SUMMARY: Mapping[str, Audience] = {
-    "account_id": "shared",
-    "name": "shared",
-    "segment": "shared",
-    "csm": "shared",
-    "partner_id": "shared",
-    "partner_name": "shared",
-    "health": "shared",
-    "band": "shared",
-    "churn_probability": "shared",
-    "expansion_probability": "shared",
-    "arr": "shared",
-    "arr_at_risk": "shared",
-    "renewal_at": "shared",
-    "first_driver": "shared",
-    "limits": "shared",
-}
-
-POLICY: Mapping[str, Mapping[str, Audience]] = {
-    "AccountSummary": _SUMMARY,
-    "Account": {**_SUMMARY, "earlier_at": "shared", "seats": "shared", "scores": "shared", "as_of": "shared"},
-    "Score": {
-        "target": "shared",
-        "probability": "shared",
-        "book_average": "shared",
-        "horizon_days": "shared",
-        "lead_days": "shared",
-        "raw_score": "shared",
-        "base": "shared",
-        "base_probability": "shared",
-        "drivers": "shared",
-        "other_factors": "shared",
-        "sizes": "shared",
-        "package": "shared",
-    },
-    "Driver": {
-        "features": "shared",
-        "family": "shared",
-        "sentence": "shared",
-        "effect": "shared",
-        "part": "shared",
-        "odds_factor": "shared",
-        "value": "shared",
-        "earlier": "shared",
-        "peers": "shared",
-        "unit": "shared",
-        "actionable": "shared",
-        "sensitivity": "vendor",
-    },
-    "OtherFactors": {"part": "shared", "odds_factor": "shared", "features": "vendor", "confidential": "shared"},
-    "FirstDriver": {"sentence": "shared", "effect": "shared"},
-    "Limit": {"code": "shared", "text": "shared"},
-    "AsOf": {
-        "score_set": "shared",
-        "cutoff": "shared",
-        "scored_at": "shared",
-        "health_version": "shared",
-        "currency": "shared",
-        "provisional": "shared",
-        "sources": "shared",
-    },
-    "Source": {"table": "shared", "latest": "shared", "silent": "shared"},
-    "Book": {"accounts": "shared", "totals": "shared", "page": "shared", "pages": "shared", "page_size": "shared", "as_of": "shared"},
-    "Totals": {"accounts": "shared", "arr": "shared", "arr_at_risk": "shared", "bands": "shared"},
-    "Prediction": {"id": "shared", "health": "shared", "band": "shared", "scores": "shared", "notes": "shared"},
-    "Predictions": {"results": "shared", "not_found": "shared", "as_of": "shared"},
-}
-"""Each field of each response, and who may read it. A field without a line here cannot leave: `share` raises KeyError."""
-
-
-def share(record: str, values: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-    """Return the fields of a response record that the caller may read; those it may not are None.
-
-    Raises
-    ------
-    KeyError
-        If the policy does not name the record or one of the fields.
+    Parameters
+    ----------
+    tier
+        The partner's tier in the partner programme; None for the vendor, and where it is not known.
     """
-    audience = POLICY[record]
-    return {name: value if audience[name] == "shared" or caller.is_vendor else None for name, value in values.items()}
+
+    caller: Caller
+    tier: str | None
+    policy: Policy
+
+    def share(self, record: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a response record that the caller may read; those it may not are None.
+
+        Raises
+        ------
+        KeyError
+            If the policy does not name the record or one of the fields.
+        """
+        named = self.policy.fields[record]
+        if not values.keys() <= named.keys():
+            raise KeyError(f"the policy has no line for {', '.join(sorted(values.keys() - named.keys()))} of {record}")
+        if self.caller.is_vendor:
+            return dict(values)
+        open_fields = self.policy.open_fields(record, tier=self.tier)
+        return {name: value if name in open_fields else None for name, value in values.items()}
+
+    def may(self, action: Action) -> bool:
+        """Tell whether the caller may do something with the accounts that it may see."""
+        return self.caller.is_vendor or admits(self.policy.actions[action], self.tier)
+
+    def sees(self, feature: Feature, *, supplied_by: Collection[str] = ()) -> bool:
+        """Tell whether the caller may see a feature by name.
+
+        Parameters
+        ----------
+        supplied_by
+            The partners whose own data the account's value was made from.
+        """
+        if self.caller.is_vendor:
+            return True
+        if any(partner != self.caller.partner_id for partner in supplied_by):
+            return False
+        audience = self.policy.audience_of(feature)
+        return bool(supplied_by) if audience == "partner" else admits(audience, self.tier)
 
 
 def visible_accounts(partner_id: npt.NDArray[np.object_], caller: Caller) -> npt.NDArray[np.bool_]:
@@ -227,15 +181,26 @@ class SharedExplanation:
     sizes: Literal["exact", "withheld"]
 
 
-def shared_explanation(explanation: Explanation, caller: Caller, *, named: int = NAMED_DRIVERS) -> SharedExplanation:
+def gives_away(confidential: Iterable[float], numbers: Numbers) -> bool:
+    """Tell whether the sum of confidential parts would say too much about one of them.
+
+    Every other part of the score may be known to the caller, by name now or on another day, so only these count: at least `fewest_merged`
+    must differ from zero, and none may hold more than `dominant_share` of their absolute sum. Without any there is nothing to give away.
+    """
+    sizes = [abs(part) for part in confidential if part != 0.0]
+    return bool(sizes) and (len(sizes) < numbers.fewest_merged or max(sizes) > numbers.dominant_share * math.fsum(sizes))
+
+
+def shared_explanation(explanation: Explanation, view: View, *, named: int | None = None) -> SharedExplanation:
     """Choose the drivers that the caller is told by name, and merge all others exactly."""
+    most = view.policy.numbers.named_drivers if named is None else named
     chosen: list[Driver] = []
     merged: list[Driver] = []
     for driver in explanation.drivers:
-        nameable = driver.part != 0.0 and _may_see_driver(driver, caller)
-        (chosen if nameable and len(chosen) < named else merged).append(driver)
-    hidden = [driver for driver in merged if not _may_see_driver(driver, caller)]
-    if hidden and _gives_one_away(hidden, merged):
+        nameable = driver.part != 0.0 and _may_see_driver(driver, view)
+        (chosen if nameable and len(chosen) < most else merged).append(driver)
+    hidden = [driver for driver in merged if not _may_see_driver(driver, view)]
+    if gives_away((contribution.part for contribution in _contributions(hidden)), view.policy.numbers):
         other = OtherFactors(part=None, odds_factor=None, features=_names(merged), confidential=True)
         return SharedExplanation(named=tuple(chosen), other=other, sizes="withheld")
     part = math.fsum(contribution.part for contribution in _contributions(merged))
@@ -244,14 +209,8 @@ def shared_explanation(explanation: Explanation, caller: Caller, *, named: int =
     return SharedExplanation(named=tuple(chosen), other=other, sizes="exact")
 
 
-def _may_see_driver(driver: Driver, caller: Caller) -> bool:
-    return caller.is_vendor or driver.sensitivity == "shared"
-
-
-def _gives_one_away(hidden: list[Driver], merged: list[Driver]) -> bool:
-    parts = [abs(contribution.part) for contribution in _contributions(merged)]
-    largest_hidden = max(abs(contribution.part) for contribution in _contributions(hidden))
-    return len(parts) < FEWEST_MERGED or largest_hidden > DOMINANT_SHARE * math.fsum(parts)
+def _may_see_driver(driver: Driver, view: View) -> bool:
+    return all(view.sees(member.feature) for member in driver.members)
 
 
 def _contributions(drivers: Iterable[Driver]) -> list[Contribution]:

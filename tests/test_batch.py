@@ -6,8 +6,8 @@ import pytest
 
 from features.errors import NotEnoughDataError, PackageError, ServiceError, WorkspaceError
 from serving.batch import score_workspace
+from serving.policy import default_policy
 from serving.scoring import load_score_set
-from serving.sharing import PEERS_NEEDED
 from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages
 
 
@@ -68,7 +68,7 @@ def test_too_little_data_is_said(score_set):
 
 
 def test_peers_are_medians_of_segments_with_enough_accounts(score_set):
-    assert "Public sector" not in score_set.peers, f"it has 4 accounts, {PEERS_NEEDED} are needed"
+    assert "Public sector" not in score_set.peers, f"it has 4 accounts, {default_policy().numbers.peers_needed} are needed"
     mine = score_set.accounts["segment"] == "Enterprise"
     assert score_set.peers["Enterprise"]["seats"] == np.median(score_set.values["seats"][mine])
     assert "partner_tier" not in score_set.peers["Enterprise"]

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from serving import schema
+from serving.policy import default_policy
 from serving.reasons import Contribution, explain_score
-from serving.sharing import POLICY, VENDOR, Caller, share, shared_explanation, visible_accounts
+from serving.sharing import VENDOR, Caller, View, shared_explanation, visible_accounts
 from tests.serving_book import feature
 from training.calibration import PlattCalibrator
 
 PARTNER = Caller("p1")
+POLICY = default_policy()
+TO_PARTNER, TO_VENDOR = View(PARTNER, None, POLICY), View(VENDOR, None, POLICY)
 CALIBRATOR = PlattCalibrator(slope=0.9, intercept=0.0)
 parts_of = st.lists(st.floats(-3, 3), min_size=0, max_size=12)
 
@@ -28,17 +31,17 @@ def explained(shared, vendor):
     return explain_score("churn", contributions, base=-2.0, raw=raw, probability=probability, calibrator=CALIBRATOR)
 
 
-@given(parts_of, parts_of, st.sampled_from([VENDOR, PARTNER]))
-def test_named_and_merged_parts_add_up_for_everybody(shared, vendor, caller):
+@given(parts_of, parts_of, st.sampled_from([TO_VENDOR, TO_PARTNER]))
+def test_named_and_merged_parts_add_up_for_everybody(shared, vendor, view):
     explanation = explained(shared, vendor)
-    seen = shared_explanation(explanation, caller)
+    seen = shared_explanation(explanation, view)
     if seen.sizes == "exact":
         assert -2.0 + math.fsum(driver.part for driver in seen.named) + seen.other.part == pytest.approx(explanation.raw, abs=1e-9)
 
 
 @given(parts_of, parts_of)
 def test_a_partner_is_never_told_a_confidential_driver_by_name(shared, vendor):
-    seen = shared_explanation(explained(shared, vendor), PARTNER)
+    seen = shared_explanation(explained(shared, vendor), TO_PARTNER)
     assert all(driver.sensitivity == "shared" for driver in seen.named)
     assert seen.other.confidential == bool(vendor)
 
@@ -46,19 +49,18 @@ def test_a_partner_is_never_told_a_confidential_driver_by_name(shared, vendor):
 @given(parts_of, parts_of)
 def test_subtracting_never_gives_one_confidential_part_away(shared, vendor):
     """Whoever subtracts all that is shown from the score is left with the merged parts; no confidential one may make them up."""
-    seen = shared_explanation(explained(shared, vendor), PARTNER)
+    seen = shared_explanation(explained(shared, vendor), TO_PARTNER)
     if seen.sizes == "exact" and vendor:
-        named = {driver.main.feature.name for driver in seen.named}
-        merged = [abs(part) for i, part in enumerate(shared) if f"open_{i}" not in named] + [abs(part) for part in vendor]
-        assert len(merged) >= 3
-        assert max(abs(part) for part in vendor) <= 0.9 * math.fsum(merged)
+        confidential = [abs(part) for part in vendor if part]
+        assert len(confidential) == 0 or len(confidential) >= 3
+        assert max(vendor, key=abs) == 0 or max(confidential) <= 0.9 * math.fsum(confidential)
     if seen.sizes == "withheld":
         assert seen.other.part is None and seen.other.odds_factor is None
 
 
 @given(parts_of, parts_of)
 def test_the_vendor_sees_all_sizes(shared, vendor):
-    seen = shared_explanation(explained(shared, vendor), VENDOR)
+    seen = shared_explanation(explained(shared, vendor), TO_VENDOR)
     assert seen.sizes == "exact"
     assert not seen.other.confidential
 
@@ -70,12 +72,13 @@ def test_the_vendor_sees_all_sizes(shared, vendor):
         ([1.0, 0.5, 0.2], [0.4, 0.3], "withheld"),  # two
         ([1.0, 0.5, 0.2], [0.4, 0.3, -0.2], "exact"),
         ([1.0, 0.5, 0.2], [2.0, 0.01, 0.01], "withheld"),  # one makes up nearly all
-        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.3], "exact"),  # merged with two shared ones that are not named either
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.3], "withheld"),  # the two shared ones beside it may be named on another day
+        ([1.0, 0.5], [0.0, 0.0], "exact"),
         ([1.0, 0.5], [], "exact"),
     ],
 )
 def test_when_sizes_are_withheld(shared, vendor, sizes):
-    assert shared_explanation(explained(shared, vendor), PARTNER).sizes == sizes
+    assert shared_explanation(explained(shared, vendor), TO_PARTNER).sizes == sizes
 
 
 def test_a_partner_sees_its_own_accounts_only_and_the_vendor_all():
@@ -91,7 +94,9 @@ def test_every_field_of_every_response_is_named_in_the_policy():
         for name in schema.__all__
         if isinstance(model := getattr(schema, name), type) and issubclass(model, BaseModel) and name not in _NOT_RESPONSES
     }
-    assert {name: set(model.model_fields) for name, model in responses.items()} == {name: set(fields) for name, fields in POLICY.items()}
+    assert {name: set(model.model_fields) for name, model in responses.items()} == {
+        name: set(fields) for name, fields in POLICY.fields.items()
+    }
 
 
 _NOT_RESPONSES = {"FeatureRow", "PredictRequest", "Problem", "FieldProblem"}
@@ -99,11 +104,11 @@ _NOT_RESPONSES = {"FeatureRow", "PredictRequest", "Problem", "FieldProblem"}
 
 def test_what_the_policy_does_not_name_cannot_leave():
     with pytest.raises(KeyError):
-        share("Driver", {"features": [], "notes": "ours"}, VENDOR)
+        TO_VENDOR.share("Driver", {"features": [], "notes": "ours"})
     with pytest.raises(KeyError):
-        share("Margin", {}, VENDOR)
+        TO_VENDOR.share("Margin", {})
 
 
 def test_what_is_the_vendor_s_alone_is_null_for_a_partner():
-    assert share("Driver", {"family": "usage", "sensitivity": "vendor"}, PARTNER) == {"family": "usage", "sensitivity": None}
-    assert share("Driver", {"sensitivity": "vendor"}, VENDOR) == {"sensitivity": "vendor"}
+    assert TO_PARTNER.share("Driver", {"family": "usage", "sensitivity": "vendor"}) == {"family": "usage", "sensitivity": None}
+    assert TO_VENDOR.share("Driver", {"sensitivity": "vendor"}) == {"sensitivity": "vendor"}
