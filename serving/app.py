@@ -6,21 +6,26 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from features.workspace import Workspace
-from serving import api, pages
+from serving import pages, routes_accounts, routes_predict, routes_service
 from serving.borders import BodyLimit, SecurityHeaders
+from serving.desk import Desk
 from serving.identity import Identity, read_secret
 from serving.journal import Journal
 from serving.live import LiveScores
+from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
 from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
 from serving.store import open_store
 
-__all__ = ["SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
+__all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
+
+ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, pages.router)
+"""All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +44,12 @@ def create_app(workspace: Workspace) -> FastAPI:
     ------
     ServiceError
         If nothing has been scored yet, or the score set is damaged.
+    ConfigError
+        If the workspace's policy cannot be used.
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
-    desk = api.Desk(live, Identity(store, _secret(workspace)), Journal(store))
+    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store), LivePolicy(workspace))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -59,8 +66,8 @@ def create_app(workspace: Workspace) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.desk = desk
-    app.include_router(api.router)
-    app.include_router(pages.router)
+    for router in ROUTERS:
+        app.router.routes.extend(router.routes)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)

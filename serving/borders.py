@@ -61,7 +61,7 @@ class BodyLimit:
             return
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdigit() or int(announced) > LARGEST_BODY:
-            await problem_response(ProblemError(413, _TOO_LARGE))(scope, receive, send)
+            await problem_response(ProblemError(413, _TOO_LARGE), scope)(scope, receive, send)
             return
         received = 0
 

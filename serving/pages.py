@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from serving import wording
 from serving.answers import account_answer, book_answer
-from serving.api import DeskOf, account_row
 from serving.charts import band_shares, waterfall
+from serving.desk import DeskOf, account_row, view_of
 from serving.health import AMBER_FROM, AMBER_TO, BANDS
 from serving.identity import SESSION_SECONDS, Principal, RefusedError
 from serving.portfolio import SORTS, BookPage, BookQuery, choices, select_accounts
@@ -35,9 +35,9 @@ _BROWSER_SECONDS = 365 * 24 * 3600
 router = APIRouter(include_in_schema=False)
 
 
-def _signed_in(request: Request, desk: DeskOf) -> Principal:
+async def _signed_in(request: Request, desk: DeskOf) -> Principal:
     try:
-        return desk.identity.check_session(request.cookies.get(_SESSION, ""))
+        return await desk.identity.check_session(request.cookies.get(_SESSION, ""))
     except RefusedError as error:
         raise ProblemError(401, "Open the sign-in link that you were given; it has to be a fresh one after a while.") from error
 
@@ -46,16 +46,14 @@ Reader = Annotated[Principal, Depends(_signed_in)]
 
 
 @router.get("/")
-def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
+async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
     """Show the accounts that the caller may see, ranked."""
     score_set = desk.live.current()
     query = _book_query(request.query_params)
     selected = select_accounts(score_set, query, reader.caller)
-    answer = book_answer(score_set, selected, reader.caller, page_size=query.page_size)
+    answer = book_answer(score_set, selected, view_of(desk, reader, score_set), page_size=query.page_size)
     read = [account.account_id for account in answer.accounts]
-    desk.journal.read(
-        read, caller=reader.caller, credential=reader.credential, action="list accounts", score_set=score_set.manifest.version
-    )
+    await desk.journal.read(read, principal=reader, action="list accounts", score_set=score_set.manifest.version)
     context = {
         "book": answer,
         "query": query,
@@ -67,18 +65,18 @@ def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
 
 
 @router.get("/accounts/{account_id}")
-def account_page(desk: DeskOf, reader: Reader, account_id: str) -> Response:
+async def account_page(desk: DeskOf, reader: Reader, account_id: str) -> Response:
     """Show one account and why it scores as it does."""
     score_set = desk.live.current()
-    row = account_row(desk, score_set, account_id, reader)
-    answer = account_answer(score_set, row, reader.caller)
+    row = await account_row(desk, score_set, account_id, reader)
+    answer = account_answer(score_set, row, view_of(desk, reader, score_set))
     charts = {score.target: waterfall(score) for score in answer.scores}
     context = {"account": answer, "charts": charts, "definition": score_set.manifest.health, "models": score_set.manifest.models}
     return _page("account.html", _frame(score_set, reader) | context)
 
 
 @router.get("/sign-in")
-def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(max_length=2000)] = "") -> Response:
+async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(max_length=2000)] = "") -> Response:
     """Exchange a sign-in link for a session, or say how to get a link."""
     if not token:
         return _page("sign_in.html", {"refused": False})
@@ -86,7 +84,7 @@ def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(max_leng
     try:
         caller = desk.identity.redeem_token(token, browser=browser)
     except RefusedError as error:
-        desk.journal.refused(str(error), caller="unknown", credential="link", action="sign in")
+        await desk.journal.refused(str(error), credential="link", action="sign in")
         return _page("sign_in.html", {"refused": True}, status=401)
     response = RedirectResponse("/", status_code=303)
     cookie: Mapping[str, Any] = {"httponly": True, "samesite": "lax", "secure": request.url.scheme == "https"}
@@ -96,7 +94,7 @@ def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(max_leng
 
 
 @router.post("/sign-out")
-def sign_out() -> Response:
+async def sign_out() -> Response:
     """Forget the session."""
     response = RedirectResponse("/sign-in", status_code=303)
     response.delete_cookie(_SESSION)
@@ -107,7 +105,7 @@ def problem_answer(request: Request, problem: ProblemError) -> Response:
     """Answer with a page where a person asks with a browser, else with problem details."""
     path = request.url.path
     if path.startswith("/v1/") or path in _MACHINES or "text/html" not in request.headers.get("accept", ""):
-        return problem_response(problem)
+        return problem_response(problem, request.scope)
     if problem.status == 401:
         return _page("sign_in.html", {"refused": False}, status=401)
     return _page("problem.html", {"problem": problem}, status=problem.status)

@@ -1,6 +1,6 @@
 """What goes over the wire: strict models, no unknown fields, no NaN, times in UTC.
 
-Every field of a response has a line in `serving.sharing.POLICY`; what a caller may not read is null.
+Every field of a response has a line in `serving/policy.toml`; what a caller may not read is null.
 """
 
 from datetime import UTC, datetime
@@ -61,11 +61,12 @@ class FieldProblem(_Strict):
 class Problem(_Strict):
     """An error, as RFC 9457 has it."""
 
-    type: str = "about:blank"
+    type: str = Field(description="Where this kind of problem is explained.", examples=["/docs#not-found"])
     title: str = Field(examples=["Not found"])
     status: int = Field(examples=[404])
     detail: str = Field(examples=["There is no such account."])
-    errors: list[FieldProblem] = []
+    errors: list[FieldProblem] = Field(description="What is wrong with which field of the request.")
+    request_id: str = Field(description="By what the log of the service knows the request.", examples=["5f2c9a7e41d04b1c"])
 
 
 class FeatureRow(_Strict):

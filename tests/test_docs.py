@@ -13,10 +13,9 @@ from typer.main import get_command
 from features.contracts import CONTRACT
 from features.reference import full_catalogue, render_reference
 from features.workspace import load_workspace
-from serving.api import router as api
+from serving.app import ROUTERS
 from serving.batch import score_workspace
 from serving.cli import app
-from serving.pages import router as pages
 from tests.serving_book import make_workspace
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +89,7 @@ def test_pictures_are_small():
 def test_addresses_are_those_of_the_service():
     chapter = README.split("| address |")[1].split("\n## ")[0]
     named = {tuple(found) for found in re.findall(r"`(GET|POST) (/[^`]*)`", chapter)}
-    served = {(method, route.path) for router in (api, pages) for route in router.routes for method in route.methods}
+    served = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
     for_people = {("GET", "/sign-in"), ("POST", "/sign-out")}  # what a link and a button call
     assert named == (served - for_people) | {("GET", "/openapi.json")}
 

@@ -1,0 +1,116 @@
+"""The desk of a service: what every request works with, and who is asking.
+
+A route names what its caller must be allowed to do; the desk finds out who asks before anything of the request's body is read:
+
+    @router.get("/v1/accounts/{account_id}")
+    async def get_account(desk: DeskOf, principal: Reader, account_id: str) -> ...
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+
+from serving.identity import Identity, Principal, RefusedError, Scope
+from serving.journal import Action, Journal
+from serving.live import LiveScores
+from serving.policies import LivePolicy
+from serving.problems import ProblemError, not_found
+from serving.scoring import ScoreSet
+from serving.sharing import View, may_see_account
+
+__all__ = ["Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every request works with."""
+
+    live: LiveScores
+    identity: Identity
+    journal: Journal
+    policies: LivePolicy
+
+
+async def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+DeskOf = Annotated[Desk, Depends(_desk)]
+
+
+class Require(SecurityBase):
+    """The requirement that the caller shows a credential that is good for a scope.
+
+    As a dependency it yields the `Principal`. `serving.routing` asks it before the body is read, and it remembers its answer for the rest
+    of the request.
+    """
+
+    scheme_name = "bearer"
+    model = HTTPBearer(description="An API key (`rk_...`), or an OIDC token of the identity provider that the vendor has set up.")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> Principal:
+        """Return who asks.
+
+        Raises
+        ------
+        ProblemError
+            401 without a good credential, 403 if it is not good for this.
+        """
+        known: dict[str, Principal] = request.scope.setdefault("renewcast.principals", {})
+        if self.scope not in known:
+            known[self.scope] = await self._principal(request)
+        return known[self.scope]
+
+    async def _principal(self, request: Request) -> Principal:
+        desk: Desk = request.app.state.desk
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        unknown = ProblemError(401, "Send an API key: `Authorization: Bearer rk_...`.", headers={"WWW-Authenticate": "Bearer"})
+        if kind.casefold() != "bearer" or not token:
+            raise unknown
+        try:
+            principal = await desk.identity.authenticate(token.strip())
+        except RefusedError as error:
+            await desk.journal.refused(str(error), credential="key", action="authenticate")
+            raise unknown from error
+        if self.scope not in principal.scopes:
+            await desk.journal.refused(f"lacks scope {self.scope}", principal=principal, action="authenticate")
+            raise ProblemError(403, f"This key may not do that: it lacks the scope {self.scope}.")
+        return principal
+
+
+def require(scope: Scope) -> Require:
+    """Return the requirement of a scope, for `Annotated[Principal, Depends(require("accounts:read"))]`."""
+    return Require(scope)
+
+
+Reader = Annotated[Principal, Depends(require("accounts:read"))]
+Predictor = Annotated[Principal, Depends(require("predict"))]
+
+
+def view_of(desk: Desk, principal: Principal, score_set: ScoreSet) -> View:
+    """Return what the caller may see of the score set at this instant."""
+    return View(principal.caller, None, desk.policies.current())
+
+
+async def account_row(desk: Desk, score_set: ScoreSet, account_id: str, principal: Principal, *, action: Action = "read account") -> int:
+    """Return the account's row and note in the journal that it was read.
+
+    Raises
+    ------
+    ProblemError
+        404, the same whether the account does not exist or belongs to somebody else; the journal knows which.
+    """
+    row = score_set.index.get(account_id)
+    if row is None or not may_see_account(score_set.accounts["partner_id"][row], principal.caller):
+        reason = "no such account" if row is None else "assigned to somebody else"
+        await desk.journal.refused(reason, principal=principal, action=action, accounts=[account_id])
+        raise not_found()
+    await desk.journal.read([account_id], principal=principal, action=action, score_set=score_set.manifest.version)
+    return row
