@@ -68,6 +68,10 @@ class Catalogue:
 
     def to_json(self) -> str:
         """Return the catalogue as JSON, all but the expressions."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         return json.dumps({"hash": self.hash, "features": [_declared(feature) for feature in self.features]}, indent=1)
 
 

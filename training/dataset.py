@@ -26,6 +26,7 @@ __all__ = [
     "encode_features",
     "learn_categories",
     "load_dataset",
+    "read_features",
     "require_columns",
 ]
 
@@ -98,10 +99,8 @@ class Dataset:
         )
 
 
-def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue) -> Dataset:
-    """Read the labelled rows of one target from a workspace's snapshots.
-
-    Rows without a label (censored, or the target does not apply to them) are left out.
+def read_features(snapshots: Path, catalogue: Catalogue) -> pd.DataFrame:
+    """Read the features of all rows of a workspace's snapshots, labelled or not.
 
     Raises
     ------
@@ -112,6 +111,27 @@ def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue) -> Datas
     """
     features = _read(snapshots / "features.parquet")
     require_columns(features.columns, catalogue.names)
+    return features
+
+
+def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue, *, features: pd.DataFrame | None = None) -> Dataset:
+    """Read the labelled rows of one target from a workspace's snapshots.
+
+    Rows without a label (censored, or the target does not apply to them) are left out.
+
+    Parameters
+    ----------
+    features
+        What `read_features` returned, where several targets are read.
+
+    Raises
+    ------
+    WorkspaceError
+        If the snapshots have not been made yet.
+    PackageError
+        If a feature of the catalogue is not in the snapshot.
+    """
+    features = read_features(snapshots, catalogue) if features is None else features
     labels = _read(snapshots / "labels.parquet", columns=["account_id", "cutoff", target, *_LABELS])
     groups = _read(snapshots / "groups.parquet", columns=["account_id", "cutoff", *_GROUPS])
     known = labels[labels[target].notna()].merge(groups, on=_KEY, validate="one_to_one")

@@ -25,7 +25,7 @@ from features.workspace import Config, Workspace
 from training.backtest import BACKTEST, held_out_frame
 from training.card import render_card
 from training.copies import TARGETS, copy_champions, copy_provisional
-from training.dataset import Dataset, load_dataset
+from training.dataset import Dataset, load_dataset, read_features
 from training.evaluation import Estimate
 from training.gallery import draw_report, draw_scores
 from training.judgement import Judgement, judge_training
@@ -91,7 +91,7 @@ def train_workspace(
     facts = _facts(workspace, catalogue, code_version)
     registry = workspace_registry(workspace, tracking_uri=tracking_uri)
     assignments = {target: _assignment(workspace.config, target, catalogue, facts, threads) for target in TARGETS}
-    results = _train_targets(workspace, registry, assignments, workers, steps)
+    results = _train_targets(workspace, registry, catalogue, assignments, workers, steps)
     trained = {target: result for target, result in results.items() if isinstance(result, _Result)}
     if not trained:
         raise _nothing_trained([result for result in results.values() if isinstance(result, SkippedTarget)])
@@ -161,15 +161,17 @@ def _facts(workspace: Workspace, catalogue: Catalogue, code_version: str | None)
 
 
 def _train_targets(
-    workspace: Workspace, registry: Registry, assignments: Mapping[Target, Assignment], workers: int, steps: _Steps
+    workspace: Workspace, registry: Registry, catalogue: Catalogue, assignments: Mapping[Target, Assignment], workers: int, steps: _Steps
 ) -> dict[Target, _Result | SkippedTarget]:
     """Train all targets, some side by side; the registry is asked before, as its client is made for one thread."""
     tables = audit_tables(workspace)
+    features = read_features(workspace.snapshots, catalogue)
     champions = {target: _champion(registry, target) for target in assignments}
 
     def train(target: Target) -> _Result | SkippedTarget:
         with steps.part(target) as advance:
-            return _train_target(workspace, assignments[target], champions[target], tables, advance, steps.within)
+            data = load_dataset(workspace.snapshots, target, catalogue, features=features)
+            return _train_target(workspace.config, data, assignments[target], champions[target], tables, advance, steps.within)
 
     with ThreadPoolExecutor(workers) as pool:
         return dict(zip(assignments, pool.map(train, assignments), strict=True))
@@ -183,15 +185,15 @@ def _champion(registry: Registry, target: Target) -> Champion | Incumbent | None
 
 
 def _train_target(
-    workspace: Workspace,
+    config: Config,
+    data: Dataset,
     assignment: Assignment,
     champion: Champion | Incumbent | None,
     tables: Audit,
     advance: Callable[[str], None],
     on_search: Progress,
 ) -> _Result | SkippedTarget:
-    target, settings = assignment.target, workspace.config.training
-    data = load_dataset(workspace.snapshots, target, assignment.catalogue)
+    target, settings = assignment.target, config.training
     try:
         splits = split_rows(
             data,
