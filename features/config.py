@@ -23,6 +23,7 @@ __all__ = [
     "FileFormat",
     "Measure",
     "Serving",
+    "ServingLimits",
     "TableConfig",
     "TableSource",
     "Targets",
@@ -231,11 +232,45 @@ class Tracking:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServingLimits:
+    """What one request may take; it is refused, or cut off, when it takes more.
+
+    Parameters
+    ----------
+    body_megabytes
+        How large a body may be.
+    header_seconds, body_seconds
+        How long a client may take to send the head of a request, and its body.
+    request_seconds
+        How long an answer may take from there on.
+    in_flight
+        How many requests a worker answers at a time; who comes on top is told to come again.
+    """
+
+    body_megabytes: int = 32
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    request_seconds: float = 60.0
+    in_flight: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
 class Serving:
-    """Where the service listens."""
+    """Where the service listens, and how it works.
+
+    Parameters
+    ----------
+    workers
+        Processes that answer requests; one of two can die without anybody noticing.
+    drain_seconds
+        How long a service that is told to stop goes on answering while it says that it is no longer ready.
+    """
 
     host: str = "127.0.0.1"
     port: int = 3000
+    workers: int = 2
+    drain_seconds: float = 5.0
+    limits: ServingLimits = ServingLimits()
 
 
 @dataclass(frozen=True, kw_only=True)

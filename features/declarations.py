@@ -20,6 +20,7 @@ from features.config import (
     FileFormat,
     Measure,
     Serving,
+    ServingLimits,
     TableConfig,
     TableSource,
     Targets,
@@ -340,6 +341,26 @@ def _tracking(section: Section) -> Tracking:
 
 
 def _serving(section: Section) -> Serving:
-    serving = Serving(host=section.text("host", "127.0.0.1"), port=section.whole("port", 3000, low=1, high=65535))
+    plain = Serving()
+    serving = Serving(
+        host=section.text("host", plain.host),
+        port=section.whole("port", plain.port, low=1, high=65535),
+        workers=section.whole("workers", plain.workers, low=1, high=64),
+        drain_seconds=section.number("drain_seconds", plain.drain_seconds, low=0, high=3600),
+        limits=_limits(section.section("limits")),
+    )
     section.refuse_others()
     return serving
+
+
+def _limits(section: Section) -> ServingLimits:
+    plain = ServingLimits()
+    limits = ServingLimits(
+        body_megabytes=section.whole("body_megabytes", plain.body_megabytes, low=1, high=1024),
+        header_seconds=section.number("header_seconds", plain.header_seconds, low=0.1, high=3600),
+        body_seconds=section.number("body_seconds", plain.body_seconds, low=0.1, high=3600),
+        request_seconds=section.number("request_seconds", plain.request_seconds, low=0.1, high=3600),
+        in_flight=section.whole("in_flight", plain.in_flight, low=1, high=10_000),
+    )
+    section.refuse_others()
+    return limits
