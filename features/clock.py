@@ -36,6 +36,7 @@ __all__ = [
     "midnight_from",
     "month_starts",
     "not_after",
+    "not_withdrawn",
     "parse_instant",
     "shifted",
     "sorted_window",
@@ -63,6 +64,11 @@ def microseconds(instant: datetime) -> int:
 def known_by(known_at: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.BooleanValue":
     """Tell which rows were known at the cutoff, the cutoff itself included."""
     return known_at <= cutoff
+
+
+def not_withdrawn(withdrawn_at: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.BooleanValue":
+    """Tell which rows had not been taken back by the cutoff, the cutoff itself included; a missing time never comes."""
+    return withdrawn_at.isnull() | (withdrawn_at > cutoff)
 
 
 def unless_unknown(value: "ir.Value", known_from: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.Value":

@@ -62,6 +62,8 @@ class TableContract:
         The pair of time columns between which the row is in force, the end excluded.
     ended
         The time column that says when it really ended, if before the end of its term.
+    withdrawn
+        The time column that says when the row was taken back; cutoffs from then on do not see it.
     """
 
     meaning: str
@@ -72,6 +74,7 @@ class TableContract:
     ordered: tuple[tuple[str, str], ...] = ()
     term: tuple[str, str] | None = None
     ended: str | None = None
+    withdrawn: str | None = None
 
 
 def _key(meaning: str) -> Column:
@@ -148,6 +151,7 @@ CONTRACT: Mapping[str, TableContract] = {
     "engagement": TableContract(
         meaning="contacts with the customer: mails, meetings, reviews, trainings, surveys",
         occurred="occurred_at",
+        withdrawn="withdrawn_at",
         columns={
             "account_id": _key("the customer"),
             "occurred_at": _when("when it happened"),
@@ -162,6 +166,9 @@ CONTRACT: Mapping[str, TableContract] = {
             "value": Column(type="number", meaning="a survey's answer, or an amount"),
             "source": Column(type="text", meaning="vendor, or the partner_id that supplied the row"),
             "recorded_at": _RECORDED_AT,
+            "withdrawn_at": Column(
+                type="time", meaning="when the row was taken back; cutoffs from then on do not see it", known_from="withdrawn_at"
+            ),
         },
     ),
     "tickets": TableContract(

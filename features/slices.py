@@ -261,6 +261,8 @@ def cut(rows: ir.Table, spine: ir.Table, window: Window) -> ir.Table:
     joined = rows.join(spine, "account")
     if contract.occurred:
         joined = joined.filter(clock.in_window(joined[contract.occurred], joined.cutoff, days=window.days, lag_days=window.lag_days))
+    if contract.withdrawn in rows.columns:
+        joined = joined.filter(clock.not_withdrawn(joined[contract.withdrawn], joined.cutoff))
     if "recorded_at" in rows.columns:
         joined = _latest_known(joined, contract)
     known = joined.mutate(**_masked(joined, contract))

@@ -126,6 +126,7 @@ COLUMN_WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "value": ("value", "nps_score", "score", "nps", "rating", "csat"),
         "source": ("source_party",),
         "recorded_at": ("recorded_at",),
+        "withdrawn_at": ("withdrawn_at", "retracted_at"),
     },
     "tickets": {
         "ticket_id": ("ticket_id", "case_id", "issue_id", "ticket", "id"),

@@ -92,7 +92,7 @@ class Tallies:
         declared = [contract.columns[name] for name in columns]
         return (
             contract.occurred is not None
-            and "recorded_at" not in self.known.tables[table].columns
+            and not {"recorded_at", contract.withdrawn} & set(self.known.tables[table].columns)
             and all(column.known_from is None for column in declared)
             and all(column.type == "number" or name == "user_id" for name, column in zip(columns, declared, strict=True))
         )

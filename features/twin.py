@@ -117,6 +117,8 @@ def rows_known(rows: pd.DataFrame, contract: TableContract, cutoff: pd.Timestamp
     """
     if contract.occurred:
         rows = rows[clock.not_after(rows[contract.occurred].to_numpy(), cutoff) & clock.not_after(rows["known_at"].to_numpy(), cutoff)]
+    if contract.withdrawn in rows.columns:
+        rows = rows[~clock.not_after(rows[contract.withdrawn].to_numpy(), cutoff)]
     if "recorded_at" in rows.columns and contract.unique:
         rows = rows.sort_values(["known_at", "recorded_at"], na_position="first", kind="stable")
         rows = rows.drop_duplicates(["account_id", *contract.unique], keep="last")

@@ -20,6 +20,7 @@ HAPPENED = {
     "outcomes": "agreed_at",
 }
 KNOWN_FROM = {
+    "engagement": {"withdrawn_at": "withdrawn_at"},
     "subscriptions": {"cancelled_at": "cancelled_at", "ended_at": "ended_at"},
     "tickets": {"closed_at": "closed_at", "reopened_at": "reopened_at", "csat": "closed_at"},
     "assignments": {"valid_to": "valid_to"},
@@ -40,6 +41,10 @@ def known_since(table, row):
 
 def is_known(table, row, cutoff):
     return row[HAPPENED[table]] <= cutoff and known_since(table, row) <= cutoff
+
+
+def is_taken_back(row, cutoff):
+    return row.get("withdrawn_at") is not None and row["withdrawn_at"] <= cutoff
 
 
 def hidden(table, row, cutoff):
@@ -63,7 +68,7 @@ def known_world(world, cutoff):
     found = {}
     for table, rows in world.items():
         if table in HAPPENED:
-            rows = [row for row in rows if is_known(table, row, cutoff)]
+            rows = [row for row in rows if is_known(table, row, cutoff) and not is_taken_back(row, cutoff)]
             if table == "subscriptions":
                 rows = newest_versions(rows)
             rows = [hidden(table, row, cutoff) for row in rows]

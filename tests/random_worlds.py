@@ -102,6 +102,7 @@ def _corrected(rng, term):
 
 def _contact(rng, account):
     occurred = instant(rng)
+    recorded = maybe(rng, later(rng, occurred, (5, 50)))
     return {
         "account_id": account,
         "occurred_at": occurred,
@@ -110,7 +111,8 @@ def _contact(rng, account):
         "contact_id": maybe(rng, rng.choice(("c1", "c2"))),
         "value": maybe(rng, float(rng.randint(0, 10))),
         "source": maybe(rng, rng.choice(("vendor", "Vendor", "p1"))),
-        "recorded_at": maybe(rng, later(rng, occurred, (5, 50))),
+        "recorded_at": recorded,
+        "withdrawn_at": maybe(rng, later(rng, recorded or occurred, (3, 28, 90)), 0.3),
     }
 
 

@@ -45,6 +45,7 @@ def evaluate(pairs):
 
 def test_known_by(pairs, evaluate):
     assert evaluate(clock.known_by) == [time <= cutoff for time, cutoff in pairs]
+    assert evaluate(clock.not_withdrawn) == [time > cutoff for time, cutoff in pairs]
 
 
 @pytest.mark.parametrize(("days", "lag"), WINDOWS)
