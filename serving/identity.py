@@ -8,24 +8,46 @@ hang on one secret in the workspace's state, which only its owner can read.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Literal
+from typing import Literal, get_args
 
 import sqlalchemy as sa
 from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy.exc import IntegrityError
 
-from serving.sharing import Caller
+from serving.sharing import VENDOR, Caller
 from serving.store import API_KEYS, SIGN_IN_LINKS, now
 
-__all__ = ["LINK_SECONDS", "SCOPES", "SESSION_SECONDS", "Identity", "Principal", "RefusedError", "Scope", "read_secret"]
+__all__ = [
+    "LINK_SECONDS",
+    "ROLES",
+    "SCOPES",
+    "SESSION_SECONDS",
+    "Identity",
+    "Principal",
+    "RefusedError",
+    "Role",
+    "Scope",
+    "default_scopes",
+    "read_secret",
+]
 
-Scope = Literal["accounts:read", "predict"]
-SCOPES: tuple[Scope, ...] = ("accounts:read", "predict")
+Scope = Literal["accounts:read", "predict", "export", "contribute", "feedback", "metrics", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+Role = Literal["administrator", "analyst", "csm"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+_ROLE_SCOPES: Mapping[Role, frozenset[Scope]] = {
+    "administrator": frozenset(SCOPES),
+    "analyst": frozenset({"accounts:read", "predict", "export", "contribute", "feedback"}),
+    "csm": frozenset({"accounts:read", "predict", "feedback"}),
+}
+_VENDOR_SCOPES: frozenset[Scope] = frozenset({"metrics", "admin"})
 
 LINK_SECONDS = 24 * 3600
 SESSION_SECONDS = 12 * 3600
@@ -47,11 +69,30 @@ class Principal:
         What it showed, as the journal calls it: `key:<id>` or `session`.
     scopes
         What the credential is good for.
+    role
+        What the person or the application does in its company.
+    subject
+        Who acts: the label of a key, the subject of a token, the person for whom a sign-in link was made.
     """
 
     caller: Caller
     credential: str
     scopes: frozenset[Scope]
+    role: Role
+    subject: str
+
+
+def default_scopes(role: Role, caller: Caller) -> frozenset[Scope]:
+    """Return what a role may do; the scopes of whoever runs the service are for the vendor alone.
+
+    Examples
+    --------
+    >>> sorted(default_scopes("csm", Caller("p1")))
+    ['accounts:read', 'feedback', 'predict']
+    >>> default_scopes("administrator", VENDOR) - default_scopes("administrator", Caller("p1")) == {"metrics", "admin"}
+    True
+    """
+    return _ROLE_SCOPES[role] if caller.is_vendor else _ROLE_SCOPES[role] - _VENDOR_SCOPES
 
 
 @dataclass(frozen=True)
@@ -67,8 +108,9 @@ class Identity:
     store: sa.Engine
     secret: bytes
 
-    def issue_key(self, caller: Caller, *, label: str, scopes: Collection[Scope] = SCOPES) -> str:
+    def issue_key(self, caller: Caller, *, label: str, scopes: Collection[Scope] | None = None) -> str:
         """Make an API key and return it; it cannot be shown a second time."""
+        scopes = default_scopes("analyst", caller) if scopes is None else scopes
         key_id, key_secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         row = {
             "key_id": key_id,
@@ -87,6 +129,16 @@ class Identity:
         live = (API_KEYS.c.key_id == key_id) & API_KEYS.c.revoked_at.is_(None)
         with self.store.begin() as connection:
             return connection.execute(sa.update(API_KEYS).where(live).values(revoked_at=now())).rowcount == 1
+
+    async def authenticate(self, bearer: str) -> Principal:
+        """Return who owns the bearer token of a request.
+
+        Raises
+        ------
+        RefusedError
+            If it is no good.
+        """
+        return self.check_key(bearer)
 
     def check_key(self, key: str) -> Principal:
         """Return who owns the key.
@@ -109,7 +161,7 @@ class Identity:
         if row["revoked_at"] is not None:
             raise RefusedError(f"revoked key:{key_id}")
         granted = frozenset(scope for scope in SCOPES if scope in row["scopes"].split())
-        return Principal(Caller(row["partner_id"]), f"key:{key_id}", granted)
+        return Principal(Caller(row["partner_id"]), f"key:{key_id}", granted, "analyst", row["label"])
 
     def sign_in_token(self, caller: Caller) -> str:
         """Return the token of a new sign-in link."""
@@ -140,7 +192,7 @@ class Identity:
         """Return the value of a session cookie."""
         return self._serializer("session").dumps({"partner_id": caller.partner_id})
 
-    def check_session(self, cookie: str) -> Principal:
+    async def check_session(self, cookie: str) -> Principal:
         """Return whose session it is.
 
         Raises
@@ -152,7 +204,8 @@ class Identity:
             content = self._serializer("session").loads(cookie, max_age=SESSION_SECONDS)
         except BadData as error:
             raise RefusedError(f"session: {error}") from error
-        return Principal(Caller(content["partner_id"]), "session", frozenset({"accounts:read"}))
+        caller = Caller(content["partner_id"])
+        return Principal(caller, "session", default_scopes("csm", caller), "csm", "")
 
     def _used_by(self, link_id: str, browser: str) -> bool:
         query = sa.select(SIGN_IN_LINKS.c.browser_hash).where(SIGN_IN_LINKS.c.link_id == link_id)

@@ -4,17 +4,21 @@ A refusal's reason stands here and not in the answer, so that an answer tells no
 """
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
 import sqlalchemy as sa
 
-from serving.sharing import Caller
+from serving.identity import Principal
 from serving.store import JOURNAL, now
 
-__all__ = ["Action", "Journal"]
+__all__ = ["REQUEST_ID", "Action", "Journal"]
 
 Action = Literal["list accounts", "read account", "predict", "sign in", "authenticate"]
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that is being answered; set by the outermost layer of the application."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,36 @@ class Journal:
 
     store: sa.Engine
 
-    def read(self, accounts: Iterable[str], *, caller: Caller, credential: str, action: Action, score_set: str) -> None:
-        """Note that the caller read these accounts; called before they are handed over."""
-        shared = {"at": now(), "caller": caller.name, "credential": credential, "action": action, "outcome": "read", "score_set": score_set}
-        self._append([shared | {"account_id": account} for account in accounts])
+    async def read(self, accounts: Iterable[str], *, principal: Principal, action: Action, score_set: str) -> None:
+        """Note that the principal read these accounts; called before they are handed over."""
+        self._append(accounts, _who(principal, "") | {"action": action, "outcome": "read", "score_set": score_set})
 
-    def refused(self, reason: str, *, caller: str, credential: str, action: Action, accounts: Iterable[str | None] = (None,)) -> None:
-        """Note that the caller was refused, and the reason that it is not told."""
-        shared = {"at": now(), "caller": caller, "credential": credential, "action": action, "outcome": "refused", "reason": reason}
-        self._append([shared | {"account_id": account} for account in accounts])
+    async def refused(
+        self,
+        reason: str,
+        *,
+        action: Action,
+        principal: Principal | None = None,
+        credential: str = "",
+        accounts: Iterable[str | None] = (None,),
+    ) -> None:
+        """Note a refusal, and the reason that the caller is not told.
 
-    def _append(self, lines: list[dict[str, object]]) -> None:
+        Parameters
+        ----------
+        credential
+            What kind of credential was shown, where it did not tell who calls.
+        """
+        self._append(accounts, _who(principal, credential) | {"action": action, "outcome": "refused", "reason": reason})
+
+    def _append(self, accounts: Iterable[str | None], shared: dict[str, object]) -> None:
+        lines = [shared | {"at": now(), "account_id": account} for account in accounts]
         if lines:
             with self.store.begin() as connection:
                 connection.execute(sa.insert(JOURNAL), lines)
+
+
+def _who(principal: Principal | None, credential: str) -> dict[str, object]:
+    if principal is None:
+        return {"caller": "unknown", "credential": credential}
+    return {"caller": principal.caller.name, "credential": principal.credential}

@@ -1,9 +1,11 @@
 import stat
+from asyncio import run
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
-from serving.identity import LINK_SECONDS, Identity, RefusedError, read_secret
+from serving.identity import LINK_SECONDS, Identity, Principal, RefusedError, read_secret
 from serving.journal import Journal
 from serving.sharing import VENDOR, Caller
 from serving.store import API_KEYS, JOURNAL, open_store
@@ -74,10 +76,10 @@ def test_links_expire_and_cannot_be_forged(identity, monkeypatch):
 
 
 def test_a_session_says_whose_it_is_and_a_forged_one_nothing(identity):
-    assert identity.check_session(identity.session_cookie(Caller("p2"))).caller == Caller("p2")
+    assert run(identity.check_session(identity.session_cookie(Caller("p2")))).caller == Caller("p2")
     for forged in ("", "x", identity.sign_in_token(VENDOR), Identity(identity.store, b"t" * 32).session_cookie(VENDOR)):
         with pytest.raises(RefusedError):
-            identity.check_session(forged)
+            run(identity.check_session(forged))
 
 
 def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):
@@ -91,8 +93,9 @@ def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):
 
 def test_the_journal_can_only_grow(store):
     journal = Journal(store)
-    journal.read(["a", "b"], caller=VENDOR, credential="key:1", action="list accounts", score_set="v1")
-    journal.refused("assigned to somebody else", caller="partner:p1", credential="key:2", action="read account", accounts=["a"])
+    partner = Principal(Caller("p1"), "key:2", frozenset(), "csm", "crm")
+    run(journal.read(["a", "b"], principal=replace(partner, caller=VENDOR), action="list accounts", score_set="v1"))
+    run(journal.refused("assigned to somebody else", principal=partner, action="read account", accounts=["a"]))
     with store.connect() as connection:
         lines = [
             (line["caller"], line["outcome"], line["account_id"], line["reason"])
