@@ -28,6 +28,9 @@ __all__ = [
 
 PROBLEM_JSON = "application/problem+json"
 
+_MOST_ERRORS = 20
+_LONGEST_NAME = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
@@ -236,7 +239,7 @@ def _as_problem(error: Exception) -> ProblemError:
         case ProblemError():
             return error
         case RequestValidationError():
-            errors = [FieldProblem(pointer=_pointer(found["loc"]), message=found["msg"]) for found in error.errors()]
+            errors = [FieldProblem(pointer=_pointer(found["loc"]), message=found["msg"]) for found in error.errors()[:_MOST_ERRORS]]
             return ProblemError(422, "The request does not have the form that /openapi.json describes.", errors=errors)
         case HTTPException():
             detail = "There is nothing at this address." if error.status_code == 404 else str(error.detail)
@@ -247,4 +250,6 @@ def _as_problem(error: Exception) -> ProblemError:
 
 def _pointer(location: Sequence[object]) -> str:
     """Say where in the request, as a JSON pointer below `body`, `query` or `path`."""
-    return "/" + "/".join(str(part) for part in location)
+    # a name may hold what UTF-8 cannot write, or be as long as the body
+    names = (str(part).encode("utf-8", "replace").decode()[:_LONGEST_NAME] for part in location)
+    return "/" + "/".join(name.replace("~", "~0").replace("/", "~1") for name in names)

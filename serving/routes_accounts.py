@@ -47,7 +47,7 @@ async def list_accounts(
     summary="One account",
     responses=problems(404),
 )
-async def get_account(desk: DeskOf, principal: Reader, account_id: str) -> schema.Account:
+async def get_account(desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> schema.Account:
     """Return one account with its scores explained."""
     score_set = desk.live.current()
     row = await account_row(desk, score_set, account_id, principal)

@@ -1,15 +1,19 @@
 """How the routes of `/v1` take requests: strictly, and only from callers who have shown who they are.
 
 Every router of the API is made by `v1_router`. Before a route's function runs, and before the body is read, its caller is identified; query
-parameters that the route does not know, and bodies that are not JSON, are refused rather than ignored.
+parameters that the route does not know, and bodies that are not JSON, are refused rather than ignored. JSON is read by the route's own
+model: nothing is coerced, and neither a lone surrogate nor a number that is none gets through.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, params
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from features.errors import nearest
@@ -21,6 +25,9 @@ __all__ = ["StrictRoute", "v1_router"]
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
+_LARGE_BODY = 64 * 1024
+"""Bytes; reading a larger one would keep the event loop from other requests, so a thread does it."""
+
 
 class StrictRoute(APIRoute):
     """A route that refuses what it does not understand."""
@@ -30,18 +37,36 @@ class StrictRoute(APIRoute):
         answer = super().get_route_handler()
         required = next(_requirements(self.dependant), None)
         known = frozenset(_query_names(self.dependant))
-        takes_json = self.body_field is not None
+        model = self._model()
 
         async def handle(request: Request) -> Response:
             if required is not None:
                 await required(request)
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
-            if takes_json:
-                _refuse_other_than_json(request)
+            if model is not None:
+                request = await _read(request, model)
             return await answer(request)
 
         return handle
+
+    def _model(self) -> type[BaseModel] | None:
+        """Return the model of the JSON body; None for a route without a body, or with another kind of one."""
+        field = self.body_field
+        if field is None or isinstance(field.field_info, params.Form):
+            return None
+        model = field.field_info.annotation
+        assert isinstance(model, type) and issubclass(model, BaseModel), "the body of a route is one model"
+        return model
+
+
+class _ReadRequest(Request):
+    """A request whose body has been read and found good."""
+
+    content: BaseModel
+
+    async def json(self) -> BaseModel:
+        return self.content
 
 
 def v1_router(tag: str) -> APIRouter:
@@ -64,18 +89,38 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
 
 
 def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
-    problems = [
-        FieldProblem(pointer=f"/query/{name}", message=f"there is no such parameter here; {nearest(name, known)}".rstrip("; "))
+    wrong = [
+        FieldProblem(pointer=f"/query/{name}"[:200], message=f"there is no such parameter here; {nearest(name, known)}".rstrip("; "))
         for name in dict.fromkeys(request.query_params.keys())
         if name not in known
     ]
-    if problems:
-        raise ProblemError(422, "The address has parameters that there are not.", errors=problems[:20])
+    if wrong:
+        raise ProblemError(422, "The address has parameters that there are not.", errors=wrong[:20])
 
 
-def _refuse_other_than_json(request: Request) -> None:
-    headers = request.headers
-    kind = headers.get("content-type", "").partition(";")[0].strip().casefold()
-    without_body = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
-    if kind != "application/json" and not (without_body and not kind):
+async def _read(request: Request, model: type[BaseModel]) -> Request:
+    """Read the body as the model.
+
+    Raises
+    ------
+    ProblemError
+        415 if it does not say that it is JSON.
+    RequestValidationError
+        If it is not what the model says.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
+    body = await request.body()
+    if kind != "application/json" and (body or kind):
         raise ProblemError(415, "Send JSON, and say so: `Content-Type: application/json`.")
+    read = _ReadRequest(request.scope, request.receive)
+    read._body = body
+    try:
+        read.content = (
+            await asyncio.to_thread(model.model_validate_json, body) if len(body) > _LARGE_BODY else model.model_validate_json(body)
+        )
+    except ValidationError as error:
+        found = [
+            {**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise RequestValidationError(found) from error
+    return read

@@ -6,6 +6,7 @@ Every field of a response has a line in `serving/policy.toml`; what a caller may
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
+from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from features.feature import Target
@@ -14,7 +15,9 @@ from serving.reasons import Effect
 
 __all__ = [
     "MOST_PREDICTIONS",
+    "WITHOUT_CONTROLS",
     "Account",
+    "AccountId",
     "AccountSummary",
     "AsOf",
     "Book",
@@ -22,23 +25,33 @@ __all__ = [
     "FeatureRow",
     "FieldProblem",
     "FirstDriver",
+    "Identifier",
+    "Instant",
     "Limit",
     "OtherFactors",
+    "PartnerId",
     "PredictRequest",
     "Prediction",
     "Predictions",
+    "Probability",
     "Problem",
     "Score",
     "Source",
+    "Strict",
     "Totals",
 ]
 
 MOST_PREDICTIONS = 10_000
 
+WITHOUT_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
+"""Text in one line: no NUL, which databases refuse, and no other control characters."""
+
 Value = float | str | None
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What all models of requests and answers hold to: no unknown fields, no coercion, no NaN."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
@@ -48,17 +61,21 @@ def _in_utc(time: object) -> object:
 
 Instant = Annotated[datetime, BeforeValidator(_in_utc)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_CONTROLS)]
+AccountId = Annotated[
+    str, Path(min_length=1, max_length=200, pattern=WITHOUT_CONTROLS, description="An account's id.", examples=["acc-0001"])
+]
+PartnerId = Annotated[str, Path(min_length=1, max_length=200, pattern=WITHOUT_CONTROLS, description="A partner's id.", examples=["p1"])]
 
 
-class FieldProblem(_Strict):
+class FieldProblem(Strict):
     """What is wrong with one field of a request."""
 
     pointer: str = Field(examples=["/body/accounts/0"])
     message: str
 
 
-class Problem(_Strict):
+class Problem(Strict):
     """An error, as RFC 9457 has it."""
 
     type: str = Field(description="Where this kind of problem is explained.", examples=["/docs#not-found"])
@@ -69,14 +86,14 @@ class Problem(_Strict):
     request_id: str = Field(description="By what the log of the service knows the request.", examples=["5f2c9a7e41d04b1c"])
 
 
-class FeatureRow(_Strict):
+class FeatureRow(Strict):
     """Features of one account, to be scored on the fly."""
 
     id: Identifier = Field(description="Your name for the row; it comes back with the result.")
     features: dict[str, Value] = Field(description="One value for every feature of the models; null where it is not known.")
 
 
-class PredictRequest(_Strict):
+class PredictRequest(Strict):
     """Accounts of the score set, or rows of features."""
 
     model_config = ConfigDict(
@@ -98,7 +115,7 @@ class PredictRequest(_Strict):
         return self
 
 
-class Source(_Strict):
+class Source(Strict):
     """How fresh one table is."""
 
     table: str = Field(examples=["telemetry"])
@@ -106,7 +123,7 @@ class Source(_Strict):
     silent: bool = Field(description="Nothing has become known for more than 28 days.")
 
 
-class AsOf(_Strict):
+class AsOf(Strict):
     """What the answer stands on."""
 
     score_set: str
@@ -118,21 +135,21 @@ class AsOf(_Strict):
     sources: list[Source]
 
 
-class Limit(_Strict):
+class Limit(Strict):
     """What makes a score less sure."""
 
     code: Literal["new_account", "no_telemetry", "silent_source"]
     text: str
 
 
-class FirstDriver(_Strict):
+class FirstDriver(Strict):
     """The driver that matters most for churn."""
 
     sentence: str = Field(examples=["Active users fell from 41 to 23 in 28 days"])
     effect: Effect
 
 
-class Driver(_Strict):
+class Driver(Strict):
     """One reason for a score."""
 
     features: list[str] = Field(description="Features that say nearly the same, the one in the sentence first.")
@@ -149,7 +166,7 @@ class Driver(_Strict):
     sensitivity: Literal["shared", "vendor", "partner"] | None
 
 
-class OtherFactors(_Strict):
+class OtherFactors(Strict):
     """All drivers that are not named, merged exactly."""
 
     part: float | None
@@ -158,7 +175,7 @@ class OtherFactors(_Strict):
     confidential: bool = Field(description="Whether factors are among them that you may not see one by one.")
 
 
-class Score(_Strict):
+class Score(Strict):
     """One target's score and why: `base + parts of the drivers + part of the other factors = raw_score`."""
 
     target: Target
@@ -175,7 +192,7 @@ class Score(_Strict):
     package: str = Field(description="SHA-256 of the model package.")
 
 
-class AccountSummary(_Strict):
+class AccountSummary(Strict):
     """One line of the book."""
 
     account_id: str
@@ -204,7 +221,7 @@ class Account(AccountSummary):
     as_of: AsOf
 
 
-class Totals(_Strict):
+class Totals(Strict):
     """Sums over all accounts that the filters leave, not only those of the page."""
 
     accounts: int
@@ -213,7 +230,7 @@ class Totals(_Strict):
     bands: dict[Band, int]
 
 
-class Book(_Strict):
+class Book(Strict):
     """A page of the accounts that the caller may see."""
 
     accounts: list[AccountSummary]
@@ -224,7 +241,7 @@ class Book(_Strict):
     as_of: AsOf
 
 
-class Prediction(_Strict):
+class Prediction(Strict):
     """One account's or row's scores."""
 
     id: str
@@ -234,7 +251,7 @@ class Prediction(_Strict):
     notes: list[str] = Field(description="What to know about the row, such as a category level that the model has not seen.")
 
 
-class Predictions(_Strict):
+class Predictions(Strict):
     """Results in the order of the request; accounts that do not exist for the caller are listed apart."""
 
     results: list[Prediction]
