@@ -11,7 +11,8 @@ way on every engine, where timestamps do not. The predicates take Ibis columns o
 that works on datetimes. Outside queries an instant is a naive `datetime` in UTC.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,12 @@ __all__ = [
     "age_days",
     "closed_by",
     "day_number",
+    "ended",
     "in_label_window",
     "in_window",
     "known_by",
     "label_window_end",
+    "last_by",
     "microseconds",
     "midnight",
     "midnight_from",
@@ -100,6 +103,22 @@ def active_at(start: "ir.IntegerValue", end: "ir.IntegerValue", instant: "ir.Int
     A term that ends at the instant has ended, and one that starts at it runs, so a renewal leaves neither gap nor overlap.
     """
     return (start <= instant) & (end.isnull() | (end > instant))
+
+
+def ended(end: datetime | None, instant: int) -> bool:
+    """Tell whether a term `[start, end)` has ended by an instant in microseconds; one without an end never does."""
+    return end is not None and microseconds(end) <= instant
+
+
+def last_by(times: Sequence[int], instant: int, first: int, stop: int) -> int:
+    """Return the position of the last of the sorted `times[first:stop]` that had come by the instant; `first - 1` if none had.
+
+    Examples
+    --------
+    >>> last_by([10, 20, 30], 20, 0, 3), last_by([10, 20, 30], 9, 0, 3)
+    (1, -1)
+    """
+    return bisect_right(times, instant, first, stop) - 1
 
 
 def shifted(time: "ir.IntegerValue", days: int) -> "ir.IntegerValue":
