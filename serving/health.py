@@ -18,7 +18,18 @@ import numpy.typing as npt
 from features.errors import WorkspaceError, explain
 from features.ledger import replace_file
 
-__all__ = ["AMBER_FROM", "AMBER_TO", "BANDS", "Band", "HealthDefinition", "band_of", "health_of", "published_definition"]
+__all__ = [
+    "AMBER_FROM",
+    "AMBER_TO",
+    "BANDS",
+    "Band",
+    "HealthDefinition",
+    "band_of",
+    "exact_health",
+    "health_of",
+    "health_points",
+    "published_definition",
+]
 
 Band = Literal["red", "amber", "green"]
 BANDS: tuple[Band, ...] = ("red", "amber", "green")
@@ -77,6 +88,29 @@ def health_of(probability: npt.NDArray[np.float64], definition: HealthDefinition
     # 1e-9 keeps a point that is exactly half in real numbers from falling to the error of the logarithm
     rounded: npt.NDArray[np.int64] = np.floor(np.clip(exact, 0.0, 100.0) + 0.5 + 1e-9).astype(np.int64)
     return rounded
+
+
+def exact_health(log_odds: float, definition: HealthDefinition) -> float:
+    """Return the health of an account with these log-odds of churn as the formula has it: not rounded, and not cut to 0..100.
+
+    Examples
+    --------
+    >>> definition = HealthDefinition(version=1, reference_odds=0.25, published="2024-01-01T00:00:00", accounts=100)
+    >>> exact_health(math.log(0.5), definition)
+    40.0
+    """
+    return _AVERAGE + health_points(log_odds - math.log(definition.reference_odds))
+
+
+def health_points(log_odds: float) -> float:
+    """Return the points of health, before any cut, that so many log-odds of churn give; negative for log-odds that rise.
+
+    Examples
+    --------
+    >>> health_points(math.log(2))
+    -10.0
+    """
+    return -_POINTS_PER_HALVING * log_odds / math.log(2)
 
 
 def band_of(health: int) -> Band:

@@ -1,0 +1,232 @@
+"""How an account stood at other times: in the score sets that are kept, and a quarter before the present one.
+
+Only one account's row is read of an older score set, so that looking back costs no memory.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features import clock
+from features.errors import ServiceError, explain
+from features.feature import Target
+from serving.changes import Standing, Value, Values, log_odds_of, rows_of
+from serving.health import HealthDefinition, health_of
+from serving.scoring import Manifest, ScoreSet, read_manifest
+from training.package import Package, load_package
+
+__all__ = ["VERSION", "Archive", "Moment", "earlier_standing", "present_standing", "select_moment", "standing_of"]
+
+VERSION = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+"""What the version of a score set looks like; versions in alphabetical order are in the order in which they were made."""
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A time for which an account's standing can be looked up.
+
+    Parameters
+    ----------
+    score_set
+        The version; None for the values of about a quarter before the present score set.
+    """
+
+    score_set: str | None
+    cutoff: datetime
+
+
+class Archive:
+    """The score sets below a folder, the present one among them.
+
+    Parameters
+    ----------
+    scores
+        The folder `scores/` of a workspace.
+    """
+
+    def __init__(self, scores: Path) -> None:
+        self._scores = scores
+        self._manifests: dict[str, Manifest] = {}
+
+    def versions(self, *, until: str | None = None) -> tuple[str, ...]:
+        """Return the versions that are there, oldest first, up to and including one."""
+        try:
+            names = sorted(path.name for path in self._scores.iterdir() if VERSION.fullmatch(path.name))
+        except FileNotFoundError:
+            return ()
+        there = tuple(name for name in names if (self._scores / name / "manifest.json").exists())
+        self._manifests = {name: manifest for name, manifest in self._manifests.items() if name in there}
+        return tuple(name for name in there if until is None or name <= until)
+
+    def folder(self, version: str) -> Path:
+        """Return the folder of a version."""
+        return self._scores / version
+
+    def manifest(self, version: str) -> Manifest:
+        """Return what a version is about.
+
+        Raises
+        ------
+        ServiceError
+            If it is gone or damaged.
+        """
+        if version not in self._manifests:
+            self._manifests[version] = _undamaged(self.folder(version), read_manifest)
+        return self._manifests[version]
+
+    def packages(self, version: str) -> dict[Target, Package]:
+        """Read the models behind a version; they are verified.
+
+        Raises
+        ------
+        ServiceError, PackageError
+            If the version is gone or damaged.
+        """
+        return {target: load_package(self.folder(version) / "packages" / target) for target in self.manifest(version).models}
+
+    def standing(self, version: str, account_id: str) -> Standing | None:
+        """Return how an account stood in a version, or None if it was not in it.
+
+        Raises
+        ------
+        ServiceError
+            If the version is gone or damaged.
+        """
+        manifest = self.manifest(version)
+        rows = _undamaged(self.folder(version), lambda folder: _stored_rows(folder, account_id))
+        return rows and _stored_standing(manifest, *rows)
+
+
+def present_standing(score_set: ScoreSet, row: int) -> Standing:
+    """Return how an account stands in a score set in memory."""
+    account, manifest = score_set.account(row), score_set.manifest
+    values = {name: _plain(column[row]) for name, column in score_set.values.items()}
+    return Standing(
+        account_id=account.account_id,
+        score_set=manifest.version,
+        cutoff=manifest.cutoff,
+        scored_at=manifest.scored_at,
+        health=account.health,
+        definition=manifest.health,
+        values=values,
+        log_odds={target: log_odds_of(probability) for target, probability in account.probability.items()},
+        probability=account.probability,
+        models={target: model.package_hash for target, model in manifest.models.items()},
+    )
+
+
+def earlier_standing(score_set: ScoreSet, row: int) -> Standing | None:
+    """Return what the present models say of an account's values about a quarter before, or None if it was not there then."""
+    account = score_set.account(row)
+    if account.earlier_at is None:
+        return None
+    values = {name: _plain(column[row]) for name, column in score_set.earlier.items()}
+    return standing_of(
+        account.account_id, values, packages=score_set.packages, definition=score_set.manifest.health, cutoff=account.earlier_at
+    )
+
+
+def standing_of(
+    account_id: str, values: Values, *, packages: Mapping[Target, Package], definition: HealthDefinition, cutoff: datetime
+) -> Standing:
+    """Score values that no score set holds."""
+    scores = {target: package.score_rows(rows_of(package, values)) for target, package in packages.items()}
+    probability = {target: float(scored.probability[0]) for target, scored in scores.items()}
+    return Standing(
+        account_id=account_id,
+        score_set=None,
+        cutoff=cutoff,
+        scored_at=None,
+        health=int(health_of(np.array([probability["churn"]]), definition)[0]),
+        definition=definition,
+        values=values,
+        log_odds={target: log_odds_of(known) for target, known in probability.items()},
+        probability=probability,
+        models={target: package.hash for target, package in packages.items()},
+    )
+
+
+def select_moment(moments: Sequence[Moment], instant: datetime) -> Moment | None:
+    """Return the moment with the newest cutoff not after the instant, of equal ones the last; None if there is none."""
+    cutoffs = np.array([moment.cutoff for moment in moments], dtype="datetime64[us]")
+    reached = np.flatnonzero(clock.not_after(cutoffs, instant))
+    if len(reached) == 0:
+        return None
+    newest = cutoffs[reached].max()
+    return moments[int(reached[cutoffs[reached] == newest][-1])]
+
+
+def _stored_standing(manifest: Manifest, account: Mapping[str, Any], values: Values) -> Standing:
+    probability = {target: float(account[f"{target}_probability"]) for target in manifest.models}
+    return Standing(
+        account_id=account["account_id"],
+        score_set=manifest.version,
+        cutoff=manifest.cutoff,
+        scored_at=manifest.scored_at,
+        health=int(account["health"]),
+        definition=manifest.health,
+        values=values,
+        log_odds={target: log_odds_of(known) for target, known in probability.items()},
+        probability=probability,
+        models={target: model.package_hash for target, model in manifest.models.items()},
+    )
+
+
+def _stored_rows(folder: Path, account_id: str) -> tuple[dict[str, Any], Values] | None:
+    with pq.ParquetFile(folder / "accounts.parquet") as accounts, pq.ParquetFile(folder / "values.parquet") as values:
+        row = _row_of(accounts, account_id)
+        return None if row is None else (_read_row(accounts, row), {name: _plain(value) for name, value in _read_row(values, row).items()})
+
+
+def _row_of(accounts: pq.ParquetFile, account_id: str) -> int | None:
+    """Return the row of an account, reading only the ids of the row groups that may hold it."""
+    first = 0
+    column = accounts.schema_arrow.get_field_index("account_id")
+    for position in range(accounts.num_row_groups):
+        group = accounts.metadata.row_group(position)
+        statistics = group.column(column).statistics
+        if statistics is None or not statistics.has_min_max or statistics.min <= account_id <= statistics.max:
+            ids = accounts.read_row_group(position, columns=["account_id"])["account_id"]
+            found = ids.to_numpy(zero_copy_only=False) == account_id
+            if found.any():
+                return first + int(found.argmax())
+        first += group.num_rows
+    return None
+
+
+def _read_row(file: pq.ParquetFile, row: int) -> dict[str, Any]:
+    """Return one row by its number, reading only its row group."""
+    for position in range(file.num_row_groups):
+        size = file.metadata.row_group(position).num_rows
+        if row < size:
+            columns: dict[str, Any] = file.read_row_group(position, use_threads=False).slice(row, 1).to_pylist()[0]
+            return columns
+        row -= size
+    raise ValueError("there are fewer rows of values than accounts")
+
+
+def _undamaged(folder: Path, read: Callable[[Path], _T]) -> _T:
+    try:
+        return read(folder)
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        todo = "It is still possible to compare with other times."
+        raise ServiceError(
+            explain(f"older scores cannot be read: {type(error).__name__}: {error}", given=folder.name, todo=todo)
+        ) from error
+
+
+def _plain(value: Any) -> Value:
+    """Return a feature's value with None for a missing one."""
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str) else float(value)

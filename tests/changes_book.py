@@ -1,0 +1,35 @@
+"""A book that was scored as of three cutoffs, for the tests of what changed: the last two with different models of churn."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from features.workspace import Workspace
+from serving.batch import score_workspace
+from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages, write
+from training.calibration import PlattCalibrator
+
+__all__ = ["CUTOFFS", "MIDDLE", "make_scored_thrice", "older_churn"]
+
+MIDDLE = datetime(2025, 6, 24)
+CUTOFFS = (EARLIER, MIDDLE, CUTOFF)
+
+
+def older_churn():
+    """Return the model of churn of the first two scorings: the same trees, but another calibrator."""
+    return replace(packages()["churn"], calibrator=PlattCalibrator(slope=0.8, intercept=-0.3), code_version="0.0.9")
+
+
+def make_scored_thrice(folder: Path) -> Workspace:
+    """Score a new workspace as of its last three cutoffs; the account `acc-0000` is in the last two, `acc-0239` in the first two only."""
+    workspace = make_workspace(folder)
+    path = workspace.snapshots / "features.parquet"
+    whole = pq.read_table(path).to_pandas()
+    whole = whole[~((whole["account_id"] == "acc-0239") & (whole["cutoff"] == CUTOFF))]
+    for cutoff in CUTOFFS:
+        (packages()["churn"] if cutoff == CUTOFF else older_churn()).save(workspace.training / "champion" / "churn")
+        write(path, whole[~whole["cutoff"].isin([later for later in CUTOFFS if later > cutoff])])
+        score_workspace(workspace)
+    return workspace
