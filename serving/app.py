@@ -10,12 +10,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from features.workspace import Workspace
-from serving import pages, routes_accounts, routes_predict, routes_service
+from serving import pages, pages_account, pages_book, routes_accounts, routes_predict, routes_service
 from serving.borders import BodyLimit, SecurityHeaders
 from serving.desk import Desk
 from serving.identity import Identity, read_secret
 from serving.journal import Journal
 from serving.live import LiveScores
+from serving.pages_frame import STATIC
 from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
 from serving.scoring import current_version
@@ -24,7 +25,9 @@ from serving.store import open_store
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
 
-ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, pages.router)
+PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router)
+
+ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, *PAGES)
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
 
 
@@ -68,7 +71,7 @@ def create_app(workspace: Workspace) -> FastAPI:
     app.state.desk = desk
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
-    app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)
     add_problem_handlers(app, pages.problem_answer)
