@@ -22,6 +22,7 @@ __all__ = [
     "Features",
     "FileFormat",
     "Measure",
+    "Oidc",
     "Serving",
     "ServingLimits",
     "TableConfig",
@@ -242,7 +243,7 @@ class ServingLimits:
     header_seconds, body_seconds
         How long a client may take to send the head of a request, and its body.
     request_seconds
-        How long an answer may take from there on.
+        How long it may take until the answer begins.
     in_flight
         How many requests a worker answers at a time; who comes on top is told to come again.
     """
@@ -255,6 +256,41 @@ class ServingLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Oidc:
+    """Whose bearer tokens are taken beside API keys, and what their claims say.
+
+    Parameters
+    ----------
+    issuer, audience
+        What the claims `iss` and `aud` of a token must be.
+    jwks
+        Address of the issuer's public keys; looked up in its discovery document if None.
+    algorithms
+        The signatures that are taken; only those with a public and a private key can be.
+    leeway_seconds
+        How far the issuer's clock and ours may be apart.
+    subject_claim
+        The claim that names the person.
+    caller_claim, callers
+        The claim that tells the vendor from the partners, and from its values to `vendor` or `partner:<partner_id>`; values that say this
+        themselves need no entry.
+    role_claim, roles
+        The claim that tells the role, and from its values to roles; values that are roles need no entry.
+    """
+
+    issuer: str
+    audience: str
+    jwks: str | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    leeway_seconds: int = 60
+    subject_claim: str = "sub"
+    caller_claim: str = "renewcast_caller"
+    callers: Mapping[str, str] = field(default_factory=dict)
+    role_claim: str = "renewcast_role"
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Serving:
     """Where the service listens, and how it works.
 
@@ -264,6 +300,10 @@ class Serving:
         Processes that answer requests; one of two can die without anybody noticing.
     drain_seconds
         How long a service that is told to stop goes on answering while it says that it is no longer ready.
+    database
+        Address of the PostgreSQL database that holds keys, sessions, the journal and what people contribute; a SQLite file if None.
+    oidc
+        The issuer of bearer tokens; only API keys are taken if None.
     """
 
     host: str = "127.0.0.1"
@@ -271,6 +311,8 @@ class Serving:
     workers: int = 2
     drain_seconds: float = 5.0
     limits: ServingLimits = ServingLimits()
+    database: str | None = field(default=None, repr=False, compare=False)
+    oidc: Oidc | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Reads `renewcast.toml` section by section, and answers every mistake with the key, what was given and what is allowed."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from features.config import (
     Features,
     FileFormat,
     Measure,
+    Oidc,
     Serving,
     ServingLimits,
     TableConfig,
@@ -30,7 +32,7 @@ from features.config import (
 from features.contracts import CONTRACT
 from features.errors import nearest
 from features.feature import Target
-from features.section import Section
+from features.section import REQUIRED, Section
 
 __all__ = ["Locate", "read_config"]
 
@@ -68,7 +70,7 @@ def read_config(file: Section, *, locate: Locate, environ: Mapping[str, str]) ->
         training=_training(file.section("training")),
         features=_features(file.section("features")),
         mlflow=_tracking(file.section("mlflow")),
-        serving=_serving(file.section("serving")),
+        serving=_serving(file.section("serving"), environ),
     )
     workspace.get("data", None)
     workspace.refuse_others()
@@ -340,7 +342,7 @@ def _tracking(section: Section) -> Tracking:
     return tracking
 
 
-def _serving(section: Section) -> Serving:
+def _serving(section: Section, environ: Mapping[str, str]) -> Serving:
     plain = Serving()
     serving = Serving(
         host=section.text("host", plain.host),
@@ -348,9 +350,34 @@ def _serving(section: Section) -> Serving:
         workers=section.whole("workers", plain.workers, low=1, high=64),
         drain_seconds=section.number("drain_seconds", plain.drain_seconds, low=0, high=3600),
         limits=_limits(section.section("limits")),
+        database=section.filled("database", environ),
+        oidc=_oidc(section.section("oidc"), environ),
     )
     section.refuse_others()
     return serving
+
+
+def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:
+    if not section.values:
+        return None
+    plain = Oidc(issuer=section.filled("issuer", environ, REQUIRED), audience=section.filled("audience", environ, REQUIRED))
+    oidc = replace(
+        plain,
+        jwks=section.filled("jwks", environ),
+        algorithms=section.texts("algorithms", plain.algorithms),
+        leeway_seconds=section.whole("leeway_seconds", plain.leeway_seconds, low=0, high=300),
+        subject_claim=section.text("subject_claim", plain.subject_claim),
+        caller_claim=section.text("caller_claim", plain.caller_claim),
+        callers=_texts(section.section("callers")),
+        role_claim=section.text("role_claim", plain.role_claim),
+        roles=_texts(section.section("roles")),
+    )
+    section.refuse_others()
+    return oidc
+
+
+def _texts(section: Section) -> dict[str, str]:
+    return {key: section.text(key) for key in section.values}
 
 
 def _limits(section: Section) -> ServingLimits:

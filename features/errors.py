@@ -11,6 +11,7 @@ RenewcastError
 |-- PackageError           a model package is damaged, or does not fit the features at hand
 |-- RegistryError          the model registry does not answer, or does not hold what was asked
 |-- ServiceError           the service cannot start (no scores yet, port in use)
+|-- StoreDownError         the operational database does not answer, or cannot write
 
 A message has four parts: what is wrong, what was given, what is allowed, what to do next. Compose it with `explain`.
 """
@@ -29,6 +30,7 @@ __all__ = [
     "RenewcastError",
     "ServiceError",
     "SourceError",
+    "StoreDownError",
     "WorkspaceError",
     "explain",
     "nearest",
@@ -77,6 +79,10 @@ class RegistryError(RenewcastError):
 
 class ServiceError(RenewcastError):
     """The service cannot start or cannot answer."""
+
+
+class StoreDownError(RenewcastError):
+    """The operational database does not answer, or cannot write; what was asked may be asked again."""
 
 
 def explain(wrong: str, *, given: object = None, allowed: object = None, todo: str = "") -> str:

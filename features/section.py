@@ -1,5 +1,6 @@
 """One section of a TOML file, read key by key, so that every mistake is answered with the file, the key and what would be right."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -9,10 +10,13 @@ from typing import Any
 from features.clock import parse_instant
 from features.errors import ConfigError, explain, nearest
 
-__all__ = ["REQUIRED", "Section"]
+__all__ = ["REQUIRED", "VARIABLE", "Section"]
 
 REQUIRED: Any = object()
 """The default of a key that must be given."""
+
+VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+"""How a text refers to the environment: `${NAME}` or `${NAME:-default}`."""
 
 
 @dataclass
@@ -56,6 +60,11 @@ class Section:
         if value is not default and not (isinstance(value, str) and value.strip()):
             raise self.wrong(key, "is not a text", given=_shown(value), todo=f'Write {key} = "...".')
         return value
+
+    def filled(self, key: str, environ: Mapping[str, str], default: Any = None) -> Any:
+        """Return a text with what the environment says for its variables; one that is not set is left as it is written."""
+        value = self.text(key, default)
+        return value if value is default else VARIABLE.sub(lambda found: _filled(found, environ), value)
 
     def texts(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a list of texts as a tuple."""
@@ -135,6 +144,12 @@ class Section:
             if key not in self._asked:
                 hint = nearest(key, self._asked) or "Remove it."
                 raise self.wrong(key, "is not a known key", given=_shown(self.values[key]), allowed=_listed(self._asked), todo=hint)
+
+
+def _filled(found: re.Match[str], environ: Mapping[str, str]) -> str:
+    if found["default"] is None:
+        return environ.get(found["name"]) or found[0]
+    return environ.get(found["name"]) or found["default"]
 
 
 def _listed(words: Collection[str]) -> str:

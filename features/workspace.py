@@ -30,7 +30,7 @@ from features.config import (
 )
 from features.declarations import read_config
 from features.errors import ConfigError, WorkspaceError, explain
-from features.section import Section
+from features.section import VARIABLE, Section
 
 __all__ = [
     "ATTRIBUTE",
@@ -78,6 +78,11 @@ class Workspace:
         return self.state / "quarantine"
 
     @property
+    def contributions(self) -> Path:
+        """The folder of what partners contributed."""
+        return self.state / "contributions"
+
+    @property
     def check_report(self) -> Path:
         """The report of the last check."""
         return self.state / "check.json"
@@ -108,9 +113,9 @@ class Workspace:
         return self.state / "mlartifacts"
 
     @property
-    def database(self) -> Path:
-        """The store of keys and the journal."""
-        return self.state / "renewcast.db"
+    def database(self) -> Path | str:
+        """The operational store: the address of a PostgreSQL database if the config names one, else a SQLite file."""
+        return self.config.serving.database or self.state / "renewcast.db"
 
     @property
     def ledger(self) -> Path:
@@ -202,12 +207,9 @@ def _data_folder(section: Section, folder: Path, environ: Mapping[str, str]) -> 
 def _located(section: Section, key: str, base: Path, environ: Mapping[str, str]) -> Path:
     """Make an absolute path: relative to `base`, or to the working directory where it starts with a variable that is set."""
     text = section.text(key)
-    starts_with = _VARIABLE.match(text)
-    path = Path(_VARIABLE.sub(lambda match: _variable(section, key, match, environ), text)).expanduser()
+    starts_with = VARIABLE.match(text)
+    path = Path(VARIABLE.sub(lambda match: _variable(section, key, match, environ), text)).expanduser()
     return path.absolute() if starts_with and environ.get(starts_with["name"]) else Path(os.path.normpath(base.absolute() / path))
-
-
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
 def _variable(section: Section, key: str, match: re.Match[str], environ: Mapping[str, str]) -> str:

@@ -11,7 +11,8 @@ from typing import Literal
 import sqlalchemy as sa
 
 from serving.identity import Principal
-from serving.store import JOURNAL, now
+from serving.store import SERVICE, Store
+from serving.tables import JOURNAL, now
 
 __all__ = ["REQUEST_ID", "Action", "Journal"]
 
@@ -25,7 +26,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 class Journal:
     """Appends lines to the journal of a store."""
 
-    store: sa.Engine
+    store: Store
 
     async def read(self, accounts: Iterable[str], *, principal: Principal, action: Action, score_set: str) -> None:
         """Note that the principal read these accounts; called before they are handed over."""
@@ -52,7 +53,7 @@ class Journal:
     def _append(self, accounts: Iterable[str | None], shared: dict[str, object]) -> None:
         lines = [shared | {"at": now(), "account_id": account} for account in accounts]
         if lines:
-            with self.store.begin() as connection:
+            with self.store.tenant(SERVICE) as connection:
                 connection.execute(sa.insert(JOURNAL), lines)
 
 

@@ -1,8 +1,12 @@
 """Fixtures that several test files share: small books of snapshots with a known truth."""
 
 import os
+import secrets
 import shutil
-from collections.abc import Callable
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +258,103 @@ def make_workspace(tmp_path: Path, empty_mlflow_store: Path, make_snapshots: Cal
         return workspace
 
     return make
+
+
+def _postgres_programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory):
+    """A PostgreSQL server of its own, without passwords, gone after the tests; its superuser is `reader`."""
+    programs = _postgres_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed")
+    folder = tmp_path_factory.mktemp("postgres")
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    user: dict[str, object] = {}
+    if os.geteuid() == 0:
+        # the server refuses to run as root
+        user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        for parent in (folder, *folder.parents[:3]):
+            parent.chmod(0o755)
+        shutil.chown(folder, "nobody", "nogroup")
+    where = {"cwd": folder, "check": True, "capture_output": True, **user}
+    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "reader", "-A", "trust", "--no-sync"], **where)
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
+    control = [programs / "pg_ctl", "-D", folder / "data"]
+    subprocess.run([*control, "-l", folder / "log", "-w", "-o", options, "start"], **where)
+    yield f"127.0.0.1:{port}"
+    subprocess.run([*control, "-m", "immediate", "stop"], **where)
+
+
+@pytest.fixture(scope="module")
+def postgres(postgres_server: str) -> str:
+    """The address of a new database for the tests of one module."""
+    import psycopg
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(f"postgresql://reader@{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"postgresql://reader@{postgres_server}/{name}"
+
+
+SERVING_ROLE = "renewcast"
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables, in a file: copying it takes no time. Read only."""
+    from serving.store import upgrade_store
+
+    file = tmp_path_factory.mktemp("store") / "renewcast.db"
+    upgrade_store(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def empty_postgres_store(postgres_server: str) -> str:
+    """The name of a database with a store in it, to make copies of; the service's role may use it, and owns nothing."""
+    import psycopg
+
+    from serving.store import upgrade_store
+
+    with psycopg.connect(f"postgresql://reader@{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {SERVING_ROLE} LOGIN")
+        connection.execute("CREATE DATABASE store_template")
+    upgrade_store(f"postgresql://reader@{postgres_server}/store_template", serving_role=SERVING_ROLE)
+    return "store_template"
+
+
+@pytest.fixture
+def postgres_store(postgres_server: str, empty_postgres_store: str) -> Iterator[str]:
+    """The address, for the service's role, of a new database with an empty store in it."""
+    import psycopg
+
+    name = f"store_{secrets.token_hex(6)}"
+    with psycopg.connect(f"postgresql://reader@{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {empty_postgres_store}")
+        yield f"postgresql://{SERVING_ROLE}@{postgres_server}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_address(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where an empty store is: once in a SQLite file, once in a PostgreSQL database under the service's role."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_store"))
+    return Path(shutil.copy(request.getfixturevalue("empty_sqlite_store"), tmp_path / "renewcast.db"))
+
+
+@pytest.fixture
+def store(store_address: Path | str):
+    """An empty store, on each kind of database."""
+    from serving.store import open_store
+
+    store = open_store(store_address)
+    yield store
+    store.dispose()

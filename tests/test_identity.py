@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from serving.identity import LINK_SECONDS, Identity, Principal, RefusedError, read_secret
 from serving.journal import Journal
 from serving.sharing import VENDOR, Caller
-from serving.store import API_KEYS, JOURNAL, open_store
+from serving.store import SERVICE, open_store
+from serving.tables import API_KEYS, JOURNAL
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_key_says_whose_it_is_and_what_it_may(identity, caller):
 
 def test_the_store_holds_no_key(identity, store):
     key = identity.issue_key(VENDOR, label="crm")
-    with store.connect() as connection:
+    with store.tenant(SERVICE) as connection:
         row = connection.execute(sa.select(API_KEYS)).one()
     assert not any(key.split("_", 2)[2] in str(value) for value in row)
 
@@ -96,7 +97,7 @@ def test_the_journal_can_only_grow(store):
     partner = Principal(Caller("p1"), "key:2", frozenset(), "csm", "crm")
     run(journal.read(["a", "b"], principal=replace(partner, caller=VENDOR), action="list accounts", score_set="v1"))
     run(journal.refused("assigned to somebody else", principal=partner, action="read account", accounts=["a"]))
-    with store.connect() as connection:
+    with store.tenant(SERVICE) as connection:
         lines = [
             (line["caller"], line["outcome"], line["account_id"], line["reason"])
             for line in connection.execute(sa.select(JOURNAL)).mappings()
@@ -107,7 +108,7 @@ def test_the_journal_can_only_grow(store):
         ("partner:p1", "refused", "a", "assigned to somebody else"),
     ]
     for statement in (sa.delete(JOURNAL), sa.update(JOURNAL).values(caller="nobody")):
-        with pytest.raises(sa.exc.IntegrityError, match="append only"), store.begin() as connection:
+        with pytest.raises(sa.exc.IntegrityError, match="append only"), store.tenant(SERVICE) as connection:
             connection.execute(statement)
 
 

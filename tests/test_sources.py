@@ -1,11 +1,7 @@
 import gzip
 import json
-import os
 import random
-import shutil
-import socket
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -184,37 +180,6 @@ def test_sqlite_and_duckdb(opened, tmp_path):
     assert [(row["id"], str(row["d"])) for row in rows] == [(1, "2024-01-02")]
     with pytest.raises(SourceError, match="no such table"):
         opened(tmp_path / "a.db", database="sqlite", relation="tt")
-
-
-def _postgres_programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    """A PostgreSQL server of its own, without passwords, gone after the tests."""
-    programs = _postgres_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL server is installed")
-    folder = tmp_path_factory.mktemp("postgres")
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:
-        # the server refuses to run as root
-        user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        for parent in (folder, *folder.parents[:3]):
-            parent.chmod(0o755)
-        shutil.chown(folder, "nobody", "nogroup")
-    where = {"cwd": folder, "check": True, "capture_output": True, **user}
-    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "reader", "-A", "trust"], **where)
-    options = f"-h 127.0.0.1 -p {port} -k {folder}"
-    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w", "-o", options, "start"], **where)
-    yield f"postgresql://reader@127.0.0.1:{port}/postgres"
-    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **where)
 
 
 def test_postgresql(opened, postgres):

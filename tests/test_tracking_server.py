@@ -47,7 +47,6 @@ from tests.test_registry import (  # noqa: F401
     test_what_is_logged_can_be_loaded_by_mlflow,
     versions_of,
 )
-from tests.test_sources import postgres  # noqa: F401
 from training import registry as module
 from training.registry import open_registry
 
@@ -71,7 +70,7 @@ def options(command):
 
 
 @pytest.fixture(scope="module")
-def address(postgres, tmp_path_factory):  # noqa: F811
+def address(postgres, tmp_path_factory):
     """The server as the page starts it, but for authentication: with one worker, at a free port, over the tests' database."""
     port, folder = free_port(), tmp_path_factory.mktemp("server")
     written = options(COMMAND[4:]) | {"--port": str(port), "--workers": "1"}
