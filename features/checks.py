@@ -3,11 +3,19 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["CheckSummary", "TableCheck"]
+__all__ = ["CheckSummary", "RowCounts", "TableCheck"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """What became of some rows of a table."""
+
+    rows_in: int
+    quarantined: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,8 @@ class TableCheck:
         Columns of the contract that the sources do not offer.
     quarantine_file
         The file that lists every row quarantined and every value blanked; None if there is none.
+    contributed
+        By contribution, the rows among these that partners contributed.
     """
 
     table: str
@@ -53,11 +63,21 @@ class TableCheck:
     missing: tuple[str, ...]
     quarantine_file: str | None
     seconds: float
+    contributed: Mapping[str, RowCounts] = field(default_factory=dict)
+
+    @property
+    def own(self) -> RowCounts:
+        """The workspace's own rows, those that no partner contributed."""
+        contributed = self.contributed.values()
+        return RowCounts(
+            rows_in=self.rows_in - sum(rows.rows_in for rows in contributed),
+            quarantined=self.quarantined - sum(rows.quarantined for rows in contributed),
+        )
 
     @property
     def share_quarantined(self) -> float:
-        """The share of rows that were quarantined."""
-        return self.quarantined / self.rows_in if self.rows_in else 0.0
+        """The share of the workspace's own rows that were quarantined: no partner's contribution can stop the vendor's run."""
+        return self.own.quarantined / self.own.rows_in if self.own.rows_in else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ def refuse_too_many(engine: Engine, checks: Sequence[TableCheck], folder: Path) 
     QuarantineError
         With the counts by reason, the first three rows and where all of them are listed.
     """
-    over = [check for check in checks if check.share_quarantined > check.limit or (check.rows_in and not check.rows_out)]
+    over = [check for check in checks if check.share_quarantined > check.limit or 0 < check.own.rows_in == check.own.quarantined]
     if not over:
         return
     parts = []
@@ -134,7 +134,8 @@ def refuse_too_many(engine: Engine, checks: Sequence[TableCheck], folder: Path) 
         counts = "\n".join(f"  {count:,} {reason}" for reason, count in check.reasons.items())
         first = _first_lines(engine, folder / f"{check.table}.csv", "")
         share = (
-            f"{check.table}: {check.quarantined:,} of {check.rows_in:,} rows ({check.share_quarantined:.1%}), {check.limit:.1%} are allowed"
+            f"{check.table}: {check.own.quarantined:,} of {check.own.rows_in:,} rows "
+            f"({check.share_quarantined:.1%}), {check.limit:.1%} are allowed"
         )
         parts.append(f"{share}\n{counts}\nfirst rows:\n{first}")
     todo = f"Look at the files in {folder}, correct the source or its mapping, or raise quarantine_limit of the table."

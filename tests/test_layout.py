@@ -205,6 +205,7 @@ TESTED_WITH = {
     "features.mapping": "test_intake",
     "features.quarantine": "test_intake",
     "features.readings": "test_intake",
+    "features.staging": "test_intake",
     "features.profiles": "test_discovery",
     "features.proposal": "test_discovery",
     "features.synonyms": "test_discovery",
