@@ -27,6 +27,7 @@ __all__ = [
     "POLICY_NAME",
     "Action",
     "Audience",
+    "Note",
     "Numbers",
     "Policy",
     "admits",

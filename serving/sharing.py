@@ -1,14 +1,23 @@
 """Who sees what: every rule about what leaves the service for whom, in one place.
 
 Callers are the vendor or one partner, and what is not shared here is not shared. A partner sees the accounts that are assigned to it
-and no other. Of an explanation it sees the drivers that are shared; all other parts, the confidential ones and the shared ones too small
-to be named, are merged exactly into one part. Whoever knows the score and all other parts could subtract: so if too few are merged, or
-one confidential part makes up nearly all of the merged ones, no size at all is given for that score, only order and direction.
+and no other. Which fields and features it sees of those is the policy's to say (`serving.policy`); a `View` applies it to one caller.
+
+Of an explanation a partner sees the drivers that are shared; all other parts, the confidential ones and the shared ones too small to be
+named, are merged exactly into one part. Whoever knows the score and all other parts can subtract, and may know the other parts from
+another answer: from another day, another list, a what-if. So sizes are exact only if the *confidential* parts by themselves keep each
+other's secret, as if every shared part were known: at least three of them, none of which holds nearly all. If they do not, no part of
+that score is given a size at all, only order and direction. What compares two scores, a change or a what-if, is exact only if both scores
+are and the differences keep each other's secret too; else the exact one of the two would give the sizes of the other.
+
+But: the score itself is shared. Where nothing else moves it, it says what a confidential part is, and no rule of subtraction helps.
+And a partner that keeps two answers from different days can tell by how much its confidential parts moved together in between.
 """
 
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,17 +25,24 @@ import numpy.typing as npt
 
 from features.errors import ConfigError, explain
 from features.feature import Feature
-from serving.policy import Action, Numbers, Policy, admits
-from serving.reasons import Contribution, Driver, Explanation
+from serving.policy import Action, Note, Numbers, Policy, admits
+from serving.reasons import Driver, Explanation
+from serving.supplies import SUPPLIED
 
 __all__ = [
+    "NOTHING_SUPPLIED",
     "VENDOR",
     "Caller",
+    "MergedParts",
     "OtherFactors",
     "SharedExplanation",
+    "Sizes",
+    "Supplied",
     "View",
+    "confidential_parts",
     "gives_away",
     "may_see_account",
+    "merge_parts",
     "parse_caller",
     "shared_explanation",
     "visible_accounts",
@@ -57,6 +73,12 @@ class Caller:
 
 
 VENDOR = Caller(None)
+
+Sizes = Literal["exact", "withheld"]
+Supplied = Mapping[str, Collection[str]]
+"""By feature, the partners whose data an account's value was made from; a feature that is not there has only the vendor's in it."""
+
+NOTHING_SUPPLIED: Supplied = MappingProxyType({})
 
 
 def parse_caller(text: str) -> Caller:
@@ -120,14 +142,22 @@ class View:
         Parameters
         ----------
         supplied_by
-            The partners whose own data the account's value was made from.
+            The partners whose data the account's value was made from, or that it is about; see `serving.supplies`.
         """
         if self.caller.is_vendor:
             return True
         if any(partner != self.caller.partner_id for partner in supplied_by):
             return False
         audience = self.policy.audience_of(feature)
-        return bool(supplied_by) if audience == "partner" else admits(audience, self.tier)
+        if audience == "partner":  # not known to hold nobody else's, unless its table says who supplied each row
+            return bool(supplied_by) or (feature.source is not None and feature.source.table == SUPPLIED)
+        return admits(audience, self.tier)
+
+    def shows_note(self, kind: Note, *, author: Caller) -> bool:
+        """Tell whether the caller may read what somebody wrote down about an account that the caller sees."""
+        if self.caller.is_vendor or author == self.caller:
+            return True
+        return author.is_vendor and admits(self.policy.notes[kind], self.tier)
 
 
 def visible_accounts(partner_id: npt.NDArray[np.object_], caller: Caller) -> npt.NDArray[np.bool_]:
@@ -178,7 +208,90 @@ class SharedExplanation:
 
     named: tuple[Driver, ...]
     other: OtherFactors
-    sizes: Literal["exact", "withheld"]
+    sizes: Sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedParts:
+    """Drivers as one caller may read them.
+
+    Parameters
+    ----------
+    named
+        The largest drivers that the caller may see, the largest first.
+    rest
+        All others.
+    part
+        The exact sum of the rest, in the unit of the drivers' parts; None where sizes are withheld.
+    sizes
+        Whether parts may be told: those of `named` are withheld with that of the rest.
+    confidential
+        Whether the rest holds drivers that the caller may not see.
+    """
+
+    named: tuple[Driver, ...]
+    rest: tuple[Driver, ...]
+    part: float | None
+    sizes: Sizes
+    confidential: bool
+
+
+def merge_parts(
+    drivers: Iterable[Driver],
+    view: View,
+    *,
+    supplied: Supplied = NOTHING_SUPPLIED,
+    beside: Iterable[Iterable[float]] = (),
+    named: int | None = None,
+) -> MergedParts:
+    """Choose the drivers that the caller is told by name, and merge all others exactly.
+
+    Parameters
+    ----------
+    drivers
+        All of a score, a change or a what-if, the largest absolute part first.
+    supplied
+        By feature, the partners whose data the account's value was made from.
+    beside
+        Confidential parts of other answers that lead to this one by subtraction: for a change, those of both scores.
+    named
+        How many drivers are named; the policy's number if not given.
+    """
+    most = view.policy.numbers.named_drivers if named is None else named
+    chosen: list[Driver] = []
+    rest: list[Driver] = []
+    hidden: list[float] = []
+    for driver in drivers:
+        seen = _sees_driver(driver, view, supplied)
+        hidden += [] if seen else [member.part for member in driver.members]
+        (chosen if seen and driver.part != 0.0 and len(chosen) < most else rest).append(driver)
+    withheld = any(gives_away(parts, view.policy.numbers) for parts in (hidden, *beside))
+    return MergedParts(
+        named=tuple(chosen),
+        rest=tuple(rest),
+        part=None if withheld else math.fsum(member.part for driver in rest for member in driver.members),
+        sizes="withheld" if withheld else "exact",
+        confidential=bool(hidden),
+    )
+
+
+def confidential_parts(drivers: Iterable[Driver], view: View, *, supplied: Supplied = NOTHING_SUPPLIED) -> list[float]:
+    """Return the parts of the drivers that the caller may not see."""
+    return [member.part for driver in drivers if not _sees_driver(driver, view, supplied) for member in driver.members]
+
+
+def shared_explanation(
+    explanation: Explanation, view: View, *, supplied: Supplied = NOTHING_SUPPLIED, named: int | None = None
+) -> SharedExplanation:
+    """Choose the drivers of a score that the caller is told by name, and merge all others exactly; see `merge_parts`."""
+    merged = merge_parts(explanation.drivers, view, supplied=supplied, named=named)
+    other = OtherFactors(
+        part=merged.part,
+        odds_factor=None if merged.part is None else math.prod(driver.odds_factor for driver in merged.rest),
+        features=tuple(member.feature.name for driver in merged.rest for member in driver.members),
+        confidential=merged.confidential,
+    )
+    return SharedExplanation(named=merged.named, other=other, sizes=merged.sizes)
 
 
 def gives_away(confidential: Iterable[float], numbers: Numbers) -> bool:
@@ -191,31 +304,5 @@ def gives_away(confidential: Iterable[float], numbers: Numbers) -> bool:
     return bool(sizes) and (len(sizes) < numbers.fewest_merged or max(sizes) > numbers.dominant_share * math.fsum(sizes))
 
 
-def shared_explanation(explanation: Explanation, view: View, *, named: int | None = None) -> SharedExplanation:
-    """Choose the drivers that the caller is told by name, and merge all others exactly."""
-    most = view.policy.numbers.named_drivers if named is None else named
-    chosen: list[Driver] = []
-    merged: list[Driver] = []
-    for driver in explanation.drivers:
-        nameable = driver.part != 0.0 and _may_see_driver(driver, view)
-        (chosen if nameable and len(chosen) < most else merged).append(driver)
-    hidden = [driver for driver in merged if not _may_see_driver(driver, view)]
-    if gives_away((contribution.part for contribution in _contributions(hidden)), view.policy.numbers):
-        other = OtherFactors(part=None, odds_factor=None, features=_names(merged), confidential=True)
-        return SharedExplanation(named=tuple(chosen), other=other, sizes="withheld")
-    part = math.fsum(contribution.part for contribution in _contributions(merged))
-    factor = math.prod(driver.odds_factor for driver in merged)
-    other = OtherFactors(part=part, odds_factor=factor, features=_names(merged), confidential=bool(hidden))
-    return SharedExplanation(named=tuple(chosen), other=other, sizes="exact")
-
-
-def _may_see_driver(driver: Driver, view: View) -> bool:
-    return all(view.sees(member.feature) for member in driver.members)
-
-
-def _contributions(drivers: Iterable[Driver]) -> list[Contribution]:
-    return [member for driver in drivers for member in driver.members]
-
-
-def _names(drivers: Iterable[Driver]) -> tuple[str, ...]:
-    return tuple(contribution.feature.name for contribution in _contributions(drivers))
+def _sees_driver(driver: Driver, view: View, supplied: Supplied) -> bool:
+    return all(view.sees(member.feature, supplied_by=supplied.get(member.feature.name, ())) for member in driver.members)

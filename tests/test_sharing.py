@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
-from serving import schema
 from serving.policy import default_policy
 from serving.reasons import Contribution, explain_score
 from serving.sharing import VENDOR, Caller, View, shared_explanation, visible_accounts
@@ -86,20 +84,6 @@ def test_a_partner_sees_its_own_accounts_only_and_the_vendor_all():
     assert visible_accounts(assigned, PARTNER).tolist() == [True, False, False, True]
     assert visible_accounts(assigned, VENDOR).all()
     assert not visible_accounts(assigned, Caller("")).any()
-
-
-def test_every_field_of_every_response_is_named_in_the_policy():
-    responses = {
-        name: model
-        for name in schema.__all__
-        if isinstance(model := getattr(schema, name), type) and issubclass(model, BaseModel) and name not in _NOT_RESPONSES
-    }
-    assert {name: set(model.model_fields) for name, model in responses.items()} == {
-        name: set(fields) for name, fields in POLICY.fields.items()
-    }
-
-
-_NOT_RESPONSES = {"FeatureRow", "PredictRequest", "Problem", "FieldProblem"}
 
 
 def test_what_the_policy_does_not_name_cannot_leave():
