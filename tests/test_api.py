@@ -9,7 +9,8 @@ from serving.batch import score_workspace
 from serving.borders import LARGEST_BODY
 from serving.scoring import load_score_set
 from serving.sharing import VENDOR, Caller
-from serving.store import JOURNAL
+from serving.store import SERVICE
+from serving.tables import JOURNAL
 from tests.serving_book import ACCOUNTS, CATALOGUE, TestClient, make_workspace
 
 
@@ -51,7 +52,7 @@ def partner(app):
 
 
 def journal(app, **wanted):
-    with app.state.desk.identity.store.connect() as connection:
+    with app.state.desk.identity.store.tenant(SERVICE) as connection:
         lines = connection.execute(sa.select(JOURNAL)).mappings().all()
     return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
 
