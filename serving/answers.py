@@ -1,6 +1,6 @@
 """From a score set to what a caller gets to read: the one place where the API's answers and the pages' contents are made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,13 @@ import pandas as pd
 from features.feature import Feature, Target
 from serving import schema
 from serving.health import band_of, health_of
-from serving.portfolio import BookPage
+from serving.portfolio import BookTotals
 from serving.reasons import Contribution, Driver, Explanation, explain_score
 from serving.scoring import NEW_ACCOUNT_DAYS, AccountScore, ScoreSet
 from serving.sharing import OtherFactors, View, shared_explanation
 from serving.wording import day
 
-__all__ = ["account_answer", "as_of", "book_answer", "explain_account", "predict_account", "predict_rows"]
+__all__ = ["account_answer", "as_of", "book_answer", "explain_account", "predict_account", "predict_rows", "totals_answer"]
 
 
 def as_of(score_set: ScoreSet, view: View) -> schema.AsOf:
@@ -33,18 +33,20 @@ def as_of(score_set: ScoreSet, view: View) -> schema.AsOf:
     return schema.AsOf(**view.share("AsOf", values))
 
 
-def book_answer(score_set: ScoreSet, page: BookPage, view: View, *, page_size: int) -> schema.Book:
-    """Return one page of the book."""
-    totals = view.share("Totals", vars(page.totals) | {"bands": dict(page.totals.bands)})
+def book_answer(score_set: ScoreSet, rows: Iterable[int], totals: BookTotals, view: View, *, next_cursor: str | None = None) -> schema.Book:
+    """Return these rows of the book, in this order, and what all that the filters leave add up to."""
     values = {
-        "accounts": [schema.AccountSummary(**_summary(score_set, score_set.account(row), view)) for row in page.rows],
-        "totals": schema.Totals(**totals),
-        "page": page.page,
-        "pages": page.pages,
-        "page_size": page_size,
+        "accounts": [schema.AccountSummary(**_summary(score_set, score_set.account(row), view)) for row in rows],
+        "totals": totals_answer(totals, view),
+        "next_cursor": next_cursor,
         "as_of": as_of(score_set, view),
     }
     return schema.Book(**view.share("Book", values))
+
+
+def totals_answer(totals: BookTotals, view: View) -> schema.Totals:
+    """Return what accounts add up to."""
+    return schema.Totals(**view.share("Totals", vars(totals) | {"bands": dict(totals.bands)}))
 
 
 def account_answer(score_set: ScoreSet, row: int, view: View) -> schema.Account:

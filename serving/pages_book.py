@@ -11,12 +11,12 @@ from serving.answers import book_answer
 from serving.charts import band_shares
 from serving.desk import DeskOf, view_of
 from serving.health import BANDS
-from serving.identity import Principal
 from serving.pages import Reader
 from serving.pages_frame import frame, render_page
 from serving.portfolio import SORTS, BookPage, BookQuery, choices, select_accounts
 from serving.problems import ProblemError
 from serving.scoring import ScoreSet
+from serving.sharing import View
 
 __all__ = ["router"]
 
@@ -28,15 +28,17 @@ async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
     """Show the accounts that the caller may see, ranked."""
     score_set = desk.live.current()
     query = _book_query(request.query_params)
-    selected = select_accounts(score_set, query, reader.caller)
-    answer = book_answer(score_set, selected, view_of(desk, reader, score_set), page_size=query.page_size)
+    view = view_of(desk, reader, score_set)
+    selected = select_accounts(score_set, query, view)
+    answer = book_answer(score_set, selected.rows, selected.totals, view)
     read = [account.account_id for account in answer.accounts]
     await desk.journal.read(read, principal=reader, action="list accounts", score_set=score_set.manifest.version)
     context = {
         "book": answer,
         "query": query,
+        "selected": selected,
         "sort": selected.sort,
-        "filters": _filters(score_set, reader),
+        "filters": _filters(score_set, view),
         "shares": band_shares(answer.totals.bands),
     }
     return render_page("book.html", frame(score_set, reader) | context | {"links": _Links(query, selected)})
@@ -83,13 +85,12 @@ def _book_query(params: Mapping[str, str]) -> BookQuery:
     return BookQuery(page=int(page), **texts)  # type: ignore[arg-type]
 
 
-def _filters(score_set: ScoreSet, reader: Principal) -> dict[str, Mapping[str, str]]:
+def _filters(score_set: ScoreSet, view: View) -> dict[str, Mapping[str, str]]:
     """Return the choices of each filter, from value to label."""
-    caller = reader.caller
-    segments, csms, partners = (choices(score_set, column, caller) for column in ("segment", "csm", "partner_id"))
+    segments, csms, partners = (choices(score_set, column, view) for column in ("segment", "csm", "partner_id"))
     names = dict(zip(score_set.accounts["partner_id"], score_set.accounts["partner_name"], strict=True))
     return {
         "segment": {name: name for name in segments},
         "csm": {name: name for name in csms},
-        "partner": {key: names[key] or key for key in partners} if caller.is_vendor else {},
+        "partner": {key: names[key] or key for key in partners} if view.caller.is_vendor else {},
     }

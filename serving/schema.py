@@ -231,13 +231,11 @@ class Totals(Strict):
 
 
 class Book(Strict):
-    """A page of the accounts that the caller may see."""
+    """Some of the accounts that you may see, in order."""
 
     accounts: list[AccountSummary]
     totals: Totals
-    page: int
-    pages: int
-    page_size: int
+    next_cursor: str | None = Field(description="Send it as `cursor`, with the same filters, for what comes next; null at the end.")
     as_of: AsOf
 
 

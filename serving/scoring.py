@@ -180,6 +180,11 @@ class ScoreSet:
         return {account_id: row for row, account_id in enumerate(self.accounts["account_id"])}
 
     @cached_property
+    def orders(self) -> dict[tuple[str, str], npt.NDArray[np.intp]]:
+        """The place of each row by what the book is ordered by and from which end; filled by those who order it."""
+        return {}
+
+    @cached_property
     def features(self) -> Mapping[str, Feature]:
         """The features of all models by name."""
         return {feature.name: feature for package in self.packages.values() for feature in package.catalogue}

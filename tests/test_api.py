@@ -97,7 +97,7 @@ def test_a_level_that_the_model_has_not_seen_is_said(client, vendor, score_set):
 
 
 def test_the_book_is_ranked_by_arr_at_risk_and_adds_up(client, vendor, score_set):
-    book = client.get("/v1/accounts", params={"page_size": 500}, headers=vendor).json()
+    book = client.get("/v1/accounts", params={"limit": 500}, headers=vendor).json()
     risks = [account["arr_at_risk"] for account in book["accounts"]]
     assert risks == sorted(risks, reverse=True)
     assert book["totals"]["accounts"] == ACCOUNTS == sum(book["totals"]["bands"].values())
@@ -112,29 +112,54 @@ def test_the_book_is_ranked_by_arr_at_risk_and_adds_up(client, vendor, score_set
         ({"partner": "p2"}, lambda account: account["partner_id"] == "p2"),
         ({"csm": "Ada Moreau", "band": "green"}, lambda account: account["csm"] == "Ada Moreau" and account["band"] == "green"),
         ({"search": "oPaL"}, lambda account: "opal" in account["name"].lower()),
+        ({"min_arr": 20_000, "max_arr": 60_000}, lambda account: 20_000 <= account["arr"] <= 60_000),
+        ({"min_churn_probability": 0.2}, lambda account: account["churn_probability"] >= 0.2),
+        (
+            {"max_churn_probability": 0.05, "csm": "Ben Okafor"},
+            lambda account: account["churn_probability"] <= 0.05 and account["csm"] == "Ben Okafor",
+        ),
+        ({"renewal_from": "2025-08-01"}, lambda account: account["renewal_at"] >= "2025-08-01"),
+        ({"renewal_until": "2025-08-01"}, lambda account: account["renewal_at"] < "2025-08-02"),
     ],
 )
 def test_filters_leave_what_meets_them_and_nothing_else(client, vendor, params, meets):
-    everything = client.get("/v1/accounts", params={"page_size": 500}, headers=vendor).json()["accounts"]
-    found = client.get("/v1/accounts", params=params | {"page_size": 500}, headers=vendor).json()
+    everything = client.get("/v1/accounts", params={"limit": 500}, headers=vendor).json()["accounts"]
+    found = client.get("/v1/accounts", params=params | {"limit": 500}, headers=vendor).json()
     assert found["accounts"] == [account for account in everything if meets(account)]
     assert 0 < found["totals"]["accounts"] < ACCOUNTS
 
 
+def everything(client, headers, **params):
+    """Follow the cursors to the end."""
+    accounts, cursor = [], None
+    while True:
+        page = client.get("/v1/accounts", params=params | ({"cursor": cursor} if cursor else {}), headers=headers).json()
+        accounts += page["accounts"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return accounts
+
+
+@pytest.mark.parametrize("order", [None, "ascending", "descending"])
 @pytest.mark.parametrize("sort", ["arr_at_risk", "churn_probability", "health", "arr", "renewal_at", "name", "expansion_probability"])
-def test_pages_cover_the_book_once_in_every_order(client, vendor, sort):
-    pages = [
-        client.get("/v1/accounts", params={"sort": sort, "page": page, "page_size": 100}, headers=vendor).json() for page in (1, 2, 3, 4)
-    ]
-    accounts = [account for page in pages for account in page["accounts"]]
+def test_cursors_cover_the_book_once_in_every_order(client, vendor, sort, order):
+    accounts = everything(client, vendor, sort=sort, limit=70, **({"order": order} if order else {}))
     assert len({account["account_id"] for account in accounts}) == ACCOUNTS == len(accounts)
     values = [account[sort].casefold() if sort == "name" else account[sort] for account in accounts]
-    assert values == sorted(values, reverse=sort not in ("health", "renewal_at", "name"))
-    assert pages[3]["accounts"] == []
+    descending = order == "descending" if order else sort not in ("health", "renewal_at", "name")
+    assert values == sorted(values, reverse=descending)
+
+
+def test_a_cursor_is_good_for_one_caller_and_one_question(client, vendor, partner):
+    cursor = client.get("/v1/accounts", params={"limit": 5}, headers=vendor).json()["next_cursor"]
+    for params, headers in (({"sort": "name"}, vendor), ({"band": "red"}, vendor), ({}, partner)):
+        assert_problem(client.get("/v1/accounts", params=params | {"cursor": cursor}, headers=headers), status=422)
+    assert_problem(client.get("/v1/accounts", params={"cursor": cursor[:-2] + "xx"}, headers=vendor), status=422)
+    assert client.get("/v1/accounts", params={"cursor": cursor, "limit": 9}, headers=vendor).status_code == 200
 
 
 def test_a_partner_sees_its_accounts_and_no_other(client, partner, score_set):
-    book = client.get("/v1/accounts", params={"page_size": 500}, headers=partner).json()
+    book = client.get("/v1/accounts", params={"limit": 500}, headers=partner).json()
     mine = {
         account for account, owner in zip(score_set.accounts["account_id"], score_set.accounts["partner_id"], strict=True) if owner == "p1"
     }
@@ -155,7 +180,7 @@ def test_somebody_else_s_account_and_no_account_are_answered_alike(client, app, 
 def test_a_partner_is_never_shown_what_is_the_vendor_s_alone(client, partner):
     secret = [feature.name for feature in CATALOGUE if feature.sensitivity == "vendor"]
     words = [*secret, "discount", "price per seat", "list price", "tier"]
-    book = client.get("/v1/accounts", params={"page_size": 500}, headers=partner)
+    book = client.get("/v1/accounts", params={"limit": 500}, headers=partner)
     predictions = client.post("/v1/predict", json={"accounts": [each["account_id"] for each in book.json()["accounts"]]}, headers=partner)
     accounts = [client.get(f"/v1/accounts/{each['account_id']}", headers=partner) for each in book.json()["accounts"][:30]]
     for answer in (book, predictions, *accounts):
@@ -177,7 +202,7 @@ def test_a_partner_cannot_try_values_out(client, app, partner, score_set):
 
 def test_every_read_is_in_the_journal(client, app, vendor):
     before = len(journal(app, outcome="read"))
-    read = client.get("/v1/accounts", params={"page_size": 7}, headers=vendor).json()["accounts"]
+    read = client.get("/v1/accounts", params={"limit": 7}, headers=vendor).json()["accounts"]
     client.get("/v1/accounts/acc-0003", headers=vendor)
     lines = journal(app, outcome="read")[before:]
     assert [line["account_id"] for line in lines] == [account["account_id"] for account in read] + ["acc-0003"]
@@ -250,7 +275,23 @@ def test_features_that_are_wrong_are_named_with_what_is_near(client, vendor, sco
     assert said["/body/rows/0/features/seats"] == "must be a number or null"
 
 
-@pytest.mark.parametrize("params", [{"page": 0}, {"page_size": 501}, {"band": "blue"}, {"sort": "luck"}, {"page": "one"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"limit": 0},
+        {"limit": 501},
+        {"limit": "one"},
+        {"band": "blue"},
+        {"sort": "luck"},
+        {"order": "up"},
+        {"min_arr": "nan"},
+        {"max_arr": "inf"},
+        {"min_churn_probability": 1.1},
+        {"renewal_from": "tomorrow"},
+        {"csm": "a\x00b"},
+        {"cursor": "nonsense"},
+    ],
+)
 def test_queries_of_another_form_are_problems(client, vendor, params):
     assert_problem(client.get("/v1/accounts", params=params, headers=vendor), status=422)
 
