@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.past_book import make_history
-from training.coverage import backtest_forecasts, measure_coverage, weigh_periods, what_happened
+from training.coverage import Rank, backtest_forecasts, measure_coverage, weigh_periods, what_happened
 
 
 def backtest(history, *, draws=300):
@@ -29,7 +31,7 @@ def test_intervals_hold_as_often_as_they_say(past):
 
 
 def test_shares_below_what_came_are_spread_evenly(past):
-    below = np.array([one.below + one.equal / 2 for one in past if one.outlook.days == 90])
+    below = np.array([one.ndr_rank.below + one.ndr_rank.equal / 2 for one in past if one.outlook.days == 90])
     counts, _ = np.histogram(below, bins=5, range=(0, 1))
     assert counts.min() > 0.6 * len(below) / 5
 
@@ -40,7 +42,7 @@ def test_without_shocks_in_the_forecast_the_intervals_would_not_hold(monkeypatch
     honest = [one for world in worlds for one in backtest(world, draws=150) if one.outlook.kind == "book"]
     monkeypatch.setattr("training.shocks.Shocks.draw_periods", lambda self, rng, draws, periods: np.zeros((periods, draws, 3)))
     naive = [one for world in worlds for one in backtest(world, draws=150) if one.outlook.kind == "book"]
-    covered = [np.mean([one.outlook.grr.covers80(one.grr) for one in found if one.outlook.days == 90]) for found in (honest, naive)]
+    covered = [np.mean([one.grr_rank.inside(0.8) for one in found if one.outlook.days == 90]) for found in (honest, naive)]
     assert covered[0] > covered[1] + 0.2
     assert covered[1] < 0.65
 
@@ -80,6 +82,18 @@ def test_what_came_is_the_sum_of_groups(past):
     same = [found for found in past if (found.cutoff, found.outlook.days) == (one.cutoff, one.outlook.days)][:7]
     partners = [found for found in same if found.outlook.kind == "partner"]
     assert sum(found.ndr * found.outlook.arr for found in partners) == pytest.approx(one.ndr * one.outlook.arr)
+
+
+@given(draws=st.lists(st.integers(0, 6), min_size=1, max_size=60), level=st.sampled_from([0.8, 0.95]))
+def test_outcomes_drawn_from_the_forecast_itself_are_held_as_often_as_it_says(draws, level):
+    """However few different outcomes there are, and only because ties count in part."""
+    values = np.array(draws)
+    ranks = [Rank(below=float((values < one).mean()), equal=float((values == one).mean())) for one in values]
+    assert np.mean([rank.inside(level) for rank in ranks]) == pytest.approx(level, abs=1e-9)
+
+
+def test_an_outcome_that_no_draw_ties_with_is_inside_or_not():
+    assert [Rank(below=below, equal=0.0).inside(0.8) for below in (0.0, 0.09, 0.1, 0.5, 0.9, 0.91, 1.0)] == [0, 0, 1, 1, 1, 0, 0]
 
 
 def test_small_groups_are_not_counted(past):

@@ -3,6 +3,11 @@
 A forecast that says 80 % should hold what happens four times in five. Past cutoffs are those in the test period of the last training:
 the models that scored them had not seen what came, and nothing was chosen on it. Their label windows overlap and groups make up the
 book, so the shares rest on fewer independent cases than there are forecasts.
+
+Few customers make few different outcomes: where nobody leaves in one of three futures, gross retention is whole in all of them, and an
+interval that ends there holds more than it says. So an outcome that draws tie with counts for as much of its share as lies inside the
+interval, as the nonrandomised probability integral transform does: Czado, Gneiting and Held, "Predictive model assessment for count
+data", Biometrics 65, 2009.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +22,35 @@ from training.evidence import ChangeModels, Evidence, fit_changes, weigh_evidenc
 from training.forecast import Outlook, Projection, forecast_retention, retention
 from training.history import History
 
-__all__ = ["Coverage", "PastForecast", "backtest_forecasts", "measure_coverage", "weigh_periods", "what_happened"]
+__all__ = ["Coverage", "PastForecast", "Rank", "backtest_forecasts", "measure_coverage", "weigh_periods", "what_happened"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """Where an outcome lies among the draws of its forecast.
+
+    Parameters
+    ----------
+    below, equal
+        Shares of the draws that were below, and just, what came.
+    """
+
+    below: float
+    equal: float
+
+    def inside(self, level: float) -> float:
+        """Return how much of the outcome the central interval of that level holds: 0 to 1, broken only where draws tie with it.
+
+        Examples
+        --------
+        >>> Rank(below=0.85, equal=0.0).inside(0.8), Rank(below=0.8, equal=0.2).inside(0.8)
+        (1.0, 0.5)
+        """
+        low, high = (1 - level) / 2, (1 + level) / 2
+        if not self.equal:
+            return float(low <= self.below <= high)
+        held = min(high, self.below + self.equal) - max(low, self.below)
+        return round(min(1.0, max(0.0, held / self.equal)), 12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +65,16 @@ class PastForecast:
         What was forecast.
     ndr, grr
         What came.
-    below, equal
-        Shares of the draws whose NDR was below, and just, what came: few customers make few different outcomes.
+    ndr_rank, grr_rank
+        Where that lies among the draws.
     """
 
     cutoff: datetime
     outlook: Outlook
     ndr: float
     grr: float
-    below: float
-    equal: float
+    ndr_rank: Rank
+    grr_rank: Rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +88,7 @@ class Coverage:
     forecasts
         How many there were; groups with fewer than ten accounts are left out.
     ndr80, ndr95, grr80, grr95
-        Shares of them that fell into the 80 and 95 % intervals.
+        Shares of them that fell into the 80 and 95 % intervals, ties in part.
     """
 
     kind: str
@@ -125,17 +158,8 @@ def measure_coverage(past: Sequence[PastForecast]) -> tuple[Coverage, ...]:
 
 
 def _covered(past: Sequence[PastForecast], kind: str, days: int) -> Coverage:
-    held = np.array(
-        [
-            (
-                one.outlook.ndr.covers80(one.ndr),
-                one.outlook.ndr.covers95(one.ndr),
-                one.outlook.grr.covers80(one.grr),
-                one.outlook.grr.covers95(one.grr),
-            )
-            for one in past
-        ]
-    )
+    ranks = [(one.ndr_rank, one.grr_rank) for one in past]
+    held = np.array([(ndr.inside(0.8), ndr.inside(0.95), grr.inside(0.8), grr.inside(0.95)) for ndr, grr in ranks])
     ndr80, ndr95, grr80, grr95 = held.mean(axis=0).tolist()
     return Coverage(kind=kind, days=days, forecasts=len(past), ndr80=ndr80, ndr95=ndr95, grr80=grr80, grr95=grr95)
 
@@ -149,8 +173,7 @@ def _compared(history: History, period: int, projection: Projection, number: int
     for kind, groups in prospects.kinds.items():
         arr = groups.sums(prospects.arr)
         ndr, grr = retention(groups.sums(actual), arr)
-        draws, _ = retention(drawn.totals[kind], arr)
-        close = np.isclose(draws, ndr, rtol=0, atol=1e-9)
+        ranked = [_ranks(draws, came) for draws, came in zip(retention(drawn.totals[kind], arr), (ndr, grr), strict=True)]
         for position, name in enumerate(groups.names):
             found.append(
                 PastForecast(
@@ -158,8 +181,15 @@ def _compared(history: History, period: int, projection: Projection, number: int
                     outlook=outlooks[kind, name],
                     ndr=float(ndr[position]),
                     grr=float(grr[position]),
-                    below=float((draws < ndr)[:, position].mean() - ((draws < ndr) & close)[:, position].mean()),
-                    equal=float(close[:, position].mean()),
+                    ndr_rank=ranked[0][position],
+                    grr_rank=ranked[1][position],
                 )
             )
     return found
+
+
+def _ranks(draws: Array, came: Array) -> list[Rank]:
+    """Return the rank of each group's outcome `(n_groups,)` among its draws `(n_draws, n_groups)`."""
+    close = np.isclose(draws, came, rtol=0, atol=1e-9)
+    below = ((draws < came) & ~close).mean(axis=0)
+    return [Rank(below=float(lower), equal=float(tied)) for lower, tied in zip(below, close.mean(axis=0), strict=True)]

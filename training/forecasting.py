@@ -17,7 +17,7 @@ from features.errors import WorkspaceError, explain
 from features.ledger import replace_folder
 from features.progress import Progress, silent
 from features.workspace import Workspace
-from training.coverage import Coverage, PastForecast, backtest_forecasts, measure_coverage, weigh_periods
+from training.coverage import Coverage, PastForecast, Rank, backtest_forecasts, measure_coverage, weigh_periods
 from training.forecast import Interval, Outlook, Projection, forecast_retention
 from training.history import History
 from training.records import Records, read_records
@@ -28,7 +28,7 @@ __all__ = ["Forecast", "ShockSummary", "forecast_workspace", "list_forecasts", "
 
 _DRAWS = 2000
 _PAST_DRAWS = 1000
-_FORMAT = 1
+_FORMAT = 2
 _FILE, _ACCOUNTS = "forecast.json", "accounts.parquet"
 
 
@@ -295,13 +295,17 @@ def _from_json(data: dict[str, Any]) -> Forecast:
             "outlooks": tuple(_outlook(one) for one in data["outlooks"]),
             "coverage": tuple(Coverage(**one) for one in data["coverage"]),
             "past": tuple(
-                PastForecast(**one | {"cutoff": datetime.fromisoformat(one["cutoff"]), "outlook": _outlook(one["outlook"])})
+                PastForecast(**one | _ranks(one) | {"cutoff": datetime.fromisoformat(one["cutoff"]), "outlook": _outlook(one["outlook"])})
                 for one in data["past"]
             ),
             "shocks": {part: ShockSummary(**one) for part, one in data["shocks"].items()},
             "notes": tuple(data["notes"]),
         }
     )
+
+
+def _ranks(data: Mapping[str, Any]) -> dict[str, Rank]:
+    return {name: Rank(**data[name]) for name in ("ndr_rank", "grr_rank")}
 
 
 def _outlook(data: Mapping[str, Any]) -> Outlook:
