@@ -2,7 +2,7 @@
 
 The file `policy.toml` beside this module is the default and names everything that there is to decide; the `policy.toml` of a workspace
 changes what it names and nothing else. Three kinds of words say who may see something: `shared` is everybody whose account it is,
-`vendor` the vendor alone, and a list such as `["gold"]` the partners of those tiers. What no line names is the vendor's.
+`vendor` the vendor alone, and a list such as `["gold"]` the partners of those tiers. A field that no line names cannot leave.
 
 Some things no file can share: another partner's accounts have no line, and the numbers that keep a part or a peer from being worked out
 can only be made stricter.
@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from features.catalogue import read_catalogue
 from features.errors import ConfigError, explain, nearest
 from features.feature import Family, Feature
 from features.section import Section
@@ -34,6 +35,8 @@ __all__ = [
     "default_policy",
     "load_policy",
     "parse_policy",
+    "read_policy",
+    "refuse_unknown",
 ]
 
 POLICY_NAME = "policy.toml"
@@ -42,8 +45,11 @@ POLICY_NAME = "policy.toml"
 DEFAULT_FILE = Path(__file__).with_name(POLICY_NAME)
 """The default, with a comment on each choice."""
 
-Audience = Literal["shared", "vendor"] | frozenset[str]
-"""Who may see something: every partner whose account it is, the vendor alone, or the partners of some tiers (and the vendor)."""
+Audience = Literal["always", "shared", "vendor"] | frozenset[str]
+"""Who may see something: every partner whose account it is, the vendor alone, or the partners of some tiers (and the vendor).
+
+`always` is `shared` for fields without which an answer would be none; no file can keep them back.
+"""
 
 Action = Literal["what_if", "export", "contribute", "feedback", "see_retention"]
 """What a partner may be allowed to do."""
@@ -51,7 +57,9 @@ Action = Literal["what_if", "export", "contribute", "feedback", "see_retention"]
 Note = Literal["vendor_plays", "vendor_notes"]
 """What the vendor's people write down about an account, and partners may be shown."""
 
+_ALWAYS: Literal["always"] = "always"
 _EXTENDS = "extends"
+_MOST_LISTED = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +143,7 @@ def admits(audience: Audience, tier: str | None) -> bool:
     >>> admits("shared", None), admits("vendor", "gold"), admits(frozenset({"gold"}), "gold")
     (True, False, True)
     """
-    return audience == "shared" or (audience != "vendor" and tier in audience)
+    return audience in ("shared", "always") or (audience != "vendor" and tier in audience)
 
 
 def load_policy(workspace: Workspace) -> Policy:
@@ -146,31 +154,51 @@ def load_policy(workspace: Workspace) -> Policy:
     ConfigError
         If the workspace's file cannot be read, or names something that there is not.
     """
+    return read_policy(workspace)[1]
+
+
+def read_policy(workspace: Workspace) -> tuple[str | None, Policy]:
+    """Return the text of the workspace's own policy, None if it has none, and the policy that holds with it.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or names something that there is not.
+    """
     path = workspace.folder / POLICY_NAME
     if not path.exists():
-        return default_policy()
+        return None, default_policy()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(explain(f"{path} cannot be read: {error}", todo="Correct it, or remove it to use the default.")) from error
-    return parse_policy(text, path)
+    catalogue = workspace.snapshots / "catalogue.json"
+    known = read_catalogue(catalogue).names if catalogue.exists() else None
+    return text, parse_policy(text, path, features=known)
 
 
-def parse_policy(text: str, path: Path = DEFAULT_FILE) -> Policy:
-    """Read a workspace's policy from its text; `path` is for messages.
+def parse_policy(text: str, path: Path = DEFAULT_FILE, *, features: Collection[str] | None = None) -> Policy:
+    """Read a workspace's policy from its text.
+
+    Parameters
+    ----------
+    path
+        Where the text is from, for messages.
+    features
+        The names of the features that there are; any name is taken if they are not known.
 
     Raises
     ------
     ConfigError
         If the text is no TOML, or names something that there is not.
     """
-    return _overlaid(_default_values(), _parsed(text, path), path)
+    return _overlaid(_default_values(), _parsed(text, path), path, features)
 
 
 @cache
 def default_policy() -> Policy:
     """Return the policy of a workspace without a file of its own."""
-    return _overlaid(_default_values(), {}, DEFAULT_FILE)
+    return _overlaid(_default_values(), {}, DEFAULT_FILE, None)
 
 
 @cache
@@ -185,7 +213,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         raise ConfigError(explain(f"{path} is not TOML: {error}", todo="Correct the line that it names.")) from error
 
 
-def _overlaid(base: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> Policy:
+def _overlaid(base: Mapping[str, Any], own: Mapping[str, Any], path: Path, known: Collection[str] | None) -> Policy:
     """Return the policy of the default's values with a workspace's own laid over them."""
     given, default = Section(path, "", own), Section(DEFAULT_FILE, "", base)
     tiers = given.section("partners").texts("tiers", default.section("partners").texts("tiers"))
@@ -196,7 +224,7 @@ def _overlaid(base: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> Po
         actions=reader.table(given.section("actions"), default.section("actions").values),
         notes=reader.table(given.section("notes"), default.section("notes").values),
         families=reader.named(given.section("families"), get_args(Family)),
-        features=reader.free(given.section("features")),
+        features=reader.free(given.section("features")) if known is None else reader.named(given.section("features"), known),
         fields=_fields(given.section("fields"), default.section("fields").values, reader),
     )
     given.refuse_others()
@@ -212,7 +240,7 @@ class _Audiences:
     def table(self, own: Section, base: Mapping[str, Any]) -> dict[Any, Audience]:
         """Return the default's audiences with the workspace's own over them; only what the default names can be named."""
         refuse_unknown(own, base)
-        return {key: self.read(own, key, base[key]) for key in base}
+        return {key: _ALWAYS if base[key] == _ALWAYS and key not in own else self.read(own, key, base) for key in base}
 
     def named(self, own: Section, known: Collection[str]) -> dict[Any, Audience]:
         """Return the audiences of some of the known names."""
@@ -221,11 +249,15 @@ class _Audiences:
 
     def free(self, own: Section) -> dict[Any, Audience]:
         """Return the audiences of whatever names there are."""
-        return {key: self.read(own, key) for key in own.values}
+        return {key: self.read(own, key, {}) for key in own.values}
 
-    def read(self, section: Section, key: str, default: object = None) -> Audience:
-        """Return one audience."""
-        value = section.get(key, default)
+    def read(self, section: Section, key: str, base: Mapping[str, Any]) -> Audience:
+        """Return one audience, the default's where the section has none."""
+        value = section.get(key, base.get(key))
+        if isinstance(value, frozenset):  # what another record's line says
+            return value
+        if base.get(key) == _ALWAYS:
+            raise section.wrong(key, "is part of every answer of its kind and cannot be kept back", given=value, todo="Remove the line.")
         if value in ("shared", "vendor"):
             return "shared" if value == "shared" else "vendor"
         if not isinstance(value, list) or not value or not all(isinstance(tier, str) for tier in value):
@@ -242,8 +274,8 @@ def refuse_unknown(section: Section, known: Collection[str]) -> None:
     """Raise ConfigError for a key that is not known, naming the nearest one that is."""
     for key in section.values:
         if key not in known:
-            todo = nearest(key, known) or "Remove it."
-            raise section.wrong(key, "is not known here", allowed=", ".join(sorted(known)), todo=todo)
+            allowed = ", ".join(sorted(known)) if len(known) <= _MOST_LISTED else f"one of {len(known)} names"
+            raise section.wrong(key, "is not known here", allowed=allowed or "nothing", todo=nearest(key, known) or "Remove it.")
 
 
 def _numbers(own: Section, base: Section) -> Numbers:
