@@ -73,6 +73,9 @@ class Assignments:
         self._instants = instants.tolist()
         self._epoch = self._open(_BEFORE_ALL)
 
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
     @classmethod
     def of(cls, terms: Iterable[Term], account_ids: Sequence[str]) -> "Assignments":
         """Work out the changes of hands of the accounts, in this order; terms of others are left out."""

@@ -17,6 +17,7 @@ And a partner that keeps two answers from different days can tell by how much it
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from features.errors import ConfigError, explain
 from features.feature import Feature
+from serving.assignments import Assignments
 from serving.policy import Action, Note, Numbers, Policy, admits
 from serving.reasons import Driver, Explanation
 from serving.supplies import SUPPLIED
@@ -110,11 +112,28 @@ class View:
     ----------
     tier
         The partner's tier in the partner programme; None for the vendor, and where it is not known.
+    at
+        The instant of the request, UTC without a zone: who manages which account is asked for it. A view that has none sees no account
+        of a partner's.
     """
 
     caller: Caller
     tier: str | None
     policy: Policy
+    at: datetime | None = None
+
+    def manages(self, row: int, assignments: Assignments) -> bool:
+        """Tell whether the caller may see an account: the vendor all, a partner those that are assigned to it now."""
+        if self.caller.is_vendor:
+            return True
+        return self.at is not None and assignments.partner_of(row, self.at) == self.caller.partner_id
+
+    def managed_rows(self, assignments: Assignments) -> npt.NDArray[np.intp]:
+        """Return the rows of the accounts that the caller may see, ascending."""
+        partner = self.caller.partner_id
+        if partner is None:
+            return np.arange(len(assignments))
+        return assignments.rows_of(partner, self.at) if self.at is not None else np.array([], dtype=np.intp)
 
     def share(self, record: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a response record that the caller may read; those it may not are None.

@@ -1,10 +1,12 @@
 import math
+from datetime import datetime
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.assignments import Assignments, Term
 from serving.policy import default_policy
 from serving.reasons import Contribution, explain_score
 from serving.sharing import VENDOR, Caller, View, shared_explanation, visible_accounts
@@ -96,3 +98,22 @@ def test_what_the_policy_does_not_name_cannot_leave():
 def test_what_is_the_vendor_s_alone_is_null_for_a_partner():
     assert TO_PARTNER.share("Driver", {"family": "usage", "sensitivity": "vendor"}) == {"family": "usage", "sensitivity": None}
     assert TO_VENDOR.share("Driver", {"sensitivity": "vendor"}) == {"sensitivity": "vendor"}
+
+
+def test_a_partner_manages_what_is_assigned_to_it_at_the_instant_of_the_request():
+    start, end = datetime(2025, 1, 1), datetime(2025, 6, 1)
+    terms = [Term(account_id="a", partner_id="p1", valid_from=start, valid_to=end), Term(account_id="b", partner_id="p2", valid_from=start)]
+    assignments = Assignments.of(terms, ["a", "b", "c"])
+
+    def managed(caller, at):
+        view = View(caller, None, POLICY, at)
+        rows = view.managed_rows(assignments).tolist()
+        assert rows == [row for row in range(3) if view.manages(row, assignments)]
+        return rows
+
+    assert managed(VENDOR, None) == [0, 1, 2]
+    assert managed(PARTNER, start) == [0]
+    assert managed(PARTNER, end) == []
+    assert managed(Caller("p2"), end) == [1]
+    assert managed(Caller(""), end) == []
+    assert managed(PARTNER, None) == []
