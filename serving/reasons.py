@@ -7,7 +7,7 @@ average account times all factors is the account, so a factor of 1.8 reads "mult
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,19 @@ from features.feature import Feature, Sensitivity, Target
 from serving.wording import amount, moved, sentence_case
 from training.calibration import Calibrator
 
-__all__ = ["EVENT", "Contribution", "Driver", "Effect", "Explanation", "explain_score", "group_drivers", "log_odds_slope", "worded"]
+__all__ = [
+    "EVENT",
+    "Contribution",
+    "Driver",
+    "Effect",
+    "Explanation",
+    "explain_score",
+    "group_drivers",
+    "likeness",
+    "log_odds",
+    "log_odds_slope",
+    "worded",
+]
 
 Effect = Literal["raises", "lowers"]
 Value = float | str | None
@@ -113,30 +125,41 @@ class Explanation:
 
 
 def explain_score(
-    target: Target, contributions: Iterable[Contribution], *, base: float, raw: float, probability: float, calibrator: Calibrator
+    target: Target,
+    contributions: Iterable[Contribution],
+    *,
+    base: float,
+    raw: float,
+    probability: float,
+    calibrator: Calibrator,
+    audience_of: Callable[[Feature], Hashable] | None = None,
 ) -> Explanation:
-    """Group the parts of one raw score into drivers and measure each on the calibrated odds."""
+    """Group the parts of one raw score into drivers and measure each on the calibrated odds; see `group_drivers`."""
     return Explanation(
         target=target,
         raw=raw,
         base=base,
         probability=probability,
         base_probability=float(calibrator.probability(np.array([base]))[0]),
-        drivers=group_drivers(contributions, slope=log_odds_slope(calibrator, base, raw)),
+        drivers=group_drivers(contributions, slope=log_odds_slope(calibrator, base, raw), audience_of=audience_of),
     )
 
 
-def group_drivers(contributions: Iterable[Contribution], *, slope: float) -> tuple[Driver, ...]:
+def group_drivers(
+    contributions: Iterable[Contribution], *, slope: float, audience_of: Callable[[Feature], Hashable] | None = None
+) -> tuple[Driver, ...]:
     """Group contributions into drivers, the largest absolute part first.
 
     Parameters
     ----------
     slope
         Calibrated log-odds that a driver gives per unit of its part.
+    audience_of
+        Features of different audiences are kept apart; without it those of different sensitivity are.
     """
-    groups: dict[tuple[str, str, str], list[Contribution]] = {}
+    groups: dict[Hashable, list[Contribution]] = {}
     for contribution in contributions:
-        groups.setdefault(_likeness(contribution.feature), []).append(contribution)
+        groups.setdefault(likeness(contribution.feature, audience_of), []).append(contribution)
     drivers = [_driver(members, slope) for members in groups.values()]
     return tuple(sorted(drivers, key=lambda driver: -abs(driver.part)))
 
@@ -149,25 +172,30 @@ def log_odds_slope(calibrator: Calibrator, base: float, raw: float) -> float:
     """
     end = raw if abs(raw - base) > _NEARLY_EQUAL else base + 1e-3
     low, high = calibrator.probability(np.array([base, end]))
-    return float((_log_odds(high) - _log_odds(low)) / (end - base))
+    return float((log_odds(high) - log_odds(low)) / (end - base))
 
 
 def worded(feature: Feature, value: Value, earlier: Value) -> str:
     """Fill a feature's sentence template with how its value moved."""
     if value is None:
         return sentence_case(f"{feature.meaning}: not known")
-    return sentence_case(feature.sentence.format(moved=moved(value, earlier, feature.unit), value=amount(value, feature.unit)))
+    template = feature.sentence
+    said = {"moved": moved(value, earlier, feature.unit)} if "{moved}" in template else {}
+    return sentence_case(template.format(**said, value=amount(value, feature.unit)) if "{value}" in template else template.format(**said))
 
 
-def _likeness(feature: Feature) -> tuple[str, str, str]:
-    return feature.family, _WINDOW.sub("", feature.name), feature.sensitivity
+def likeness(feature: Feature, audience_of: Callable[[Feature], Hashable] | None = None) -> Hashable:
+    """Return what features of one driver have in common: all but the window they look back over."""
+    common = feature.family, _WINDOW.sub("", feature.name), feature.sensitivity
+    return common if audience_of is None else (*common, audience_of(feature))
+
+
+def log_odds(probability: float) -> float:
+    """Return the logarithm of the odds of a probability between 0 and 1."""
+    return math.log(probability) - math.log1p(-probability)
 
 
 def _driver(members: list[Contribution], slope: float) -> Driver:
     part = math.fsum(member.part for member in members)
     ranked = tuple(sorted(members, key=lambda member: -abs(member.part)))
     return Driver(members=ranked, part=part, odds_factor=math.exp(slope * part))
-
-
-def _log_odds(probability: float) -> float:
-    return math.log(probability) - math.log1p(-probability)

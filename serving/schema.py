@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from fastapi import Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from features.feature import Target
 from serving.health import Band
@@ -59,7 +59,7 @@ def _in_utc(time: object) -> object:
     return time.replace(tzinfo=UTC) if isinstance(time, datetime) and time.tzinfo is None else time
 
 
-Instant = Annotated[datetime, BeforeValidator(_in_utc)]
+Instant = Annotated[datetime, AfterValidator(_in_utc)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_CONTROLS)]
 AccountId = Annotated[
@@ -171,7 +171,8 @@ class OtherFactors(Strict):
 
     part: float | None
     odds_factor: float | None
-    features: list[str] | None
+    features: list[str] | None = Field(description="The ten largest of them.")
+    count: int | None = Field(description="How many features are merged.")
     confidential: bool = Field(description="Whether factors are among them that you may not see one by one.")
 
 

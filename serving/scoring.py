@@ -14,8 +14,8 @@ switched last, by an atomic rename. What is in its files is what the endpoint an
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,8 @@ class ScoreSet:
         By segment, the medians of the number features; only segments with enough accounts.
     parts
         By target, `(n, n_features + 1)` log-odds in the order of the package's features, the base last.
+    memory
+        What answers from this score set have worked out once, by what it depends on; it goes when the score set goes.
     """
 
     manifest: Manifest
@@ -170,6 +172,7 @@ class ScoreSet:
     peers: Mapping[str, Mapping[str, float]]
     parts: Mapping[Target, npt.NDArray[np.float64]]
     packages: Mapping[Target, Package]
+    memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.accounts["account_id"])
@@ -188,6 +191,11 @@ class ScoreSet:
     def features(self) -> Mapping[str, Feature]:
         """The features of all models by name."""
         return {feature.name: feature for package in self.packages.values() for feature in package.catalogue}
+
+    @cached_property
+    def levels(self) -> Mapping[str, frozenset[str]]:
+        """The levels of the category features that the models have seen."""
+        return {name: frozenset(known) for package in self.packages.values() for name, known in package.categories.items()}
 
     def account(self, row: int) -> AccountScore:
         """Return one account's scores."""

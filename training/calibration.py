@@ -100,7 +100,9 @@ class BetaCalibrator:
 
     def log_odds(self, raw: Array) -> Array:
         """Return calibrated log-odds for raw scores `(n,)` in log-odds."""
-        found: Array = _beta_terms(raw) @ np.array([self.low, self.high]) + self.intercept
+        # not a product of matrices: its last digit depends on how many rows there are
+        rising, falling = _beta_terms(raw).T
+        found: Array = self.low * rising + self.high * falling + self.intercept
         return found
 
     def probability(self, raw: Array) -> Array:

@@ -11,7 +11,7 @@ A package is a folder of text. `manifest.json` holds the SHA-256 of every other 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -26,7 +26,7 @@ from features.catalogue import Catalogue, read_catalogue
 from features.errors import PackageError, explain
 from features.feature import Target
 from features.ledger import fingerprint
-from training.calibration import Calibrator, calibrator_from_json
+from training.calibration import Calibrator, Labels, calibrator_from_json
 from training.change import ChangeModel, change_from_json
 from training.dataset import Array, Categories, encode_features
 from training.explanation import parts
@@ -143,6 +143,28 @@ class Package:
         """Return the matrix `(n, n_features)` that the model reads; see `training.dataset.encode_features`."""
         return encode_features(frame, features=self.features, categories=self.categories)
 
+    def encode_rows(self, rows: Sequence[Mapping[str, object]]) -> Array:
+        """Return the same matrix for a few rows as they come from a request, many times faster than by way of a frame.
+
+        Raises
+        ------
+        PackageError
+            If a row lacks a feature, which is None where it is not known, or a number feature holds text.
+        """
+        try:
+            return np.array([[encode(row[name]) for name, encode in self._encoders] for row in rows], dtype=np.float64)
+        except KeyError as error:
+            raise PackageError(
+                explain(f"a row does not have the feature {error}", todo="Give every feature of the model; None where it is not known.")
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise PackageError(explain(f"a number feature holds something else: {error}", todo="Give numbers as numbers.")) from error
+
+    @cached_property
+    def _encoders(self) -> tuple[tuple[str, Callable[[object], object]], ...]:
+        coders = {name: _coder(levels) for name, levels in self.categories.items()}
+        return tuple((name, coders.get(name, _number)) for name in self.features)
+
     def score_rows(self, frame: pd.DataFrame, *, threads: int = 1) -> Scores:
         """Score rows of features.
 
@@ -151,11 +173,23 @@ class Package:
         PackageError
             If a feature has no column, or a number feature holds text.
         """
-        raw = raw_scores(self.booster, self.encode(frame), threads=threads)
+        levels = None if self.levels is None else frame[self.levels.feature].to_numpy(dtype=object)
+        return self.score_matrix(self.encode(frame), levels, threads=threads)
+
+    def score_matrix(self, matrix: Array, levels: Labels | None, *, threads: int = 1) -> Scores:
+        """Score encoded rows `(n, n_features)`.
+
+        Parameters
+        ----------
+        levels
+            `(n,)` values of the feature that `self.levels` is about; None where there is none.
+        """
+        raw = raw_scores(self.booster, matrix, threads=threads)
         if self.levels is None:
             return Scores(raw=raw, probability=self.calibrator.probability(raw))
-        segments = frame[self.levels.feature].to_numpy(dtype=object)
-        return Scores(raw=raw, probability=self.levels.probability(self.calibrator, raw, segments))
+        if levels is None:
+            raise ValueError(f"the calibrator needs the rows' {self.levels.feature}")
+        return Scores(raw=raw, probability=self.levels.probability(self.calibrator, raw, levels))
 
     def calibrator_at(self, value: Callable[[str], object]) -> Calibrator:
         """Return the calibrator of one row, given a function from a feature's name to its value there."""
@@ -163,7 +197,11 @@ class Package:
 
     def explain_rows(self, frame: pd.DataFrame, *, threads: int = 1) -> Array:
         """Return the parts `(n, n_features + 1)` of the raw scores in log-odds, the base last; see `training.explanation.parts`."""
-        return parts(self.booster, self.encode(frame), threads=threads)
+        return self.explain_matrix(self.encode(frame), threads=threads)
+
+    def explain_matrix(self, matrix: Array, *, threads: int = 1) -> Array:
+        """Return the parts `(n, n_features + 1)` of the raw scores of encoded rows `(n, n_features)`; see `explain_rows`."""
+        return parts(self.booster, matrix, threads=threads)
 
     def save(self, folder: Path) -> None:
         """Write the package's files into a folder, which is made if it is not there."""
@@ -253,6 +291,17 @@ def _from_texts(folder: Path, texts: Mapping[str, str]) -> Package:
         survival=survival_from_json(facts["survival"]) if facts.get("survival") else None,
         change=change_from_json(facts["change"]) if facts.get("change") else None,
     )
+
+
+def _coder(levels: tuple[str, ...]) -> Callable[[object], object]:
+    codes: dict[object, float] = {level: float(code) for code, level in enumerate(levels)}
+    return lambda level: codes.get(level, np.nan)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is text")
+    return value
 
 
 def _target(name: str) -> Target:
