@@ -52,7 +52,7 @@ def create_app(workspace: Workspace) -> FastAPI:
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
-    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store), LivePolicy(workspace))
+    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store, workspace.state / "journal"), LivePolicy(workspace))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -1,15 +1,13 @@
 import stat
 from asyncio import run
-from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
-from serving.identity import LINK_SECONDS, Identity, Principal, RefusedError, read_secret
-from serving.journal import Journal
+from serving.identity import LINK_SECONDS, Identity, RefusedError, read_secret
 from serving.sharing import VENDOR, Caller
 from serving.store import SERVICE, open_store
-from serving.tables import API_KEYS, JOURNAL
+from serving.tables import API_KEYS
 
 
 @pytest.fixture
@@ -90,26 +88,6 @@ def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):
     assert read_secret(path) == secret
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_the_journal_can_only_grow(store):
-    journal = Journal(store)
-    partner = Principal(Caller("p1"), "key:2", frozenset(), "csm", "crm")
-    run(journal.read(["a", "b"], principal=replace(partner, caller=VENDOR), action="list accounts", score_set="v1"))
-    run(journal.refused("assigned to somebody else", principal=partner, action="read account", accounts=["a"]))
-    with store.tenant(SERVICE) as connection:
-        lines = [
-            (line["caller"], line["outcome"], line["account_id"], line["reason"])
-            for line in connection.execute(sa.select(JOURNAL)).mappings()
-        ]
-    assert lines == [
-        ("vendor", "read", "a", None),
-        ("vendor", "read", "b", None),
-        ("partner:p1", "refused", "a", "assigned to somebody else"),
-    ]
-    for statement in (sa.delete(JOURNAL), sa.update(JOURNAL).values(caller="nobody")):
-        with pytest.raises(sa.exc.IntegrityError, match="append only"), store.tenant(SERVICE) as connection:
-            connection.execute(statement)
 
 
 def test_the_store_opens_again_with_what_was_in_it(tmp_path, identity):
