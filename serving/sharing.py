@@ -37,6 +37,7 @@ __all__ = [
     "Caller",
     "MergedParts",
     "OtherFactors",
+    "Secrecy",
     "SharedExplanation",
     "Sizes",
     "Supplied",
@@ -77,6 +78,8 @@ class Caller:
 VENDOR = Caller(None)
 
 Sizes = Literal["exact", "withheld"]
+Secrecy = Literal["the vendor's", "other tiers'", "another partner's", "unknown whose"]
+"""Why a partner may not see a feature."""
 Supplied = Mapping[str, Collection[str]]
 """By feature, the partners whose data an account's value was made from; a feature that is not there has only the vendor's in it."""
 
@@ -156,7 +159,11 @@ class View:
         return self.caller.is_vendor or admits(self.policy.actions[action], self.tier)
 
     def sees(self, feature: Feature, *, supplied_by: Collection[str] = ()) -> bool:
-        """Tell whether the caller may see a feature by name.
+        """Tell whether the caller may see a feature by name; see `hidden_because`."""
+        return self.hidden_because(feature, supplied_by=supplied_by) is None
+
+    def hidden_because(self, feature: Feature, *, supplied_by: Collection[str] = ()) -> Secrecy | None:
+        """Return why the caller may not see a feature by name; None if it may.
 
         Parameters
         ----------
@@ -164,13 +171,16 @@ class View:
             The partners whose data the account's value was made from, or that it is about; see `serving.supplies`.
         """
         if self.caller.is_vendor:
-            return True
+            return None
         if any(partner != self.caller.partner_id for partner in supplied_by):
-            return False
+            return "another partner's"
         audience = self.policy.audience_of(feature)
         if audience == "partner":  # not known to hold nobody else's, unless its table says who supplied each row
-            return bool(supplied_by) or (feature.source is not None and feature.source.table == SUPPLIED)
-        return admits(audience, self.tier)
+            known = bool(supplied_by) or (feature.source is not None and feature.source.table == SUPPLIED)
+            return None if known else "unknown whose"
+        if admits(audience, self.tier):
+            return None
+        return "the vendor's" if audience == "vendor" else "other tiers'"
 
     def shows_note(self, kind: Note, *, author: Caller) -> bool:
         """Tell whether the caller may read what somebody wrote down about an account that the caller sees."""
