@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from features.workspace import Workspace
-from serving import pages, pages_account, pages_book, routes_accounts, routes_predict, routes_service
+from serving import pages, pages_account, pages_appearance, pages_book, routes_accounts, routes_predict, routes_service
 from serving.borders import BodyLimit, SecurityHeaders
 from serving.desk import Desk
 from serving.identity import Identity, read_secret
@@ -25,7 +25,7 @@ from serving.store import open_store
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
 
-PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router)
+PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router, pages_appearance.router)
 
 ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, *PAGES)
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""

@@ -17,6 +17,8 @@ __all__ = ["Reader", "problem_answer", "router"]
 _SESSION, _BROWSER = "renewcast_session", "renewcast_browser"
 _BROWSER_SECONDS = 365 * 24 * 3600
 
+_ASK: dict[str, Any] = {"refused": False, "unsent": {}}
+
 router = APIRouter(include_in_schema=False)
 
 
@@ -34,13 +36,13 @@ Reader = Annotated[Principal, Depends(_signed_in)]
 async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(max_length=2000)] = "") -> Response:
     """Exchange a sign-in link for a session, or say how to get a link."""
     if not token:
-        return render_page("sign_in.html", {"refused": False})
+        return render_page(request, "sign_in.html", _ASK)
     browser = request.cookies.get(_BROWSER) or secrets.token_urlsafe(24)
     try:
         caller = desk.identity.redeem_token(token, browser=browser)
     except RefusedError as error:
         await desk.journal.refused(str(error), credential="link", action="sign in")
-        return render_page("sign_in.html", {"refused": True}, status=401)
+        return render_page(request, "sign_in.html", _ASK | {"refused": True}, status=401)
     response = RedirectResponse("/", status_code=303)
     cookie: Mapping[str, Any] = {"httponly": True, "samesite": "lax", "secure": request.url.scheme == "https"}
     response.set_cookie(_SESSION, desk.identity.session_cookie(caller), max_age=SESSION_SECONDS, **cookie)
@@ -62,8 +64,8 @@ def problem_answer(request: Request, problem: ProblemError) -> Response:
     if path.startswith("/v1/") or path in _MACHINES or "text/html" not in request.headers.get("accept", ""):
         return problem_response(problem, request.scope)
     if problem.status == 401:
-        return render_page("sign_in.html", {"refused": False}, status=401)
-    return render_page("problem.html", {"problem": problem}, status=problem.status)
+        return render_page(request, "sign_in.html", _ASK, status=401)
+    return render_page(request, "problem.html", {"problem": problem}, status=problem.status)
 
 
 _MACHINES = ("/livez", "/readyz", "/openapi.json")

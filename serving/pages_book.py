@@ -1,88 +1,129 @@
-"""The page of the book: the accounts that need somebody, ranked."""
+"""The page of the book: the accounts that need somebody, ranked; and the same book by who may grow."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal, Self, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from serving.answers import book_answer
+from serving import schema
+from serving.answers import account_answer, book_answer
 from serving.charts import band_shares
 from serving.desk import DeskOf, view_of
 from serving.health import BANDS
 from serving.pages import Reader
 from serving.pages_frame import frame, render_page
-from serving.portfolio import SORTS, BookPage, BookQuery, choices, select_accounts
+from serving.portfolio import SORTS, BookPage, BookQuery, Sort, choices, closed_fields, select_accounts
 from serving.problems import ProblemError
+from serving.routes_accounts import permitted
 from serving.scoring import ScoreSet
 from serving.sharing import View
 
-__all__ = ["router"]
+__all__ = ["BookAddress", "router"]
+
+Side = Literal["risk", "growth"]
+
+_RENEWALS = (30, 60, 90, 180)
+_LONGEST = 200
 
 router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookAddress:
+    """What the address of a book asks for: a view that can be kept as a bookmark, and sent to a colleague.
+
+    Parameters
+    ----------
+    view
+        The book by who may leave, or by who may grow.
+    renewal
+        Days after the cutoff within which contracts renew; an empty text is any time.
+    """
+
+    view: Side = "risk"
+    search: str = ""
+    band: str = ""
+    segment: str = ""
+    partner: str = ""
+    csm: str = ""
+    renewal: str = ""
+    sort: str = ""
+    page: int = 1
+
+    @classmethod
+    def read(cls, params: Mapping[str, str]) -> Self:
+        """Read an address; what is empty is not asked for.
+
+        Raises
+        ------
+        ProblemError
+            422 for what no page could answer.
+        """
+        given = {name: params[name][:_LONGEST] for name in cls.__dataclass_fields__ if params.get(name)}
+        allowed = {"view": get_args(Side), "band": BANDS, "sort": SORTS, "renewal": [str(days) for days in _RENEWALS]}
+        page = given.pop("page", "1")
+        if any(given.get(name) not in (None, *values) for name, values in allowed.items()) or not _is_page(page):
+            raise ProblemError(422, "The address asks for a view, a band, an order, a window or a page that there is not.")
+        return cls(page=int(page), **given)  # type: ignore[arg-type]
+
+    @property
+    def filtered(self) -> bool:
+        """Whether it leaves accounts out."""
+        return any((self.search, self.band, self.segment, self.partner, self.csm, self.renewal))
+
+    def query(self, cutoff: datetime) -> BookQuery:
+        """Return what to ask of the book as of a cutoff."""
+        texts = {name: getattr(self, name) or None for name in ("band", "segment", "partner", "csm", "sort")}
+        if self.renewal:
+            texts |= {"renewal_from": cutoff, "renewal_until": cutoff + timedelta(days=int(self.renewal))}
+        if self.view == "growth" and not self.sort:
+            texts["sort"] = "expansion_probability"
+        return BookQuery(search=self.search, page=self.page, **texts)  # type: ignore[arg-type]
+
+    def but(self, **changed: str | int) -> str:
+        """Return the address with something changed; another order or filter begins on the first page."""
+        other = asdict(replace(self, **({"page": 1} | changed)))  # type: ignore[arg-type]
+        usual = asdict(BookAddress())
+        wanted = {name: value for name, value in other.items() if value != usual[name]}
+        return "/?" + urlencode(wanted) if wanted else "/"
 
 
 @router.get("/")
 async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
     """Show the accounts that the caller may see, ranked."""
     score_set = desk.live.current()
-    query = _book_query(request.query_params)
+    address = BookAddress.read(request.query_params)
+    query = address.query(score_set.manifest.cutoff)
     view = view_of(desk, reader, score_set)
+    await permitted(desk, query, view, reader, action="list accounts")
     selected = select_accounts(score_set, query, view)
     answer = book_answer(score_set, selected.rows, selected.totals, view)
     read = [account.account_id for account in answer.accounts]
     await desk.journal.read(read, principal=reader, action="list accounts", score_set=score_set.manifest.version)
     context = {
         "book": answer,
-        "query": query,
+        "asked": address,
         "selected": selected,
-        "sort": selected.sort,
         "filters": _filters(score_set, view),
+        "views": _views(answer, view),
+        "sortable": {sort for sort in SORTS if _may_sort(sort, view)},
+        "renewals": _RENEWALS,
         "shares": band_shares(answer.totals.bands),
+        "growth": _growth(score_set, selected, view) if address.view == "growth" else {},
     }
-    return render_page("book.html", frame(score_set, reader) | context | {"links": _Links(query, selected)})
+    return render_page(request, "book.html", frame(score_set, reader, here="book") | context)
 
 
-class _Links:
-    """Addresses of the book with one thing changed."""
-
-    def __init__(self, query: BookQuery, selected: BookPage) -> None:
-        self._asked = {
-            "search": query.search,
-            "band": query.band,
-            "segment": query.segment,
-            "partner": query.partner,
-            "csm": query.csm,
-            "sort": query.sort,
-        }
-        self._selected = selected
-
-    def sorted_by(self, sort: str) -> str:
-        """Return the address of the first page in another order."""
-        return self._address({"sort": sort})
-
-    def page(self, number: int) -> str:
-        """Return the address of another page."""
-        return self._address({"page": number})
-
-    def band(self, band: str) -> str:
-        """Return the address with only this band, or with all if it is chosen already."""
-        return self._address({"band": None if self._asked["band"] == band else band})
-
-    def _address(self, changed: Mapping[str, Any]) -> str:
-        wanted = {name: value for name, value in (self._asked | dict(changed)).items() if value not in (None, "")}
-        return "/?" + urlencode(wanted)
+def _is_page(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) < 10**6
 
 
-def _book_query(params: Mapping[str, str]) -> BookQuery:
-    """Read the filters of the book's form; an empty field is no filter."""
-    given = {name: value for name, value in params.items() if value}
-    page = given.get("page", "1")
-    if given.get("band", "red") not in BANDS or given.get("sort", "arr") not in SORTS or not (page.isdecimal() and 0 < int(page) < 10**6):
-        raise ProblemError(422, "The address asks for a band, an order or a page that there is not.")
-    texts = {name: given[name] for name in ("band", "segment", "partner", "csm", "sort", "search") if name in given}
-    return BookQuery(page=int(page), **texts)  # type: ignore[arg-type]
+def _may_sort(sort: Sort, view: View) -> bool:
+    return not closed_fields(BookQuery(sort=sort), view)
 
 
 def _filters(score_set: ScoreSet, view: View) -> dict[str, Mapping[str, str]]:
@@ -92,5 +133,31 @@ def _filters(score_set: ScoreSet, view: View) -> dict[str, Mapping[str, str]]:
     return {
         "segment": {name: name for name in segments},
         "csm": {name: name for name in csms},
-        "partner": {key: names[key] or key for key in partners} if view.caller.is_vendor else {},
+        "partner": {key: names.get(key) or key for key in partners} if view.caller.is_vendor else {},
     }
+
+
+def _views(book: schema.Book, view: View) -> tuple[tuple[str, BookAddress], ...]:
+    """Return the views that most people begin with, by name."""
+    reds = not closed_fields(BookQuery(band="red"), view)
+    ready: list[tuple[str, BookAddress]] = [("All", BookAddress())]
+    if reds:
+        ready += [("Red", BookAddress(band="red"))]
+    if not closed_fields(BookQuery(renewal_until=book.as_of.cutoff), view):
+        ready += [("Renews in 90 days", BookAddress(renewal="90"))]
+        ready += [("Red and renews in 90 days", BookAddress(band="red", renewal="90"))] if reds else []
+    return tuple(ready)
+
+
+def _growth(score_set: ScoreSet, selected: BookPage, view: View) -> dict[str, schema.Driver | None]:
+    """Return by account the first reason that it might grow, one that somebody can act on first."""
+    if "expansion" not in score_set.packages:
+        return {}
+    answers = [account_answer(score_set, row, view) for row in selected.rows]
+    return {answer.account_id: _first_for_growth(answer) for answer in answers}
+
+
+def _first_for_growth(answer: schema.Account) -> schema.Driver | None:
+    score = next(score for score in answer.scores if score.target == "expansion")
+    raising = [driver for driver in score.drivers if driver.effect == "raises"]
+    return next((driver for driver in raising if driver.actionable), next(iter(raising), None))

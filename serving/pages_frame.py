@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from serving import wording
@@ -16,26 +17,51 @@ from serving.identity import Principal
 from serving.reasons import EVENT
 from serving.scoring import ScoreSet
 
-__all__ = ["STATIC", "frame", "render_page"]
+__all__ = ["STATIC", "THEME", "THEMES", "frame", "render_page"]
 
 _WEB = Path(__file__).parent / "web"
 STATIC = _WEB / "static"
 
+THEME = "renewcast_theme"
+"""The cookie that remembers how pages should look."""
 
-def frame(score_set: ScoreSet, reader: Principal) -> dict[str, Any]:
-    """Return what every page shows around its content."""
-    names = dict(zip(score_set.accounts["partner_id"], score_set.accounts["partner_name"], strict=True))
+THEMES = ("light", "dark")
+
+_PAGES = (("book", "/", "Book"),)
+_OF_VENDOR: tuple[tuple[str, str, str], ...] = ()
+
+_WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "signed")
+
+
+def frame(score_set: ScoreSet, reader: Principal, *, here: str) -> dict[str, Any]:
+    """Return what every page shows around its content.
+
+    Parameters
+    ----------
+    here
+        The page's name in the navigation.
+    """
     partner = reader.caller.partner_id
     return {
         "caller": reader.caller,
-        "caller_name": "Vendor" if partner is None else names.get(partner) or partner,
+        "caller_name": "Vendor" if partner is None else _partner_name(score_set, partner),
         "manifest": score_set.manifest,
+        "pages": _PAGES + (_OF_VENDOR if reader.caller.is_vendor else ()),
+        "here": here,
     }
 
 
-def render_page(template: str, context: Mapping[str, Any], *, status: int = 200) -> Response:
-    """Answer with a template that is filled in."""
-    return HTMLResponse(_templates().get_template(template).render(context), status_code=status)
+def render_page(request: Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> Response:
+    """Answer with a template that is filled in, in the colours that the reader chose."""
+    theme = request.cookies.get(THEME, "")
+    query = f"?{request.url.query}" if request.url.query else ""
+    around = {"theme": theme if theme in THEMES else "", "address": request.url.path + query}
+    return HTMLResponse(_templates().get_template(template).render(around | dict(context)), status_code=status)
+
+
+def _partner_name(score_set: ScoreSet, partner: str) -> str:
+    names = dict(zip(score_set.accounts["partner_id"], score_set.accounts["partner_name"], strict=True))
+    return names.get(partner) or partner
 
 
 @cache
@@ -43,15 +69,21 @@ def _templates() -> Environment:
     templates = Environment(
         loader=FileSystemLoader(_WEB / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters |= {name: getattr(wording, name) for name in ("amount", "chance", "day", "factor", "money", "number")}
+    templates.filters |= {name: getattr(wording, name) for name in _WORDS}
     templates.globals |= {
-        "stylesheet": f"/static/renewcast.css?{hashlib.sha256((STATIC / 'renewcast.css').read_bytes()).hexdigest()[:12]}",
+        "static": _static,
         "events": EVENT,
         "bands": BANDS,
         "amber": (AMBER_FROM, AMBER_TO),
         "days_between": _days_between,
     }
     return templates
+
+
+@cache
+def _static(name: str) -> str:
+    """Return the address of a static file, which changes with its content."""
+    return f"/static/{name}?{hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"
 
 
 def _days_between(earlier: datetime, later: datetime) -> int:

@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 
-__all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case"]
+__all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case", "signed"]
 
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _SHARES = frozenset({"share", "ratio"})
@@ -126,6 +126,18 @@ def day(instant: datetime) -> str:
     '1 Jul 2025'
     """
     return f"{instant.day} {instant:%b %Y}"
+
+
+def signed(change: float) -> str:
+    """Write a change in whole points, with its sign.
+
+    Examples
+    --------
+    >>> signed(3), signed(-6.2), signed(0.2)
+    ('+3', '−6', '±0')
+    """
+    points = round(change)
+    return "±0" if points == 0 else f"{'+' if points > 0 else '−'}{abs(points)}"
 
 
 def sentence_case(text: str) -> str:
