@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from features.workspace import Workspace
-from serving import pages, pages_account, pages_appearance, pages_book, routes_accounts, routes_predict, routes_service
+from serving import pages, pages_account, pages_appearance, pages_book, routes_accounts, routes_changes, routes_predict, routes_service
 from serving.borders import BodyLimit, SecurityHeaders
 from serving.desk import Desk
 from serving.identity import Identity, read_secret
@@ -21,13 +21,14 @@ from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
 from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
+from serving.standings import Archive
 from serving.store import open_store
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
 
 PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router, pages_appearance.router)
 
-ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, *PAGES)
+ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_changes.router, routes_predict.router, routes_service.router, *PAGES)
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
 
 
@@ -52,7 +53,7 @@ def create_app(workspace: Workspace) -> FastAPI:
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
-    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store, workspace.state / "journal"), LivePolicy(workspace))
+    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store, workspace.state / "journal"), LivePolicy(workspace), Archive(workspace.scores))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

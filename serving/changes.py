@@ -17,15 +17,15 @@ But: the parts say what the model reacts to, not what made the customer change.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.feature import Target
+from features.feature import Feature, Target
 from serving.health import HealthDefinition, exact_health, health_points
 from serving.reasons import Contribution, Driver, group_drivers
 from training.calibration import Calibrator
@@ -36,6 +36,7 @@ __all__ = ["HealthMove", "Move", "Standing", "apportion", "health_move", "log_od
 Array = npt.NDArray[np.float64]
 Value = float | str | None
 Values = Mapping[str, Value]
+AudienceOf = Callable[[Feature], Hashable]
 
 _NEARLY_EQUAL = 1e-9
 
@@ -56,6 +57,8 @@ class Standing:
         Calibrated, by target.
     models
         By target, the hash of the package behind it.
+    supplied
+        By feature, the partners whose data the value was made from; see `serving.supplies`.
     """
 
     account_id: str
@@ -68,6 +71,7 @@ class Standing:
     log_odds: Mapping[Target, float]
     probability: Mapping[Target, float]
     models: Mapping[Target, str]
+    supplied: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +80,42 @@ class Move:
 
     Parameters
     ----------
-    drivers
-        Parts in calibrated log-odds, largest first; a contribution's `value` is the newer one, its `earlier` the older.
+    contributions
+        One a feature, parts in calibrated log-odds; the `value` is the newer one, `earlier` the older.
     model
         Log-odds that the newer model alone moved, on the older values; exactly 0 if it is the same model.
     new_features
         Features that the newer model reads and the older score set does not hold.
+    older, newer
+        The newer model's parts of the older and of the newer values, raw log-odds: what the contributions are the difference of.
     """
 
     target: Target
     before: float
     after: float
-    drivers: tuple[Driver, ...]
+    contributions: tuple[Contribution, ...]
     model: float
     same_model: bool
     new_features: tuple[str, ...]
+    older: tuple[float, ...]
+    newer: tuple[float, ...]
+
+    def drivers(self, audience_of: AudienceOf | None = None) -> tuple[Driver, ...]:
+        """Return the contributions as drivers, the largest absolute part first; see `serving.reasons.group_drivers`."""
+        return group_drivers(self.contributions, slope=1.0, audience_of=audience_of)
+
+    def beside(self, audience_of: AudienceOf | None = None) -> tuple[tuple[Driver, ...], tuple[Driver, ...]]:
+        """Return the drivers of the older and of the newer values, which lead to those of the move by subtraction."""
+        features = [contribution.feature for contribution in self.contributions]
+        older, newer = (
+            group_drivers(
+                (Contribution(feature=feature, part=part) for feature, part in zip(features, parts, strict=True)),
+                slope=1.0,
+                audience_of=audience_of,
+            )
+            for parts in (self.older, self.newer)
+        )
+        return older, newer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +166,20 @@ def score_move(package: Package, *, before: Standing, after: Standing) -> Move:
     if package.levels is not None:
         own[package.features.index(package.levels.feature)] += _at(at_newer, raw_older) - _at(at_older, raw_older)
     exact = _adding_up(own, after.log_odds[target] - middle)
-    contributions = [
+    contributions = tuple(
         Contribution(feature=feature, part=part, value=after.values[feature.name], earlier=older[feature.name])
         for feature, part in zip(package.catalogue, exact, strict=True)
-    ]
+    )
     return Move(
         target=target,
         before=before.log_odds[target],
         after=after.log_odds[target],
-        drivers=group_drivers(contributions, slope=1.0),
+        contributions=contributions,
         model=middle - before.log_odds[target],
         same_model=same_model,
         new_features=new,
+        older=tuple(map(float, parts[0, :-1])),
+        newer=tuple(map(float, parts[1, :-1])),
     )
 
 
@@ -163,7 +190,7 @@ def health_move(churn: Move, *, before: Standing, after: Standing) -> HealthMove
     return HealthMove(
         before=before.health,
         after=after.health,
-        features=health_points(math.fsum(driver.part for driver in churn.drivers)),
+        features=health_points(math.fsum(contribution.part for contribution in churn.contributions)),
         model=health_points(churn.model),
         definition=redefined - older,
         cut=(_cut(newer) - newer) - (_cut(older) - older),

@@ -20,6 +20,7 @@ from serving.policies import LivePolicy
 from serving.problems import ProblemError, not_found
 from serving.scoring import ScoreSet
 from serving.sharing import View, may_see_account
+from serving.standings import Archive
 
 __all__ = ["Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
 
@@ -32,6 +33,7 @@ class Desk:
     identity: Identity
     journal: Journal
     policies: LivePolicy
+    archive: Archive
 
 
 async def _desk(request: Request) -> Desk:

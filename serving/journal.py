@@ -30,7 +30,17 @@ __all__ = ["REQUEST_ID", "Action", "Journal"]
 
 _LOG = logging.getLogger("renewcast.serving")
 
-Action = Literal["list accounts", "read account", "predict", "sign in", "authenticate"]
+Action = Literal[
+    "list accounts",
+    "read account",
+    "predict",
+    "sign in",
+    "authenticate",
+    "read history",
+    "read changes",
+    "what-if",
+    "follow changes",
+]
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being answered; set by the outermost layer of the application."""

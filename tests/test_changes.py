@@ -105,9 +105,9 @@ def test_the_parts_add_up_to_the_move(older, newer, x0, x1, odds):
     older, newer = made(older), made(newer)
     before, after = standing(older, x0), standing(newer, x1, replace(DEFINITION, version=2, reference_odds=odds))
     move = score_move(newer, before=before, after=after)
-    features = math.fsum(driver.part for driver in move.drivers)
+    features = math.fsum(driver.part for driver in move.drivers())
     assert features + move.model == pytest.approx(after.log_odds["churn"] - before.log_odds["churn"], abs=1e-9)
-    assert all(driver.part == pytest.approx(math.fsum(member.part for member in driver.members), abs=1e-12) for driver in move.drivers)
+    assert all(driver.part == pytest.approx(math.fsum(member.part for member in driver.members), abs=1e-12) for driver in move.drivers())
     health = health_move(move, before=before, after=after)
     shown = [min(max(exact_health(one.log_odds["churn"], one.definition), 0), 100) for one in (before, after)]
     assert health.exact == pytest.approx(shown[1] - shown[0], abs=1e-9)
@@ -123,7 +123,7 @@ def test_the_same_model_moves_nothing_by_itself(package, x0, x1):
     assert move.same_model
     assert move.model == 0.0
     still = score_move(package, before=standing(package, x1), after=standing(package, x1))
-    assert [driver.part for driver in still.drivers] == [0.0] * len(still.drivers)
+    assert [driver.part for driver in still.drivers()] == [0.0] * len(still.drivers())
 
 
 @settings(max_examples=40, deadline=None)
@@ -132,7 +132,7 @@ def test_without_a_change_of_values_all_of_the_move_is_the_models(older, newer, 
     older, newer = made(older), made(newer)
     before, after = standing(older, x), standing(newer, x)
     move = score_move(newer, before=before, after=after)
-    assert math.fsum(abs(driver.part) for driver in move.drivers) <= 1e-9
+    assert math.fsum(abs(driver.part) for driver in move.drivers()) <= 1e-9
     assert move.model == pytest.approx(after.log_odds["churn"] - before.log_odds["churn"], abs=1e-9)
     assert set(move.new_features) == set(newer.features) - set(older.features)
 
@@ -146,7 +146,7 @@ def test_the_models_part_is_the_newer_model_on_the_older_values():
         crossed = standing(newer, row).log_odds["churn"]  # what the older set does not hold is taken as it is now
         assert move.model == pytest.approx(crossed - standing(older, row).log_odds["churn"], abs=1e-9)
         assert move.new_features == ("meetings_91d",)
-        assert move.drivers[0].main.feature.name in {"open_tickets", "last_nps"}
+        assert move.drivers()[0].main.feature.name in {"open_tickets", "last_nps"}
 
 
 def test_on_a_line_a_driver_is_the_difference_of_its_parts():
@@ -154,7 +154,7 @@ def test_on_a_line_a_driver_is_the_difference_of_its_parts():
     x0, x1 = feature_rows(np.random.default_rng(9), 2, decline=1.0).to_dict("records")
     move = score_move(package, before=standing(package, x0), after=standing(package, x1))
     older, newer = package.explain_rows(rows_of(package, x0, x1))
-    known = {member.feature.name: member.part for driver in move.drivers for member in driver.members}
+    known = {member.feature.name: member.part for driver in move.drivers() for member in driver.members}
     for position, name in enumerate(package.features):
         assert known[name] == pytest.approx(2.0 * (newer[position] - older[position]), abs=1e-9)
 
@@ -169,7 +169,7 @@ def test_a_move_to_another_segment_is_the_segments():
     move = score_move(package, before=standing(package, x0), after=standing(package, x1))
 
     def part(found):
-        return next(m.part for driver in found.drivers for m in driver.members if m.feature.name == "partner_tier")
+        return next(m.part for driver in found.drivers() for m in driver.members if m.feature.name == "partner_tier")
 
     assert part(move) - part(plain) == pytest.approx(1.1, abs=1e-9)
 

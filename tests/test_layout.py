@@ -237,6 +237,8 @@ TESTED_WITH = {
     "serving.partner_facts": "test_supplies",
     "serving.policies": "test_policy",
     "serving.app": "test_api",
+    "serving.namesakes": "test_moves",
+    "serving.schema_changes": "test_routes_changes",
     "serving.options": "test_cli",
     "training.backtest": "test_procedure",
     "training.copies": "test_pipeline",

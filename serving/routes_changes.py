@@ -1,0 +1,90 @@
+"""`/v1/accounts/{account_id}/history`, `/changes` and `/what-if`, and the feed `/v1/changes`."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+from fastapi import Query
+
+from features.clock import parse_instant
+from features.errors import PackageError, ServiceError
+from serving import schema_changes as schema
+from serving.change_answers import NoMomentError, changes_answer
+from serving.desk import DeskOf, Reader, account_row, view_of
+from serving.problems import ProblemError, problems
+from serving.routing import v1_router
+from serving.schema import AccountId, FieldProblem
+from serving.standings import VERSION
+
+__all__ = ["router"]
+
+router = v1_router("changes")
+
+_LOG = logging.getLogger("renewcast.serving")
+_T = TypeVar("_T")
+
+_Moment = Annotated[
+    str | None,
+    Query(
+        max_length=100,
+        description="A day or an instant, UTC if it names no zone: the scores with the newest cutoff by then. Or the version of scores.",
+        examples=["2025-07-01"],
+    ),
+]
+
+
+@router.get(
+    "/v1/accounts/{account_id}/changes",
+    response_model=schema.AccountChanges,
+    operation_id="get_account_changes",
+    summary="What changed of an account",
+    responses=problems(404, 503),
+)
+async def get_account_changes(
+    desk: DeskOf,
+    principal: Reader,
+    account_id: AccountId,
+    since: Annotated[_Moment, Query(alias="from")] = None,
+    until: Annotated[_Moment, Query(alias="to")] = None,
+) -> schema.AccountChanges:
+    """Return what changed between two scores of an account, in words and in numbers that add up.
+
+    The move is split exactly into what the features did, driver by driver, and what a newer model did by itself. Without `from` the present
+    scores are compared with the newest older ones; where none are kept, with what the present models say of the account's values about a
+    quarter before.
+    """
+    score_set = desk.live.current()
+    row = await account_row(desk, score_set, account_id, principal, action="read changes")
+    view, moments = view_of(desk, principal, score_set), {"since": _when(since, "from"), "until": _when(until, "to")}
+    try:
+        return await _looking_back(lambda: changes_answer(desk.archive, score_set, row, view, **moments))
+    except NoMomentError as error:
+        problem = FieldProblem(pointer=f"/query/{error.parameter}", message=str(error))
+        raise ProblemError(422, "There is nothing to compare.", errors=[problem]) from error
+
+
+def _when(text: str | None, name: str) -> datetime | str | None:
+    if text is None or VERSION.fullmatch(text):
+        return text
+    try:
+        return parse_instant(text)
+    except (ValueError, OverflowError) as error:
+        message = "must be a date or a time in ISO 8601, such as 2025-07-01, or the version of a score set"
+        raise ProblemError(422, "There is no such time.", errors=[FieldProblem(pointer=f"/query/{name}", message=message)]) from error
+
+
+async def _looking_back(work: Callable[[], _T]) -> _T:
+    """Do what reads older scores from the disk in a thread.
+
+    Raises
+    ------
+    ProblemError
+        503 if they cannot be read.
+    """
+    try:
+        return await asyncio.to_thread(work)
+    except (ServiceError, PackageError) as error:
+        _LOG.exception("older scores cannot be read")
+        raise ProblemError(503, "Older scores cannot be read just now.", headers={"Retry-After": "60"}) from error

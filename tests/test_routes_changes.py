@@ -1,0 +1,82 @@
+"""The routes on the past and the possible: who may ask, what is refused, and what the journal notes."""
+
+import pytest
+
+from serving.app import create_app
+from serving.sharing import VENDOR, Caller
+from serving.standings import Archive
+from tests.changes_book import make_scored_thrice
+from tests.serving_book import TestClient
+from tests.test_api import as_caller, journal
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return make_scored_thrice(tmp_path_factory.mktemp("routes"))
+
+
+@pytest.fixture(scope="module")
+def app(workspace):
+    return create_app(workspace)
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def vendor(app):
+    return as_caller(app, VENDOR)
+
+
+@pytest.fixture(scope="module")
+def partner(app):
+    return as_caller(app, Caller("p1"))
+
+
+MINE, OTHERS = "acc-0004", "acc-0007"
+
+
+@pytest.mark.parametrize("address", ["/v1/accounts/{}/changes"])
+def test_another_partners_account_does_not_exist(client, app, partner, vendor, address):
+    assert client.get(address.format(OTHERS), headers=vendor).status_code == 200
+    answers = [client.get(address.format(account_id), headers=partner) for account_id in (OTHERS, "nobody")]
+    assert {answer.status_code for answer in answers} == {404}
+    told = [{name: value for name, value in answer.json().items() if name != "request_id"} for answer in answers]
+    assert told[0] == told[1]
+    assert client.get(address.format(MINE)).status_code == 401
+    (refusal,) = journal(app, account_id=OTHERS, outcome="refused", action="read changes")
+    assert refusal["reason"] == "assigned to somebody else"
+
+
+def test_what_changed_is_answered_and_noted(client, app, partner, workspace):
+    answer = client.get(f"/v1/accounts/{MINE}/changes", headers=partner)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["health"]["sentence"].startswith("Health rose by")
+    assert body["before"]["score_set"] == Archive(workspace.scores).versions()[1]
+    assert journal(app, account_id=MINE, action="read changes", outcome="read")
+    named = client.get(f"/v1/accounts/{MINE}/changes", params={"from": "2025-04-15", "to": "2025-06-30T12:00:00+02:00"}, headers=partner)
+    assert named.json()["before"]["cutoff"] == "2025-04-01T00:00:00Z"
+    assert named.json()["after"]["cutoff"] == "2025-06-24T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"from": "yesterday"}, "must be a date"),
+        ({"to": "0001-01-01T00:00:00+14:00"}, "must be a date"),
+        ({"from": "2001-01-01"}, "no scores as of then"),
+        ({"to": "20200101T000000000000-00000000"}, "not kept"),
+        ({"from": "2025-07-01", "to": "2025-04-01"}, "from lies after to"),
+        ({"since": "2025-07-01"}, "no such parameter"),
+    ],
+)
+def test_times_that_are_none_are_refused(client, vendor, query, message):
+    answer = client.get(f"/v1/accounts/{MINE}/changes", params=query, headers=vendor)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == f"/query/{next(iter(query))}"
+    assert message in error["message"]
