@@ -29,6 +29,7 @@ __all__ = [
     "closed_by",
     "day_number",
     "ended",
+    "has_come",
     "in_label_window",
     "in_window",
     "known_by",
@@ -108,6 +109,17 @@ def active_at(start: "ir.IntegerValue", end: "ir.IntegerValue", instant: "ir.Int
 def ended(end: datetime | None, instant: int) -> bool:
     """Tell whether a term `[start, end)` has ended by an instant in microseconds; one without an end never does."""
     return end is not None and microseconds(end) <= instant
+
+
+def has_come(time: datetime, instant: datetime) -> bool:
+    """Tell whether a time had come by the instant, itself included.
+
+    Examples
+    --------
+    >>> has_come(datetime(2025, 1, 1), datetime(2025, 1, 1)), has_come(datetime(2025, 1, 2), datetime(2025, 1, 1))
+    (True, False)
+    """
+    return time <= instant
 
 
 def last_by(times: Sequence[int], instant: int, first: int, stop: int) -> int:
