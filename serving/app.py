@@ -9,26 +9,30 @@ import pyarrow.parquet as pq
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
+from features.config import ServingLimits
 from features.workspace import Workspace
-from serving import pages, pages_account, pages_appearance, pages_book, routes_accounts, routes_changes, routes_predict, routes_service
-from serving.borders import BodyLimit, SecurityHeaders
+from serving import pages, pages_account, pages_appearance, pages_book, routes_accounts, routes_predict, routes_service
+from serving.access import Access
+from serving.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
 from serving.desk import Desk
+from serving.draining import Drain
 from serving.identity import Identity, read_secret
 from serving.journal import Journal
 from serving.live import LiveScores
+from serving.metrics import Metrics
 from serving.pages_frame import STATIC
 from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
 from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
-from serving.standings import Archive
 from serving.store import open_store
+from serving.upkeep import Upkeep
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
 
 PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router, pages_appearance.router)
 
-ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_changes.router, routes_predict.router, routes_service.router, *PAGES)
+ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, *PAGES)
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
 
 
@@ -41,23 +45,28 @@ class SignInLinks:
     partner_name: str | None
 
 
-def create_app(workspace: Workspace) -> FastAPI:
-    """Make the application that serves a workspace's current score set.
+def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastAPI:
+    """Make the application that serves a workspace's current score set, and the next ones.
+
+    Parameters
+    ----------
+    metrics
+        Where it counts; counts of its own if None.
 
     Raises
     ------
-    ServiceError
-        If nothing has been scored yet, or the score set is damaged.
     ConfigError
         If the workspace's policy cannot be used.
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
-    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store, workspace.state / "journal"), LivePolicy(workspace), Archive(workspace.scores))
+    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store, workspace.state / "journal"), LivePolicy(workspace))
+    upkeep = Upkeep(workspace, desk, drain=Drain(workspace.config.serving.drain_seconds), metrics=metrics or Metrics())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with upkeep.running():
+            yield
         store.dispose()
 
     app = FastAPI(
@@ -69,24 +78,27 @@ def create_app(workspace: Workspace) -> FastAPI:
         lifespan=lifespan,
         separate_input_output_schemas=False,
     )
-    app.state.desk = desk
+    app.state.desk, app.state.upkeep = desk, upkeep
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(BodyLimit)
-    app.add_middleware(SecurityHeaders)
+    _guard(app, upkeep, workspace.config.serving.limits)
     add_problem_handlers(app, pages.problem_answer)
     return app
 
 
-def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
-    """Make fresh sign-in links for the service at an address such as `http://127.0.0.1:3000`.
+def _guard(app: FastAPI, upkeep: Upkeep, limits: ServingLimits) -> None:
+    """Put what holds for every request around the application; what is added last stands outermost."""
+    app.add_middleware(TimeLimit, limits=limits)
+    app.add_middleware(BodyLimit, limits=limits)
+    app.add_middleware(RequestLimit, limits=limits)
+    app.add_middleware(HeadLimit)
+    app.add_middleware(Access, metrics=upkeep.metrics, drain=upkeep.drain, answer=pages.problem_answer)
+    app.add_middleware(SecurityHeaders)
 
-    Raises
-    ------
-    ServiceError
-        If nothing has been scored yet.
-    """
+
+def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
+    """Make fresh sign-in links for the service at an address such as `http://127.0.0.1:3000`."""
     partners = _partners(workspace)
     counts = Counter(row["partner_id"] for row in partners if row["partner_id"] is not None)
     largest = min(counts, key=lambda partner: (-counts[partner], partner), default=None)
@@ -101,11 +113,12 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
 
 def has_accounts(workspace: Workspace, partner_id: str) -> bool:
     """Tell whether an account of the current scores is assigned to the partner; before the first scoring none is."""
-    scored = (workspace.scores / "CURRENT").exists()
-    return scored and any(row["partner_id"] == partner_id for row in _partners(workspace))
+    return any(row["partner_id"] == partner_id for row in _partners(workspace))
 
 
 def _partners(workspace: Workspace) -> list[dict[str, str | None]]:
+    if not (workspace.scores / "CURRENT").exists():
+        return []
     accounts = workspace.scores / current_version(workspace.scores) / "accounts.parquet"
     rows: list[dict[str, str | None]] = pq.read_table(accounts, columns=["partner_id", "partner_name"]).to_pylist()
     return rows

@@ -80,6 +80,12 @@ KINDS: Mapping[str, Kind] = {
         meaning="The header `Accept` leaves none of the forms that this address answers in.",
         example="This address answers in application/json.",
     ),
+    "too-slow": Kind(
+        status=408,
+        title="Too slow",
+        meaning="The body of the request did not arrive in time. Send it again, in smaller parts over a slow line.",
+        example="The body of the request did not arrive within 30 seconds.",
+    ),
     "in-flight": Kind(
         status=409,
         title="Still being done",
@@ -121,6 +127,12 @@ KINDS: Mapping[str, Kind] = {
         title="Too many requests",
         meaning="The credential, or its address, asked too often. Wait as long as `Retry-After` says.",
         example="At most 600 requests a minute: try again in 12 seconds.",
+    ),
+    "head-too-large": Kind(
+        status=431,
+        title="Headers too large",
+        meaning="The headers of the request are larger than the service takes.",
+        example="The headers of a request may have 32 KB together.",
     ),
     "internal": Kind(
         status=500,

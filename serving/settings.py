@@ -8,9 +8,11 @@ from pathlib import Path
 from features.errors import ServiceError, explain
 from features.workspace import Workspace, load_workspace
 
-__all__ = ["Settings", "process_environment", "read_settings", "tracking_uri"]
+__all__ = ["Settings", "metrics_folder", "process_environment", "read_settings", "traces_to", "tracking_uri"]
 
 _WORKSPACE = "RENEWCAST_WORKSPACE"
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""Where the workers of one service share what they count; prometheus_client reads it by itself, so the name is not ours to choose."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,18 @@ class Settings:
     ----------
     workspace
         The folder of the workspace that is served.
+    metrics
+        Where the workers share what they count.
     """
 
     workspace: Path
+    metrics: Path | None = None
 
     def export(self, environ: MutableMapping[str, str] = process_environment) -> None:
         """Put the settings where the processes that this one starts will find them."""
         environ[_WORKSPACE] = str(self.workspace.absolute())
+        if self.metrics is not None:
+            environ[_METRICS] = str(self.metrics)
         environ["BENTOML_DO_NOT_TRACK"] = "True"
         environ["BENTOML_QUIET"] = "True"  # its workers would report to standard output
 
@@ -47,7 +54,7 @@ def read_settings(environ: MutableMapping[str, str] = process_environment) -> Se
     if not environ.get(_WORKSPACE):
         todo = f"Start the service with `renewcast serve --workspace DIR`, or set {_WORKSPACE}."
         raise ServiceError(explain("the service was not told which workspace to serve", given=f"{_WORKSPACE} is not set", todo=todo))
-    return Settings(Path(environ[_WORKSPACE]))
+    return Settings(Path(environ[_WORKSPACE]), metrics_folder(environ))
 
 
 def tracking_uri(environ: Mapping[str, str] = process_environment) -> str | None:
@@ -59,3 +66,26 @@ def tracking_uri(environ: Mapping[str, str] = process_environment) -> str | None
     'http://127.0.0.1:5000'
     """
     return environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def metrics_folder(environ: Mapping[str, str] = process_environment) -> Path | None:
+    """Return where the workers of the process tree share what they count; None for a process on its own."""
+    return Path(environ[_METRICS]) if environ.get(_METRICS) else None
+
+
+def traces_to(environ: Mapping[str, str] = process_environment) -> str | None:
+    """Return where traces are sent, by OpenTelemetry's own variables; None if they are not wanted.
+
+    Examples
+    --------
+    >>> traces_to({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
+    'http://127.0.0.1:4318/v1/traces'
+    >>> traces_to({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_SDK_DISABLED": "true"}) is None
+    True
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").casefold() == "true":
+        return None
+    if exact := environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return exact
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return f"{base.rstrip('/')}/v1/traces" if base else None

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from features.config import ServingLimits
 from serving.app import create_app
 from serving.batch import score_workspace
-from serving.borders import LARGEST_BODY
 from serving.scoring import load_score_set
 from serving.sharing import VENDOR, Caller
 from serving.store import SERVICE
 from serving.tables import JOURNAL
 from tests.serving_book import ACCOUNTS, CATALOGUE, TestClient, make_workspace
+
+LARGEST_BODY = ServingLimits().body_megabytes * 1024**2
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_somebody_else_s_account_and_no_account_are_answered_alike(client, app, 
     foreign, unknown = (client.get(f"/v1/accounts/{account}", headers=partner) for account in ("acc-0002", "acc-9999"))
     assert foreign.status_code == unknown.status_code == 404
     assert foreign.json() | {"request_id": ""} == unknown.json() | {"request_id": ""}
-    assert {name for name in foreign.headers if foreign.headers[name] != unknown.headers[name]} <= {"date"}
+    assert {name for name in foreign.headers if foreign.headers[name] != unknown.headers[name]} <= {"date", "x-request-id"}
     reasons = {line["account_id"]: line["reason"] for line in journal(app, caller="partner:p1", outcome="refused", action="read account")}
     assert reasons == {"acc-0002": "assigned to somebody else", "acc-9999": "no such account"}
 
@@ -318,7 +320,7 @@ def test_an_error_of_ours_is_a_problem_that_gives_nothing_away(client, vendor, m
 def test_the_document_describes_every_address_with_examples(client):
     document = client.get("/openapi.json").json()
     past = {"/v1/accounts/{account_id}/changes"}
-    assert set(document["paths"]) - past == {"/v1/accounts", "/v1/accounts/{account_id}", "/v1/predict", "/livez", "/readyz"}
+    assert set(document["paths"]) - past == {"/v1/accounts", "/v1/accounts/{account_id}", "/v1/predict", "/livez", "/readyz", "/metrics"}
     assert document["components"]["schemas"]["PredictRequest"]["examples"]
     assert all(
         "422" in operation["responses"] for path in ("/v1/accounts", "/v1/predict") for operation in document["paths"][path].values()
@@ -327,7 +329,10 @@ def test_the_document_describes_every_address_with_examples(client):
 
 def test_alive_and_ready(client, app):
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready", "score_set": app.state.desk.live.current().manifest.version}
+    ready = client.get("/readyz").json()
+    assert (ready["status"], ready["score_set"]) == ("ready", app.state.desk.live.current().manifest.version)
+    assert {check["name"] for check in ready["checks"]} >= {"scores", "newest scores", "policy", "disk"}
+    assert all(check == {"name": check["name"], "good": True, "detail": ""} for check in ready["checks"])
 
 
 def test_every_answer_carries_the_headers_that_browsers_obey(client):
@@ -350,9 +355,11 @@ def test_a_new_score_set_is_served_without_a_restart_and_a_damaged_one_is_not(tm
 
         assert served() == first
         second = score_workspace(workspace).version
+        app.state.desk.live.refresh()
         assert served() == second != first
         third = score_workspace(workspace)
         (third.folder / "manifest.json").write_text("{")
+        app.state.desk.live.refresh()
         assert served() == second
 
 

@@ -246,7 +246,13 @@ TESTED_WITH = {
     "serving.background": "test_journal",
     "serving.segments": "test_journal",
     "serving.shipping": "test_journal",
-    "serving.live": "test_api",
+    "serving.access": "test_staying_up",
+    "serving.connections": "test_staying_up",
+    "serving.draining": "test_staying_up",
+    "serving.gauges": "test_staying_up",
+    "serving.schema_service": "test_api",
+    "serving.upkeep": "test_staying_up",
+    "serving.routes_service": "test_api",
     "serving.portfolio": "test_api",
     "serving.problems": "test_api",
     "serving.schema": "test_api",
@@ -267,7 +273,7 @@ def test_every_module_has_its_tests():
 
 
 def test_every_test_file_tests_a_module_or_the_whole_project():
-    whole = {"test_bad_input", "test_docs", "test_layout", "test_notebooks", "test_tracking_server"}
+    whole = {"test_bad_input", "test_docs", "test_layout", "test_notebooks", "test_staying_up", "test_tracking_server"}
     named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}
     workspaces = {"test_real_books", "test_recovery"}
     assert {file.stem for file in (ROOT / "tests").glob("test_*.py")} <= named_after | whole | workspaces

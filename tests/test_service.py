@@ -21,11 +21,6 @@ def scored(workspace):
     return workspace
 
 
-def test_serving_before_scoring_says_which_command_to_run(workspace):
-    with pytest.raises(ServiceError, match="renewcast score"):
-        serve(workspace, host="127.0.0.1", port=0)
-
-
 def test_a_port_in_use_says_how_to_choose_another(workspace):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
