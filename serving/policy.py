@@ -57,8 +57,8 @@ Action = Literal["what_if", "export", "contribute", "feedback", "see_retention"]
 Note = Literal["vendor_plays", "vendor_notes"]
 """What the vendor's people write down about an account, and partners may be shown."""
 
-_ALWAYS: Literal["always"] = "always"
-_EXTENDS = "extends"
+ALWAYS: Literal["always"] = "always"
+EXTENDS = "extends"
 _MOST_LISTED = 40
 
 
@@ -225,7 +225,7 @@ def _overlaid(base: Mapping[str, Any], own: Mapping[str, Any], path: Path, known
         notes=reader.table(given.section("notes"), default.section("notes").values),
         families=reader.named(given.section("families"), get_args(Family)),
         features=reader.free(given.section("features")) if known is None else reader.named(given.section("features"), known),
-        fields=_fields(given.section("fields"), default.section("fields").values, reader),
+        fields=_fields(given, default.section("fields").values, reader),
     )
     given.refuse_others()
     return policy
@@ -240,7 +240,7 @@ class _Audiences:
     def table(self, own: Section, base: Mapping[str, Any]) -> dict[Any, Audience]:
         """Return the default's audiences with the workspace's own over them; only what the default names can be named."""
         refuse_unknown(own, base)
-        return {key: _ALWAYS if base[key] == _ALWAYS and key not in own else self.read(own, key, base) for key in base}
+        return {key: ALWAYS if base[key] == ALWAYS and key not in own else self.read(own, key, base) for key in base}
 
     def named(self, own: Section, known: Collection[str]) -> dict[Any, Audience]:
         """Return the audiences of some of the known names."""
@@ -256,7 +256,7 @@ class _Audiences:
         value = section.get(key, base.get(key))
         if isinstance(value, frozenset):  # what another record's line says
             return value
-        if base.get(key) == _ALWAYS:
+        if base.get(key) == ALWAYS:
             raise section.wrong(key, "is part of every answer of its kind and cannot be kept back", given=value, todo="Remove the line.")
         if value in ("shared", "vendor"):
             return "shared" if value == "shared" else "vendor"
@@ -288,11 +288,16 @@ def _numbers(own: Section, base: Section) -> Numbers:
     )
 
 
-def _fields(own: Section, base: Mapping[str, Any], reader: _Audiences) -> dict[str, dict[str, Audience]]:
+def _fields(given: Section, base: Mapping[str, Any], reader: _Audiences) -> dict[str, dict[str, Audience]]:
+    """Return the audience of each record's fields: its own line, else the line of fields of this name everywhere, else the default."""
+    own, everywhere = given.section("fields"), given.section("everywhere")
     refuse_unknown(own, base)
+    named = {name for lines in base.values() for name, audience in lines.items() if name != EXTENDS and audience != ALWAYS}
+    anywhere = reader.named(everywhere, named)
     fields: dict[str, dict[str, Audience]] = {}
     for record, lines in base.items():
-        inherited = fields[lines[_EXTENDS]] if _EXTENDS in lines else {}
-        default = inherited | {name: value for name, value in lines.items() if name != _EXTENDS}
-        fields[record] = reader.table(own.section(record), default)
+        inherited = fields[lines[EXTENDS]] if EXTENDS in lines else {}
+        default = {name: audience if audience == ALWAYS else anywhere.get(name, audience) for name, audience in lines.items()}
+        default.pop(EXTENDS, None)
+        fields[record] = reader.table(own.section(record), inherited | default)
     return fields

@@ -236,6 +236,7 @@ TESTED_WITH = {
     "serving.answers": "test_api",
     "serving.partner_facts": "test_supplies",
     "serving.policies": "test_policy",
+    "serving.policy_lines": "test_policy",
     "serving.app": "test_api",
     "serving.namesakes": "test_moves",
     "serving.schema_changes": "test_routes_changes",

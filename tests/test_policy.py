@@ -1,5 +1,7 @@
 import dataclasses
 import logging
+import re
+import tomllib
 import types
 import typing
 from typing import get_args, get_origin
@@ -17,6 +19,7 @@ from features.workspace import load_workspace
 from serving.app import ROUTERS
 from serving.policies import SETTLED_SECONDS, LivePolicy
 from serving.policy import DEFAULT_FILE, POLICY_NAME, admits, default_policy, load_policy, parse_policy
+from serving.policy_lines import differences, policy_template
 from serving.sharing import VENDOR, Caller, View
 from tests.serving_book import CATALOGUE, CONFIG, feature
 
@@ -76,6 +79,15 @@ def test_a_field_is_null_for_those_that_its_line_does_not_name(field, audience, 
         assert View(VENDOR, None, policy).share(record, values) == values
 
 
+@given(audiences, audiences)
+def test_a_line_for_a_field_everywhere_gives_way_to_a_record_s_own(anywhere, own):
+    policy = parse_policy(f"[everywhere]\narr = {written(anywhere)}\n[fields.Totals]\narr = {written(own)}")
+    of_field = {record: lines["arr"] for record, lines in policy.fields.items() if "arr" in lines}
+    expected = parse_policy(f"[features]\nwide = {written(anywhere)}\nnarrow = {written(own)}").features
+    assert of_field == {record: expected["narrow" if record == "Totals" else "wide"] for record in of_field}
+    assert {"AccountSummary", "Account", "Totals"} <= set(of_field)
+
+
 def test_actions_and_notes_are_what_their_lines_say():
     policy = parse_policy('[actions]\nexport = ["gold"]\nwhat_if = "vendor"\n[notes]\nvendor_notes = "shared"\nvendor_plays = ["silver"]')
     gold, silver, vendor = as_partner(policy, "gold"), as_partner(policy, "silver"), View(VENDOR, None, policy)
@@ -106,6 +118,8 @@ def test_numbers_can_be_made_stricter():
         ('[features]\ndiscont = ["gold"]', "did you mean 'discount'?"),
         ('[fields.Acount]\ncsm = "vendor"', "did you mean 'Account'?"),
         ('[fields.Account]\ncms = "vendor"', "did you mean 'csm'?"),
+        ('[everywhere]\nar = "vendor"', "did you mean 'arr'?"),
+        ('[everywhere]\nhealth = "vendor"', "is not known here"),
         ('[fields.Account]\nextends = "Driver"', "extends"),
         ('[features]\ndiscount = ["golden"]', "did you mean 'gold'?"),
         ('[features]\ndiscount = "partner"', '"shared", "vendor", or a list of tiers'),
@@ -165,15 +179,10 @@ def test_every_field_of_every_answer_has_a_line():
     assert named == records
 
 
-def test_a_field_can_be_kept_back_exactly_if_it_may_be_null():
+def test_a_field_can_be_kept_back_only_if_it_may_be_null():
     lines = default_policy().fields
-    wrong = {
-        f"{record}.{name}": lines[record][name]
-        for record, model in answered().items()
-        for name, field in model.model_fields.items()
-        if (lines[record][name] == "always") == nullable(field.annotation)
-    }
-    assert wrong == {}
+    fields = [(record, name, field.annotation) for record, model in answered().items() for name, field in model.model_fields.items()]
+    assert [f"{record}.{name}" for record, name, kind in fields if lines[record][name] != "always" and not nullable(kind)] == []
 
 
 def test_no_field_is_called_like_the_word_that_takes_over_lines():
@@ -316,3 +325,43 @@ def test_a_policy_that_cannot_be_kept_holds_all_the_same(workspace, clock, caplo
     with caplog.at_level(logging.WARNING, "renewcast.serving"):
         assert LivePolicy(workspace, clock=clock).current().numbers.peers_needed == 20
     assert "cannot be kept" in caplog.text
+
+
+# the file that a workspace starts from
+
+
+def test_the_template_changes_nothing_and_shows_all_there_is_to_change():
+    template = policy_template()
+    assert parse_policy(template).fingerprint == default_policy().fingerprint
+    examples = re.compile(r'^# (?:support|discount|arr) = (?:"vendor"|\["gold"\])\n(?=\n)', re.MULTILINE)
+    every_line = re.sub(r"^# (?=\w+ = )", "", examples.sub("", template), flags=re.MULTILINE)
+    assert parse_policy(every_line).fingerprint == default_policy().fingerprint
+    assert '"always"\n' not in every_line
+    own = {record: tomllib.loads(every_line)["fields"].get(record, {}) for record in default_policy().fields if record != "Account"}
+    assert {record: set(lines) for record, lines in own.items()} == {
+        record: {name for name, audience in default_policy().fields[record].items() if audience != "always"} for record in own
+    }
+
+
+def test_the_examples_of_the_template_can_be_used():
+    assert set(parse_policy(re.sub(r"^# (?=discount|support|arr)", "", policy_template(), flags=re.MULTILINE)).features) == {"discount"}
+
+
+@pytest.mark.parametrize(
+    ("text", "effects"),
+    [
+        ("", {}),
+        ("[numbers]\npeers_needed = 10", {}),
+        ("[numbers]\npeers_needed = 20\nnamed_drivers = 3", {"numbers.peers_needed": "tightens", "numbers.named_drivers": "changes"}),
+        ('[actions]\nexport = ["gold"]', {"actions.export": "tightens"}),
+        ('[notes]\nvendor_notes = ["gold"]', {"notes.vendor_notes": "loosens"}),
+        ('[features]\ndiscount = ["gold"]', {"features.discount": "changes"}),
+        (
+            '[fields.Driver]\nsensitivity = "shared"\npeers = "vendor"',
+            {"fields.Driver.sensitivity": "loosens", "fields.Driver.peers": "tightens"},
+        ),
+        ('[partners]\ntiers = ["a"]', {"partners.tiers": "changes"}),
+    ],
+)
+def test_differences_from_the_default_are_told_line_by_line(text, effects):
+    assert {one.line: one.effect for one in differences(parse_policy(text))} == effects
