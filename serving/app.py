@@ -11,7 +11,20 @@ from starlette.staticfiles import StaticFiles
 
 from features.config import ServingLimits
 from features.workspace import Workspace
-from serving import pages, pages_account, pages_appearance, pages_book, routes_accounts, routes_predict, routes_service
+from serving import (
+    pages,
+    pages_account,
+    pages_appearance,
+    pages_book,
+    routes_accounts,
+    routes_changes,
+    routes_export,
+    routes_models,
+    routes_partners,
+    routes_predict,
+    routes_retention,
+    routes_service,
+)
 from serving.access import Access
 from serving.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
 from serving.desk import Desk
@@ -25,6 +38,7 @@ from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
 from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
+from serving.standings import Archive
 from serving.store import open_store
 from serving.upkeep import Upkeep
 
@@ -32,7 +46,17 @@ __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identit
 
 PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router, pages_appearance.router)
 
-ROUTERS: tuple[APIRouter, ...] = (routes_accounts.router, routes_predict.router, routes_service.router, *PAGES)
+ROUTERS: tuple[APIRouter, ...] = (
+    routes_accounts.router,
+    routes_changes.router,
+    routes_predict.router,
+    routes_partners.router,
+    routes_retention.router,
+    routes_models.router,
+    routes_export.router,
+    routes_service.router,
+    *PAGES,
+)
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
 
 
@@ -60,7 +84,15 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
-    desk = Desk(live, Identity(store, _secret(workspace)), Journal(store, workspace.state / "journal"), LivePolicy(workspace))
+    desk = Desk(
+        live=live,
+        identity=Identity(store, _secret(workspace)),
+        journal=Journal(store, workspace.state / "journal"),
+        policies=LivePolicy(workspace),
+        archive=Archive(workspace.scores),
+        workspace=workspace,
+        store=store,
+    )
     upkeep = Upkeep(workspace, desk, drain=Drain(workspace.config.serving.drain_seconds), metrics=metrics or Metrics())
 
     @asynccontextmanager

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
+from features.workspace import Workspace
 from serving.identity import Identity, Principal, RefusedError, Scope
 from serving.journal import Action, Journal
 from serving.live import LiveScores
@@ -21,6 +22,7 @@ from serving.problems import ProblemError, not_found
 from serving.scoring import ScoreSet
 from serving.sharing import View, may_see_account
 from serving.standings import Archive
+from serving.store import Store
 
 __all__ = ["Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
 
@@ -34,6 +36,8 @@ class Desk:
     journal: Journal
     policies: LivePolicy
     archive: Archive
+    workspace: Workspace
+    store: Store
 
 
 async def _desk(request: Request) -> Desk:

@@ -40,6 +40,10 @@ Action = Literal[
     "read changes",
     "what-if",
     "follow changes",
+    "read partners",
+    "read retention",
+    "read models",
+    "export",
 ]
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")

@@ -13,12 +13,12 @@ from serving import schema
 from serving.answers import account_answer, book_answer
 from serving.charts import band_shares
 from serving.desk import DeskOf, view_of
+from serving.filters import require_open
 from serving.health import BANDS
 from serving.pages import Reader
 from serving.pages_frame import frame, render_page
 from serving.portfolio import SORTS, BookPage, BookQuery, Sort, choices, closed_fields, select_accounts
 from serving.problems import ProblemError
-from serving.routes_accounts import permitted
 from serving.scoring import ScoreSet
 from serving.sharing import View
 
@@ -99,7 +99,7 @@ async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
     address = BookAddress.read(request.query_params)
     query = address.query(score_set.manifest.cutoff)
     view = view_of(desk, reader, score_set)
-    await permitted(desk, query, view, reader, action="list accounts")
+    await require_open(desk, query, view, reader, action="list accounts")
     selected = select_accounts(score_set, query, view)
     answer = book_answer(score_set, selected.rows, selected.totals, view)
     read = [account.account_id for account in answer.accounts]

@@ -29,6 +29,7 @@ __all__ = [
     "Rows",
     "Sort",
     "Span",
+    "assigned_partners",
     "book_rows",
     "choices",
     "closed_fields",
@@ -181,13 +182,19 @@ def choices(score_set: ScoreSet, column: Literal["segment", "csm", "partner_id"]
     return tuple(sorted({value for value in values if value is not None}))
 
 
+def assigned_partners(score_set: ScoreSet) -> npt.NDArray[np.object_]:
+    """Return the partner that manages each account `(n,)`; None for nobody."""
+    return score_set.accounts["partner_id"]
+
+
 def visible_rows(score_set: ScoreSet, view: View) -> Mask:
     """Tell which accounts `(n,)` the caller may see."""
     return visible_accounts(score_set.accounts["partner_id"], view.caller)
 
 
 def total_up(score_set: ScoreSet, rows: Rows) -> BookTotals:
-    """Add up accounts."""
+    """Add up accounts; the order of the rows does not matter, to the last digit."""
+    rows = np.sort(rows)
     accounts = score_set.accounts
     return BookTotals(
         accounts=len(rows),

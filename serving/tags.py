@@ -5,17 +5,24 @@ caller to another, and an edited policy or an account that changed hands is a ch
 """
 
 from hashlib import sha256
+from typing import Any
 
 from fastapi import Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from serving.scoring import ScoreSet
 from serving.sharing import View
 
-__all__ = ["CACHE_HEADERS", "not_modified", "tag_of"]
+__all__ = ["CACHE_HEADERS", "NOT_MODIFIED", "not_modified", "tag_of", "tagged"]
 
 CACHE_HEADERS = {"cache-control": "private, no-cache", "vary": "Authorization"}
 """The caller alone may keep the answer, and asks again each time whether it still holds."""
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Nothing has changed since the answer whose tag `If-None-Match` shows."}
+}
+"""What `/openapi.json` says about the answer without content; for a route's `responses`."""
 
 
 def tag_of(score_set: ScoreSet, view: View) -> str:
@@ -30,3 +37,9 @@ def not_modified(request: Request, tag: str) -> Response | None:
     if shown is None or not ({tag, "*"} & {part.strip().removeprefix("W/") for part in shown.split(",")}):
         return None
     return Response(status_code=304, headers={"etag": tag, **CACHE_HEADERS})
+
+
+def tagged(answer: BaseModel | bytes, tag: str) -> Response:
+    """Return the answer with its tag."""
+    body = answer if isinstance(answer, bytes) else answer.model_dump_json().encode()
+    return Response(body, media_type="application/json", headers={"etag": tag, **CACHE_HEADERS})

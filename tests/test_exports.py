@@ -1,0 +1,135 @@
+import csv
+import io
+import json
+import tracemalloc
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from serving.app import create_app
+from serving.batch import score_workspace
+from serving.exports import _cell, export_pieces
+from serving.policy import default_policy
+from serving.scoring import load_score_set
+from serving.sharing import VENDOR, Caller, View
+from tests.serving_book import ACCOUNTS, TestClient, make_workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    workspace = make_workspace(tmp_path_factory.mktemp("book"))
+    score_workspace(workspace)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def client(workspace):
+    app = create_app(workspace)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def key_of(client, caller, **options):
+    return {"Authorization": f"Bearer {client.app.state.desk.identity.issue_key(caller, label='test', **options)}"}
+
+
+@pytest.fixture(scope="module")
+def vendor(client):
+    return key_of(client, VENDOR)
+
+
+@pytest.fixture(scope="module")
+def partner(client):
+    return key_of(client, Caller("p1"))
+
+
+def read(form, content):
+    if form == "parquet":
+        return pq.read_table(io.BytesIO(content)).to_pylist()
+    if form == "jsonl":
+        return [json.loads(line) for line in content.decode().splitlines()]
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_an_export_tells_what_the_list_tells_in_the_same_order(client, vendor, form):
+    params = {"sort": "name", "min_arr": 5_000}
+    listed = client.get("/v1/accounts", params=params | {"limit": 500}, headers=vendor).json()["accounts"]
+    answer = client.get("/v1/export/accounts", params=params | {"format": form}, headers=vendor)
+    exported = read(form, answer.content)
+    assert 0 < len(listed) < ACCOUNTS
+    assert [row["account_id"] for row in exported] == [account["account_id"] for account in listed]
+    for row, account in zip(exported, listed, strict=True):
+        assert float(row["churn_probability"]) == account["churn_probability"]
+        assert float(row["arr"]) == account["arr"]
+        assert row["name"] == account["name"]
+    assert answer.headers["content-disposition"] == f'attachment; filename="accounts-2025-07-01.{form}"'
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_a_partner_exports_its_own_accounts(client, partner, form):
+    rows = read(form, client.get("/v1/export/accounts", params={"format": form}, headers=partner).content)
+    assert rows and {row["partner_id"] for row in rows} == {"p1"}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_an_export_of_nothing_is_a_good_file(client, vendor, form):
+    answer = client.get("/v1/export/accounts", params={"format": form, "search": "nobody is called that"}, headers=vendor)
+    assert answer.status_code == 200
+    assert read(form, answer.content) == []
+    if form == "csv":
+        assert answer.text.startswith("account_id,name,")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_that_is_not_shared_is_not_in_the_file(workspace, form):
+    (workspace.folder / "policy.toml").write_text(
+        '[fields.AccountSummary]\narr = "vendor"\narr_at_risk = "vendor"\nrenewal_at = "vendor"\n'
+    )
+    try:
+        with TestClient(create_app(workspace)) as client:
+            partner = key_of(client, Caller("p1"))
+            rows = read(form, client.get("/v1/export/accounts", params={"format": form}, headers=partner).content)
+            refused = client.get("/v1/export/accounts", params={"sort": "arr"}, headers=partner)
+    finally:
+        (workspace.folder / "policy.toml").unlink()
+    assert not {"arr", "arr_at_risk", "renewal_at"} & set(rows[0])
+    assert "health" in rows[0]
+    assert refused.status_code == 403
+
+
+def test_an_export_takes_the_scope_and_the_policy_s_leave(client, workspace):
+    without = key_of(client, VENDOR, scopes=["accounts:read"])
+    assert client.get("/v1/export/accounts", headers=without).status_code == 403
+    (workspace.folder / "policy.toml").write_text('[actions]\nexport = "vendor"\n')
+    try:
+        with TestClient(create_app(workspace)) as other:
+            assert other.get("/v1/export/accounts", headers=key_of(other, Caller("p1"))).status_code == 403
+            assert other.get("/v1/export/accounts", headers=key_of(other, VENDOR)).status_code == 200
+    finally:
+        (workspace.folder / "policy.toml").unlink()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+49 1", "-2", "@SUM(A1)", "\tx", "\rx"])
+def test_text_is_never_a_formula(text):
+    assert _cell(text) == f"'{text}"
+    assert _cell("a" + text) == "a" + text
+    assert _cell(-2.5) == -2.5
+
+
+def test_a_large_export_needs_no_more_memory_than_a_small_one(workspace, monkeypatch):
+    monkeypatch.setattr("serving.exports.PIECE_ROWS", 60)
+    score_set = load_score_set(workspace.scores)
+    view = View(VENDOR, None, default_policy())
+
+    def peak(rows):
+        tracemalloc.start()
+        for _ in export_pieces(score_set, np.arange(rows), view, "csv"):
+            pass
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(10)
+    assert peak(240) < 1.3 * peak(120)

@@ -1,0 +1,166 @@
+import json
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.retention import measure_monthly
+from serving.app import create_app
+from serving.batch import score_workspace
+from serving.policy import default_policy
+from serving.retention_answers import retention_answer
+from serving.sharing import VENDOR, Caller, View
+from tests.serving_book import TestClient, make_workspace
+from training.coverage import Coverage
+from training.forecast import Interval, Outlook
+from training.forecasting import Forecast
+
+MONTHS = [datetime(2024, month, 1) for month in range(1, 13)] + [datetime(2025, month, 1) for month in range(1, 8)]
+
+
+def movements(rng):
+    """Return 60 customers who pay, grow, shrink and leave; every tenth changes hands from p1 to p2 half way."""
+    rows = []
+    for number in range(60):
+        partner = ("p1", "p1", "p2", None)[number % 4]
+        ends = rng.integers(4, 40)
+        arr = float(rng.integers(10, 200)) * 100
+        for position, month in enumerate(MONTHS[: min(ends, len(MONTHS))]):
+            arr *= float(rng.choice([1.0, 1.0, 1.0, 1.1, 0.9]))
+            now = "p2" if number % 10 == 0 and position >= 9 else partner
+            rows.append((f"acc-{number:04d}", month, arr, ("Enterprise", "Mid-market")[number % 2], now, None))
+    columns = ["account_id", "month", "arr", "segment", "partner_id", "partner_type"]
+    return pd.DataFrame(rows, columns=columns).astype({"month": "datetime64[us]"})
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    workspace = make_workspace(tmp_path_factory.mktemp("book"))
+    score_workspace(workspace)
+    movements(np.random.default_rng(5)).to_parquet(workspace.snapshots / "movements.parquet", index=False)
+    folder = workspace.state / "forecasts" / "2025-07-01"
+    folder.mkdir(parents=True)
+    (folder / "forecast.json").write_text(json.dumps(forecast()))
+    return workspace
+
+
+def forecast():
+    spread = Interval(mean=1.0, median=1.0, low80=0.9, high80=1.1, low95=0.8, high95=1.2)
+    measures = dict.fromkeys(("ndr", "grr", "churned", "contracted", "expanded"), spread)
+    groups = [("book", None, 60), ("partner", "p1", 30), ("partner", "p2", 9), ("partner", None, 21), ("segment", "Enterprise", 30)]
+    made = Forecast(
+        cutoff=datetime(2025, 7, 1),
+        made_at="2025-07-02T08:00:00+00:00",
+        currency="USD",
+        horizon_days=90,
+        lead_days=0,
+        grace_days=30,
+        outlooks=tuple(Outlook(kind=kind, group=group, days=90, accounts=size, arr=1e5, **measures) for kind, group, size in groups),
+        coverage=(Coverage(kind="book", days=90, forecasts=4, ndr80=0.75, ndr95=1.0, grr80=0.75, grr95=1.0),),
+        past=(),
+        shocks={},
+        notes=("No model of contraction is in use.",),
+        training="run",
+        packages={},
+        draws=200,
+        seed=0,
+    )
+    return made.to_json()
+
+
+def view(caller):
+    return View(caller, None, default_policy())
+
+
+def ask(workspace, caller, **options):
+    return retention_answer(workspace, view(caller), **{"months": 3, "by": None, "last": 24} | options)
+
+
+def test_the_vendor_reads_what_the_library_measures(workspace):
+    rows = pd.read_parquet(workspace.snapshots / "movements.parquet")
+    (series,) = ask(workspace, VENDOR).actual
+    expected = measure_monthly(rows, months=3)
+    assert [(one.ndr, one.grr, one.accounts) for one in series.windows] == [(one.ndr, one.grr, one.accounts) for one in expected]
+    assert len(ask(workspace, VENDOR, last=2).actual[0].windows) == 2
+
+
+@pytest.mark.parametrize(("by", "groups"), [("partner", ["p1", "p2", None]), ("segment", ["Enterprise", "Mid-market"])])
+def test_groups_stand_beside_the_book_and_add_up_to_it(workspace, by, groups):
+    book, *rest = ask(workspace, VENDOR, by=by).actual
+    assert [series.group for series in rest] == groups
+    for position, window in enumerate(book.windows):
+        assert sum(series.windows[position].arr_end for series in rest) == pytest.approx(window.arr_end)
+
+
+def test_a_partner_is_told_about_the_customers_that_it_managed_throughout(workspace):
+    """The slow twin: customers of the start, of which no row in the window is another partner's."""
+    rows = pd.read_parquet(workspace.snapshots / "movements.parquet")
+    (series,) = ask(workspace, Caller("p1"), months=6).actual
+    assert series.group == "p1"
+    for window in series.windows:
+        start, end = (at.replace(tzinfo=None) for at in (window.start, window.end))
+        inside = rows[(rows["month"] >= start) & (rows["month"] <= end)]
+        owners = inside.groupby("account_id")["partner_id"].agg(lambda found: set(found))
+        cohort = inside[(inside["month"] == start)].set_index("account_id")["arr"]
+        cohort = cohort[[account for account in cohort.index if owners[account] == {"p1"}]]
+        last = inside[inside["month"] == end].set_index("account_id")["arr"].reindex(cohort.index).fillna(0.0)
+        assert window.accounts == len(cohort) >= 10
+        assert window.ndr == pytest.approx(last.sum() / cohort.sum())
+        assert window.grr == pytest.approx(np.minimum(last, cohort).sum() / cohort.sum())
+
+
+def test_what_a_customer_pays_after_it_changed_hands_changes_nothing_for_the_former_partner(workspace, tmp_path):
+    before = ask(workspace, Caller("p1"), months=6).actual
+    path = workspace.snapshots / "movements.parquet"
+    kept = path.read_bytes()
+    rows = pd.read_parquet(path)
+    foreign = rows["partner_id"] != "p1"
+    try:
+        rows.assign(arr=rows["arr"].where(~foreign, rows["arr"] * 7)).to_parquet(path, index=False)
+        assert ask(workspace, Caller("p1"), months=6).actual == before
+    finally:
+        path.write_bytes(kept)
+
+
+def test_few_customers_are_left_out_and_it_is_said(workspace):
+    answer = ask(workspace, Caller("p3"))
+    assert answer.actual == [] and answer.forecast is None
+    assert "Windows with fewer than 10 customers at the start are left out." in answer.notes
+
+
+def test_a_partner_reads_its_own_forecast_only_and_only_with_enough_customers(workspace):
+    own = ask(workspace, Caller("p1")).forecast
+    assert [(one.group, one.accounts) for one in own.outlooks] == [("p1", 30)]
+    assert own.notes is None
+    assert ask(workspace, Caller("p2")).forecast is None
+    vendor = ask(workspace, VENDOR, by="partner").forecast
+    assert [one.group for one in vendor.outlooks] == [None, "p1", "p2", None]
+    assert vendor.notes == ["No model of contraction is in use."]
+
+
+def test_without_movements_or_forecast_the_notes_say_so(tmp_path):
+    workspace = make_workspace(tmp_path)
+    answer = ask(workspace, VENDOR)
+    assert answer.actual == [] and answer.forecast is None
+    assert answer.notes == ["What customers paid by month has not been computed yet.", "No forecast has been made yet."]
+    assert "too short" in ask_after_one_month(workspace).notes[0]
+    (workspace.state / "forecasts" / "2025-07-01").mkdir(parents=True)
+    (workspace.state / "forecasts" / "2025-07-01" / "forecast.json").write_text("{}")
+    assert ask(workspace, VENDOR).notes[-1] == "The last forecast cannot be read; it has to be made again."
+
+
+def ask_after_one_month(workspace):
+    rows = movements(np.random.default_rng(5))
+    rows[rows["month"] == MONTHS[0]].to_parquet(workspace.snapshots / "movements.parquet", index=False)
+    return ask(workspace, VENDOR, months=12)
+
+
+def test_over_http_groups_are_the_vendor_s(workspace):
+    with TestClient(create_app(workspace)) as client:
+        identity = client.app.state.desk.identity
+        keys = {caller: {"Authorization": f"Bearer {identity.issue_key(caller, label='test')}"} for caller in (VENDOR, Caller("p1"))}
+        vendor = client.get("/v1/retention", params={"months": 3, "by": "segment"}, headers=keys[VENDOR]).json()
+        assert [series["group"] for series in vendor["actual"]] == [None, "Enterprise", "Mid-market"]
+        assert client.get("/v1/retention", params={"months": 3}, headers=keys[Caller("p1")]).json()["actual"][0]["group"] == "p1"
+        assert client.get("/v1/retention", params={"by": "segment"}, headers=keys[Caller("p1")]).status_code == 403
