@@ -104,6 +104,13 @@ class Assignments:
         last = clock.last_by(self._times, clock.microseconds(instant), start, end)
         return self._partner_id[last] if last >= start else None
 
+    def period(self, instant: datetime) -> int:
+        """Return the number of the time between two changes of hands, anywhere in the book, that holds the instant.
+
+        Answers made in one period are about the same partners.
+        """
+        return self._at_instant(instant).number
+
     def rows_of(self, partner_id: str, instant: datetime) -> Rows:
         """Return the rows of the accounts that the partner manages at the instant, ascending."""
         return self._at_instant(instant).rows.get(partner_id, _NO_ROWS)

@@ -54,6 +54,17 @@ def test_it_survives_its_file(history, instant):
     assert [again.partner_of(row, instant) for row in range(4)] == [assignments.partner_of(row, instant) for row in range(4)]
 
 
+@given(histories, instants, instants)
+def test_within_a_period_nothing_changes_hands(history, one, other):
+    assignments = Assignments.of(history, IDS)
+    if assignments.period(one) == assignments.period(other):
+        assert assignments.partners(one).tolist() == assignments.partners(other).tolist()
+    else:
+        columns = assignments.columns()
+        between = (np.datetime64(min(one, other)) < columns["changed_at"]) & (columns["changed_at"] <= np.datetime64(max(one, other)))
+        assert between.any()
+
+
 @given(histories)
 def test_every_change_of_hands_is_one(history):
     columns = Assignments.of(history, IDS).columns()
