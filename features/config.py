@@ -300,6 +300,8 @@ class Serving:
         Processes that answer requests; one of two can die without anybody noticing.
     drain_seconds
         How long a service that is told to stop goes on answering while it says that it is no longer ready.
+    keep_score_sets
+        How many score sets are kept, the current one among them; older ones are removed when a new one is made.
     database
         Address of the PostgreSQL database that holds keys, sessions, the journal and what people contribute; a SQLite file if None.
     oidc
@@ -310,6 +312,7 @@ class Serving:
     port: int = 3000
     workers: int = 2
     drain_seconds: float = 5.0
+    keep_score_sets: int = 30
     limits: ServingLimits = ServingLimits()
     database: str | None = field(default=None, repr=False, compare=False)
     oidc: Oidc | None = field(default=None, compare=False)

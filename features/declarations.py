@@ -349,6 +349,7 @@ def _serving(section: Section, environ: Mapping[str, str]) -> Serving:
         port=section.whole("port", plain.port, low=1, high=65535),
         workers=section.whole("workers", plain.workers, low=1, high=64),
         drain_seconds=section.number("drain_seconds", plain.drain_seconds, low=0, high=3600),
+        keep_score_sets=section.whole("keep_score_sets", plain.keep_score_sets, low=2, high=10_000),
         limits=_limits(section.section("limits")),
         database=section.filled("database", environ),
         oidc=_oidc(section.section("oidc"), environ),

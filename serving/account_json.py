@@ -4,14 +4,21 @@ The pieces are what the models of `serving.schema` would have given, byte for by
 requests have, and for any other view when it asks; one function makes them, so both are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from pydantic_core import to_json
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from features.feature import Feature
+from serving import drivers, explained, fragments, health, policy, reasons, sharing, supplies, wording
 from serving.explained import (
     ExplainedScore,
     NamedDriver,
@@ -23,12 +30,23 @@ from serving.explained import (
     scored_rows,
     teller_of,
 )
+from serving.fragments import Fragments, Pieces, Shelf, Stamp, seal_fragments, write_shelf
 from serving.health import band_of, health_of
+from serving.policy import Policy
 from serving.scoring import NEW_ACCOUNT_DAYS, AccountScore, ScoreSet
-from serving.sharing import NOTHING_SUPPLIED, View
+from serving.sharing import NOTHING_SUPPLIED, VENDOR, Caller, View
 from serving.wording import day
+from training import calibration
 
-__all__ = ["Pieces", "account_json", "prediction_json", "render", "render_rows"]
+__all__ = ["account_json", "as_json", "keep_pieces", "pieces_of", "prediction_json", "render", "render_rows", "tier_of", "writer_version"]
+
+_CHUNK = 512
+"""Accounts that are written at once: enough to share the work, and few enough to keep in memory."""
+
+_WRITERS: tuple[ModuleType, ...] = (calibration, drivers, explained, fragments, health, policy, reasons, sharing, supplies, wording)
+
+as_json: Callable[[object], bytes] = TypeAdapter(Any).dump_json
+"""Writes plain values as the models of the schema write theirs."""
 
 Record = dict[str, Any]
 
@@ -45,29 +63,6 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """One account's JSON for one view, in pieces.
-
-    Parameters
-    ----------
-    summary
-        A whole `AccountSummary`.
-    account
-        An `Account` up to its scores.
-    scores
-        The array of its scores; empty if the view may not read them.
-    prediction, notes
-        A `Prediction` up to its scores, and from there to its end.
-    """
-
-    summary: bytes
-    account: bytes
-    scores: bytes
-    prediction: bytes
-    notes: bytes
-
-
 def account_json(pieces: Pieces, as_of: bytes) -> bytes:
     """Put an `Account` together."""
     return b"".join((pieces.account, pieces.scores, b',"as_of":', as_of, b"}"))
@@ -78,16 +73,84 @@ def prediction_json(pieces: Pieces) -> bytes:
     return b"".join((pieces.prediction, pieces.scores, pieces.notes))
 
 
+def pieces_of(score_set: ScoreSet, rows: Sequence[int], view: View) -> list[Pieces]:
+    """Return the pieces of some accounts for a view that may see them: those that are kept, where they are right for the view."""
+    shelf = _shelf_for(score_set, view)
+    if shelf is None:
+        return render(score_set, rows, view)
+    now, then = score_set.assignments.partners(_instant(score_set, view)), _kept_for(score_set)
+    found = [shelf.of(row) if now[row] == then[row] else None for row in rows]
+    missing = [row for row, pieces in zip(rows, found, strict=True) if pieces is None]
+    made = iter(render(score_set, missing, view) if missing else ())
+    return [pieces or next(made) for pieces in found]
+
+
+def _shelf_for(score_set: ScoreSet, view: View) -> Shelf | None:
+    """Return the pieces that were kept for views like this one."""
+    fragments: Fragments | None = score_set.fragments
+    if fragments is None or (fragments.stamp.policy, fragments.stamp.writer) != (view.policy.fingerprint, writer_version()):
+        return None
+    partner = view.caller.partner_id
+    if partner is None:
+        return fragments.vendor
+    return fragments.partner if view.tier == tier_of(score_set, partner) else None
+
+
+def _kept_for(score_set: ScoreSet) -> npt.NDArray[np.object_]:
+    """Return the partner of each account `(n,)` for which its pieces were kept."""
+    kept: npt.NDArray[np.object_] | None = score_set.memory.get("kept for")
+    if kept is None and score_set.fragments is not None:
+        kept = score_set.memory["kept for"] = score_set.assignments.partners(score_set.fragments.stamp.at)
+    assert kept is not None
+    return kept
+
+
+def tier_of(score_set: ScoreSet, partner_id: str) -> str | None:
+    """Return a partner's tier in the partner programme; None if the tables do not say."""
+    partner = score_set.partners.get(partner_id)
+    return partner.tier if partner else None
+
+
+def keep_pieces(score_set: ScoreSet, policy: Policy, folder: Path) -> None:
+    """Write the pieces of all accounts into a score set's folder, for the vendor and for the partner that manages each account now."""
+    at = score_set.manifest.scored_at
+    vendor = View(VENDOR, None, policy, at)
+    write_shelf(folder, "vendor", len(score_set), _rendered(score_set, range(len(score_set)), vendor))
+    ids = sorted({partner for partner in score_set.assignments.partners(at) if partner is not None})
+    views = [View(Caller(partner), tier_of(score_set, partner), policy, at) for partner in ids]
+    chunks = (chunk for view in views for chunk in _rendered(score_set, view.managed_rows(score_set.assignments).tolist(), view))
+    write_shelf(folder, "partner", len(score_set), chunks)
+    seal_fragments(folder, Stamp(policy=policy.fingerprint, writer=writer_version(), at=at))
+
+
+def _rendered(score_set: ScoreSet, rows: Sequence[int], view: View) -> Iterator[tuple[Sequence[int], list[Pieces]]]:
+    for start in range(0, len(rows), _CHUNK):
+        chunk = rows[start : start + _CHUNK]
+        yield chunk, render(score_set, chunk, view)
+
+
+@cache
+def writer_version() -> str:
+    """Return a fingerprint of the code that decides what pieces say: pieces of another code are not sent."""
+    digest = sha256()
+    for path in (__file__, *(module.__file__ for module in _WRITERS)):
+        digest.update(Path(str(path)).read_bytes())
+    return digest.hexdigest()
+
+
 def render(score_set: ScoreSet, rows: Sequence[int], view: View) -> list[Pieces]:
-    """Return the pieces of some accounts for a view that may see them."""
-    evidence = book_evidence(score_set, rows)
-    tellers = {target: teller_of(score_set, target, view) for target in score_set.packages}
-    scores = [
-        teller.tell(scored_rows(score_set, target, rows), evidence, [NOTHING_SUPPLIED] * len(rows)) for target, teller in tellers.items()
-    ]
-    closed = {record: frozenset(closed_fields(view, record, fields)) for record, fields in _FIELDS.items()}
-    writer = _Writer(score_set, view, closed)
-    return [writer.pieces(score_set.account(row), told) for row, told in zip(rows, zip(*scores, strict=True), strict=True)]
+    """Make the pieces of some accounts for a view that may see them."""
+    evidence = book_evidence(score_set, rows, peers_needed=view.policy.numbers.peers_needed)
+    supplied = [score_set.supplies.of(row) for row in rows]
+    tellers = [(target, teller_of(score_set, target, view)) for target in score_set.packages]
+    scores = [teller.tell(scored_rows(score_set, target, rows), evidence, supplied) for target, teller in tellers]
+    writer = _Writer(score_set, view, {record: frozenset(closed_fields(view, record, fields)) for record, fields in _FIELDS.items()})
+    managed = score_set.assignments.partners(_instant(score_set, view))
+    return [writer.pieces(score_set.account(row), managed[row], told) for row, told in zip(rows, zip(*scores, strict=True), strict=True)]
+
+
+def _instant(score_set: ScoreSet, view: View) -> datetime:
+    return view.at or score_set.manifest.scored_at
 
 
 def render_rows(score_set: ScoreSet, rows: Sequence[tuple[str, Mapping[str, float | str | None]]], view: View) -> list[bytes]:
@@ -117,7 +180,7 @@ def render_rows(score_set: ScoreSet, rows: Sequence[tuple[str, Mapping[str, floa
             "scores": [score.record for score in scores],
             "notes": _unseen_levels(score_set, given),
         }
-        answers.append(to_json(view.share("Prediction", record)))
+        answers.append(as_json(view.share("Prediction", record)))
     return answers
 
 
@@ -137,19 +200,24 @@ class _Writer:
     view: View
     closed: Mapping[str, frozenset[str]]
 
-    def pieces(self, account: AccountScore, scores: Sequence[ExplainedScore]) -> Pieces:
+    def pieces(self, account: AccountScore, partner_id: str | None, scores: Sequence[ExplainedScore]) -> Pieces:
         limits = _limits(self.score_set, account)
-        summary = self._open("AccountSummary", _summary(account, self._first_driver(scores), self._said(limits)))
+        told: Record = {"partner_id": partner_id, "partner_name": self._partner_name(partner_id)}
+        told |= {"first_driver": self._first_driver(scores), "limits": self._said(limits)}
+        summary = self._open("AccountSummary", _summary(account, told))
         facts = {"earlier_at": _in_utc(account.earlier_at), "seats": self._seats(account.row)}
         prediction = {"id": account.account_id, "health": account.health, "band": account.band}
-        hidden = "scores" in self.closed["Account"] | self.closed["Prediction"]
         return Pieces(
-            summary=to_json(summary),
-            account=to_json(self._open("Account", summary | facts))[:-1] + b',"scores":',
-            scores=b"null" if hidden else to_json([score.record for score in scores]),
-            prediction=to_json(self._open("Prediction", prediction))[:-1] + b',"scores":',
-            notes=b"," + to_json(self._open("Prediction", {"notes": [text for _, text in limits]}))[1:],
+            prediction=as_json(self._open("Prediction", prediction))[:-1] + b',"scores":',
+            notes=b"," + as_json(self._open("Prediction", {"notes": [text for _, text in limits]}))[1:],
+            summary=as_json(summary),
+            account=as_json(self._open("Account", summary | facts))[:-1] + b',"scores":',
+            scores=as_json([score.record for score in scores]),
         )
+
+    def _partner_name(self, partner_id: str | None) -> str | None:
+        partner = None if partner_id is None else self.score_set.partners.get(partner_id)
+        return partner.name if partner else None
 
     def _open(self, record: str, values: Record) -> Record:
         closed = self.closed[record]
@@ -172,20 +240,20 @@ class _Writer:
 
     def _seats(self, row: int) -> float | None:
         feature: Feature | None = self.score_set.features.get("seats")
-        if feature is None or not self.view.sees(feature):
+        if feature is None or not self.view.sees(feature, supplied_by=self.score_set.supplies.of(row).get("seats", ())):
             return None
         value = json_value(self.score_set.values["seats"][row])
         return value if isinstance(value, float) else None
 
 
-def _summary(account: AccountScore, first_driver: Record | None, limits: list[Record]) -> Record:
+def _summary(account: AccountScore, told: Record) -> Record:
     return {
         "account_id": account.account_id,
         "name": account.name,
         "segment": account.segment,
         "csm": account.csm,
-        "partner_id": account.partner_id,
-        "partner_name": account.partner_name,
+        "partner_id": told["partner_id"],
+        "partner_name": told["partner_name"],
         "health": account.health,
         "band": account.band,
         "churn_probability": account.probability["churn"],
@@ -193,8 +261,8 @@ def _summary(account: AccountScore, first_driver: Record | None, limits: list[Re
         "arr": account.arr,
         "arr_at_risk": account.arr_at_risk,
         "renewal_at": _in_utc(account.renewal_at),
-        "first_driver": first_driver,
-        "limits": limits,
+        "first_driver": told["first_driver"],
+        "limits": told["limits"],
     }
 
 

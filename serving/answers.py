@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pydantic_core import to_json
-
 from features.feature import Target
 from serving import schema
-from serving.account_json import account_json, prediction_json, render, render_rows
+from serving.account_json import account_json, as_json, pieces_of, prediction_json, render_rows
 from serving.explained import closed_fields, json_value
 from serving.portfolio import BookTotals
 from serving.reasons import Contribution, Explanation, explain_score
@@ -69,12 +67,12 @@ def account_answer(score_set: ScoreSet, row: int, view: View) -> schema.Account:
 
 def account_bytes(score_set: ScoreSet, row: int, view: View) -> bytes:
     """Return one account with its scores explained: a whole `schema.Account` as JSON."""
-    return account_json(render(score_set, [row], view)[0], as_of_json(score_set, view, "Account"))
+    return account_json(pieces_of(score_set, [row], view)[0], as_of_json(score_set, view, "Account"))
 
 
 def summary_bytes(score_set: ScoreSet, rows: Sequence[int], view: View) -> list[bytes]:
     """Return for each account a `schema.AccountSummary` as JSON."""
-    return [pieces.summary for pieces in render(score_set, rows, view)]
+    return [pieces.summary for pieces in pieces_of(score_set, rows, view)]
 
 
 def explain_account(score_set: ScoreSet, row: int, target: Target) -> Explanation:
@@ -112,7 +110,7 @@ def predict_rows(score_set: ScoreSet, rows: Sequence[schema.FeatureRow], view: V
 def predictions_stream(score_set: ScoreSet, rows: Sequence[int], missing: Sequence[str], view: View) -> Iterator[bytes]:
     """Yield, in chunks, the `schema.Predictions` of some accounts as JSON; `missing` are those that are not there for the caller."""
     chunks = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
-    results = ([prediction_json(pieces) for pieces in render(score_set, chunk, view)] for chunk in chunks)
+    results = ([prediction_json(pieces) for pieces in pieces_of(score_set, chunk, view)] for chunk in chunks)
     return _predictions_json(results, score_set, missing, view)
 
 
@@ -130,7 +128,7 @@ def _predictions_json(chunks: Iterable[Sequence[bytes]], score_set: ScoreSet, mi
             yield comma + b",".join(chunk)
             comma = b","
         yield b"]"
-    yield b',"not_found":' + (b"null" if "not_found" in closed else to_json(missing))
+    yield b',"not_found":' + (b"null" if "not_found" in closed else as_json(missing))
     yield b',"as_of":' + as_of_json(score_set, view, "Predictions") + b"}"
 
 

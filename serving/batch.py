@@ -18,10 +18,24 @@ from features.feature import Feature, Target
 from features.ledger import fingerprint
 from features.progress import Progress, silent
 from features.workspace import Workspace
+from serving.account_json import keep_pieces
+from serving.assignments import Assignments
 from serving.facts import earlier_rows, read_facts, read_sources
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
-from serving.policy import load_policy
-from serving.scoring import Column, Manifest, ScoreSet, Source, TargetModel, total_of, write_score_set
+from serving.partner_facts import read_partners, read_supplies, read_terms
+from serving.policy import default_policy, load_policy
+from serving.scoring import (
+    Column,
+    Manifest,
+    ScoreSet,
+    Source,
+    TargetModel,
+    kept_score_set,
+    publishing_score_set,
+    total_of,
+)
+from serving.supplies import Supplies
+from serving.worth import write_worth
 from training.copies import provisional_reason
 from training.dataset import require_columns
 from training.package import Package, Scores, load_package
@@ -64,8 +78,13 @@ class _Book:
     sources: tuple[Source, ...]
 
 
-def score_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> ScoringSummary:
+def score_workspace(workspace: Workspace, *, cutoff: datetime | None = None, on_progress: Progress = silent) -> ScoringSummary:
     """Score the accounts of the latest cutoff with the champion packages, and make the result the current score set.
+
+    Parameters
+    ----------
+    cutoff
+        An earlier cutoff of the snapshots: its scores are kept beside the current ones, to compare with.
 
     Raises
     ------
@@ -78,22 +97,14 @@ def score_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> 
     """
     packages = _champions(workspace.training / "champion")
     features = {feature.name: feature for package in packages.values() for feature in package.catalogue}
-    book = _read_book(workspace, tuple(features))
+    book = _read_book(workspace, tuple(features), cutoff)
     on_progress("scores", 1, _STEPS)
     scores = {target: package.score_rows(book.rows) for target, package in packages.items()}
     definition = published_definition(workspace.state / "health.json", scores["churn"].probability, book.cutoff)
     on_progress("scores", 2, _STEPS)
-    score_set = ScoreSet(
-        manifest=_manifest(workspace, book, packages, scores, definition),
-        accounts=_account_columns(book, scores, definition),
-        values=_feature_columns(book.rows, features.values()),
-        earlier=_feature_columns(book.earlier, features.values()),
-        peers=_peers(book, features.values(), needed=load_policy(workspace).numbers.peers_needed),
-        parts={target: package.explain_rows(book.rows) for target, package in packages.items()},
-        packages=packages,
-    )
+    score_set = _score_set(workspace, book, packages, scores, definition)
     on_progress("scores", 3, _STEPS)
-    write_score_set(score_set, workspace.scores)
+    (_publish if cutoff is None else _keep)(workspace, score_set)
     on_progress("scores", _STEPS, _STEPS)
     return _summary(score_set, workspace.scores)
 
@@ -111,9 +122,46 @@ def _champions(folder: Path) -> dict[Target, Package]:
     return packages
 
 
-def _read_book(workspace: Workspace, names: Sequence[str]) -> _Book:
+def _score_set(
+    workspace: Workspace, book: _Book, packages: Mapping[Target, Package], scores: Mapping[Target, Scores], definition: HealthDefinition
+) -> ScoreSet:
+    features = {feature.name: feature for package in packages.values() for feature in package.catalogue}.values()
+    peers, peer_counts = _peers(book, features, needed=default_policy().numbers.peers_needed)
+    accounts = book.rows.index.tolist()
+    assignments = Assignments.of(read_terms(workspace.tables), accounts)
+    earlier_at = [None if pd.isna(at) else at.to_pydatetime() for at in book.earlier["earlier_at"]]
+    supplies = read_supplies(workspace.tables, accounts, assignments, cutoff=book.cutoff, earlier_at=earlier_at)
+    return ScoreSet(
+        manifest=_manifest(workspace, book, packages, scores, definition),
+        accounts=_account_columns(book, scores, definition),
+        values=_feature_columns(book.rows, features),
+        earlier=_feature_columns(book.earlier, features),
+        peers=peers,
+        peer_counts=peer_counts,
+        parts={target: package.explain_rows(book.rows) for target, package in packages.items()},
+        packages=packages,
+        assignments=assignments,
+        partners={partner.partner_id: partner for partner in read_partners(workspace.tables)},
+        supplies=Supplies(supplies, features),
+    )
+
+
+def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
+    """Make a score set the current one, with all that belongs to it."""
+    with publishing_score_set(score_set, workspace.scores, keep=workspace.config.serving.keep_score_sets) as folder:
+        keep_pieces(score_set, load_policy(workspace), folder)
+        write_worth(workspace, score_set, folder)
+
+
+def _keep(workspace: Workspace, score_set: ScoreSet) -> None:
+    """Keep a score set beside the current one."""
+    with kept_score_set(score_set, workspace.scores):
+        pass
+
+
+def _read_book(workspace: Workspace, names: Sequence[str], cutoff: datetime | None) -> _Book:
     path = workspace.snapshots / "features.parquet"
-    rows, cutoff = _latest_rows(path, names)
+    rows, cutoff = _rows_at(path, names, cutoff)
     with Engine() as engine:
         facts = read_facts(engine, workspace.tables, cutoff).reindex(rows.index)
         sources = read_sources(engine, workspace.tables, cutoff)
@@ -122,7 +170,8 @@ def _read_book(workspace: Workspace, names: Sequence[str]) -> _Book:
     return _Book(cutoff=cutoff, rows=rows, earlier=earlier, facts=facts, sources=sources)
 
 
-def _latest_rows(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, datetime]:
+def _rows_at(path: Path, names: Sequence[str], cutoff: datetime | None) -> tuple[pd.DataFrame, datetime]:
+    """Return the rows of a cutoff, or of the latest one, and which it is."""
     try:
         table = pq.read_table(path)
     except FileNotFoundError as error:
@@ -130,9 +179,12 @@ def _latest_rows(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, dateti
     require_columns(table.column_names, names)
     if len(table) == 0:
         raise NotEnoughDataError(explain("the snapshots hold no account to score", given=path, todo="See what `renewcast check` reports."))
-    cutoff = pc.max(table["cutoff"])
-    rows = table.filter(pc.equal(table["cutoff"], cutoff)).select(["account_id", *names]).to_pandas()
-    return rows.set_index("account_id").sort_index(), cutoff.as_py()
+    at = pc.max(table["cutoff"]) if cutoff is None else pa.scalar(cutoff, table["cutoff"].type)
+    rows = table.filter(pc.equal(table["cutoff"], at)).select(["account_id", *names]).to_pandas()
+    if len(rows) == 0:
+        there = ", ".join(f"{each:%Y-%m-%d}" for each in sorted(pc.unique(table["cutoff"]).to_pylist())[-6:])
+        raise NotEnoughDataError(explain("the snapshots have no such cutoff", given=cutoff, allowed=f"the latest ones are {there}"))
+    return rows.set_index("account_id").sort_index(), at.as_py()
 
 
 def _contracts(path: Path, cutoff: datetime) -> pd.DataFrame:
@@ -202,11 +254,14 @@ def _feature_columns(frame: pd.DataFrame, features: Iterable[Feature]) -> dict[s
     }
 
 
-def _peers(book: _Book, features: Iterable[Feature], *, needed: int) -> dict[str, dict[str, float]]:
+def _peers(book: _Book, features: Iterable[Feature], *, needed: int) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+    """Return by segment the medians of the number features, and of how many accounts each is: those of enough accounts for any policy."""
     numbers = sorted({feature.name for feature in features if feature.kind == "number"})
     grouped = book.rows[numbers].groupby(book.facts["segment"])
-    medians = grouped.median().where(grouped.count() >= needed).dropna(how="all")
-    return {str(segment): {str(name): float(value) for name, value in row.dropna().items()} for segment, row in medians.iterrows()}
+    counts = grouped.count()
+    medians = grouped.median().where(counts >= needed).dropna(how="all")
+    peers = {str(segment): {str(name): float(value) for name, value in row.dropna().items()} for segment, row in medians.iterrows()}
+    return peers, {segment: {name: int(counts[name][segment]) for name in own} for segment, own in peers.items()}
 
 
 def _texts(column: pd.Series) -> Column:

@@ -82,15 +82,26 @@ class Evidence:
         return found
 
 
-def book_evidence(score_set: ScoreSet, rows: Sequence[int]) -> Evidence:
-    """Return the values behind some rows of a score set; positions are those in `rows`."""
-    values, earlier, peers = score_set.values, score_set.earlier, score_set.peers
+def book_evidence(score_set: ScoreSet, rows: Sequence[int], *, peers_needed: int) -> Evidence:
+    """Return the values behind some rows of a score set, with medians of at least so many peers; positions are those in `rows`."""
+    values, earlier = score_set.values, score_set.earlier
+    peers = _enough_peers(score_set, peers_needed)
     medians = [peers.get(score_set.accounts["segment"][row], {}) for row in rows]
     return Evidence(
         lambda position, name: json_value(values[name][rows[position]]),
         lambda position, name: json_value(earlier[name][rows[position]]),
         lambda position, name: medians[position].get(name),
     )
+
+
+def _enough_peers(score_set: ScoreSet, needed: int) -> Mapping[str, Mapping[str, float]]:
+    found: dict[str, dict[str, float]] | None = score_set.memory.get(("peers", needed))
+    if found is None:
+        found = score_set.memory["peers", needed] = {
+            segment: {name: median for name, median in medians.items() if score_set.peer_counts[segment][name] >= needed}
+            for segment, medians in score_set.peers.items()
+        }
+    return found
 
 
 def row_evidence(rows: Sequence[Mapping[str, Value]]) -> Evidence:

@@ -3,19 +3,24 @@
 A score set is a folder `scores/<version>/` that never changes once it is there; `scores/CURRENT` names the one that is served and is
 switched last, by an atomic rename. What is in its files is what the endpoint answers and what the pages show, to the last bit:
 
-    manifest.json             cutoff, workspace, health definition, models with their package hashes, freshness of the sources
-    accounts.parquet          one row an account: who it is, scores, health, ARR, renewal, partner
+    manifest.json             cutoff, workspace, health definition, models with their package hashes, freshness of the sources; and the
+                              sums of the other files
+    accounts.parquet          one row an account: who it is, scores, health, ARR, renewal
     values.parquet            the features' values at the cutoff
     earlier.parquet           the same accounts' values about a quarter before
-    peers.parquet             medians by segment
+    peers.parquet             medians by segment, and of how many accounts
     parts-<target>.parquet    exact parts of the raw score, the base last
+    assignments.parquet       when each account changes hands between partners
+    partners.parquet          who the partners are
+    supplied_by.parquet       which partners' data the values of each account were made from
     packages/<target>/        the models that made the scores
+    fragments*                the accounts as JSON, ready to be sent; only the newest sets have them
 """
 
 import json
-import shutil
-from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -28,22 +33,41 @@ import pyarrow.parquet as pq
 
 from features.errors import ServiceError, explain
 from features.feature import Feature, Target
-from features.ledger import replace_file
+from serving.assignments import Assignments
+from serving.fragments import PATTERN, Fragments, read_fragments
 from serving.health import Band, HealthDefinition
+from serving.partner_facts import PartnerRow
+from serving.score_files import (
+    MANIFEST,
+    Column,
+    Columns,
+    current_version,
+    keep_newest,
+    make_current,
+    peer_columns,
+    publishing,
+    read_columns,
+    read_peers,
+    verified_manifest,
+    write_columns,
+)
+from serving.supplies import Supplies
 from training.package import Package, load_package
 
 __all__ = [
     "NEW_ACCOUNT_DAYS",
     "AccountScore",
+    "Column",
     "Manifest",
     "ScoreSet",
     "Source",
     "TargetModel",
     "current_version",
+    "kept_score_set",
     "load_score_set",
+    "publishing_score_set",
     "read_manifest",
     "total_of",
-    "write_score_set",
 ]
 
 NEW_ACCOUNT_DAYS = 28
@@ -54,9 +78,6 @@ LIMITS = ("new_account", "no_telemetry")
 
 BASE = "base"
 """The column of `parts-<target>.parquet` that holds the model's average."""
-
-Column = npt.NDArray[Any]
-Columns = Mapping[str, Column]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +178,18 @@ class ScoreSet:
     ----------
     accounts, values, earlier
         Columns `(n,)` by name; the accounts' order is the same in all.
-    peers
-        By segment, the medians of the number features; only segments with enough accounts.
+    peers, peer_counts
+        By segment, the medians of the number features, and of how many accounts each is.
     parts
         By target, `(n, n_features + 1)` log-odds in the order of the package's features, the base last.
+    assignments
+        Who manages each account, at any instant.
+    partners
+        By partner id; those that the tables know.
+    supplies
+        Whose data the values of each account were made from.
+    fragments
+        The accounts as JSON; None if they have to be written when they are asked for.
     memory
         What answers from this score set have worked out once, by what it depends on; it goes when the score set goes.
     """
@@ -170,8 +199,13 @@ class ScoreSet:
     values: Columns
     earlier: Columns
     peers: Mapping[str, Mapping[str, float]]
+    peer_counts: Mapping[str, Mapping[str, int]]
     parts: Mapping[Target, npt.NDArray[np.float64]]
     packages: Mapping[Target, Package]
+    assignments: Assignments
+    partners: Mapping[str, PartnerRow]
+    supplies: Supplies
+    fragments: Fragments | None = None
     memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -209,6 +243,11 @@ class ScoreSet:
         )
 
 
+_SETS_WITH_PIECES = 2
+"""How many score sets keep their accounts as JSON: the current one, and the one before it for workers that still read it."""
+
+_PARTNERS = pa.schema([(each.name, pa.string()) for each in fields(PartnerRow)])
+
 _PLAIN_COLUMNS = (
     *("account_id", "name", "segment", "csm", "partner_id", "partner_name", "arr", "arr_at_risk"),
     *("renewal_at", "age_days", "earlier_at", "health", "band"),
@@ -220,51 +259,39 @@ def total_of(column: Column) -> float | None:
     return None if np.isnan(column).all() else float(np.nansum(column))
 
 
-def write_score_set(score_set: ScoreSet, scores: Path) -> None:
-    """Write a score set below the folder `scores` and, when all of it is there, make it the current one.
+@contextmanager
+def publishing_score_set(score_set: ScoreSet, scores: Path, *, keep: int) -> Iterator[Path]:
+    """Write a score set below the folder `scores`; when the block ends without an error, make it the current one.
 
-    The version's folder is new, and no reader opens it before `CURRENT` names it.
+    The block gets the version's folder, to put further files into. Old sets are removed then; `keep` of them stay.
     """
-    version = score_set.manifest.version
-    folder = scores / version
-    folder.mkdir(parents=True)
-    try:
+    with kept_score_set(score_set, scores) as folder:
+        yield folder
+    make_current(scores, score_set.manifest.version)
+    keep_newest(scores, sets=keep, pieces=_SETS_WITH_PIECES, pattern=PATTERN)
+
+
+@contextmanager
+def kept_score_set(score_set: ScoreSet, scores: Path) -> Iterator[Path]:
+    """Write a score set below the folder `scores`, beside the current one; the block gets the version's folder."""
+    with publishing(scores, score_set.manifest.version, lambda: _manifest_json(score_set.manifest), unsealed=PATTERN) as folder:
         _write_files(score_set, folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    with replace_file(scores / "CURRENT") as temporary:
-        temporary.write_text(version, encoding="utf-8")
+        yield folder
 
 
 def _write_files(score_set: ScoreSet, folder: Path) -> None:
-    _write_columns(folder / "accounts.parquet", score_set.accounts)
-    _write_columns(folder / "values.parquet", score_set.values)
-    _write_columns(folder / "earlier.parquet", score_set.earlier)
-    names = sorted({name for medians in score_set.peers.values() for name in medians})
-    peers = {name: pa.array([medians.get(name) for medians in score_set.peers.values()], pa.float64()) for name in names}
-    pq.write_table(pa.table({"segment": pa.array(list(score_set.peers), pa.string()), **peers}), folder / "peers.parquet")
+    write_columns(folder / "accounts.parquet", score_set.accounts)
+    write_columns(folder / "values.parquet", score_set.values)
+    write_columns(folder / "earlier.parquet", score_set.earlier)
+    write_columns(folder / "peers.parquet", peer_columns(score_set.peers, score_set.peer_counts))
+    write_columns(folder / "assignments.parquet", score_set.assignments.columns())
+    write_columns(folder / "supplied_by.parquet", score_set.supplies.columns())
+    partners = [asdict(partner) for partner in score_set.partners.values()]
+    pq.write_table(pa.Table.from_pylist(partners, schema=_PARTNERS), folder / "partners.parquet")
     for target, package in score_set.packages.items():
         package.save(folder / "packages" / target)
         columns = {name: score_set.parts[target][:, position] for position, name in enumerate((*package.features, BASE))}
-        _write_columns(folder / f"parts-{target}.parquet", columns)
-    (folder / "manifest.json").write_text(json.dumps(asdict(score_set.manifest), indent=1, default=_isoformat), encoding="utf-8")
-
-
-def current_version(scores: Path) -> str:
-    """Return the version that `scores/CURRENT` names.
-
-    Raises
-    ------
-    ServiceError
-        If nothing has been scored yet.
-    """
-    try:
-        return (scores / "CURRENT").read_text(encoding="utf-8").strip()
-    except FileNotFoundError as error:
-        raise ServiceError(
-            explain("there are no scores yet", given=scores, todo="Run `renewcast score`, or `renewcast up` for all steps.")
-        ) from error
+        write_columns(folder / f"parts-{target}.parquet", columns)
 
 
 def load_score_set(scores: Path) -> ScoreSet:
@@ -279,21 +306,38 @@ def load_score_set(scores: Path) -> ScoreSet:
     """
     folder = scores / current_version(scores)
     try:
-        manifest = read_manifest(folder)
+        manifest = _manifest(verified_manifest(folder))
         packages = {target: load_package(folder / "packages" / target) for target in manifest.models}
-        return ScoreSet(
-            manifest=manifest,
-            accounts=_read_columns(folder / "accounts.parquet"),
-            values=_read_columns(folder / "values.parquet"),
-            earlier=_read_columns(folder / "earlier.parquet"),
-            peers=_read_peers(folder / "peers.parquet"),
-            parts={target: _read_parts(folder / f"parts-{target}.parquet", package) for target, package in packages.items()},
-            packages=packages,
-        )
+        return _read_files(folder, manifest, packages)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise ServiceError(
-            explain(f"the score set is damaged: {type(error).__name__}: {error}", given=folder, todo="Run `renewcast score` again.")
+            explain(f"the score set is damaged: {_reason(error)}", given=folder, todo="Run `renewcast score` again.")
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _read_files(folder: Path, manifest: Manifest, packages: Mapping[Target, Package]) -> ScoreSet:
+    accounts = read_columns(folder / "accounts.parquet")
+    peers, counts = read_peers(folder / "peers.parquet")
+    partners = [PartnerRow(**row) for row in pq.read_table(folder / "partners.parquet").to_pylist()]
+    features = {feature.name: feature for package in packages.values() for feature in package.catalogue}
+    return ScoreSet(
+        manifest=manifest,
+        accounts=accounts,
+        values=read_columns(folder / "values.parquet"),
+        earlier=read_columns(folder / "earlier.parquet"),
+        peers=peers,
+        peer_counts=counts,
+        parts={target: _read_parts(folder / f"parts-{target}.parquet", package) for target, package in packages.items()},
+        packages=packages,
+        assignments=Assignments.from_columns(read_columns(folder / "assignments.parquet"), len(accounts["account_id"])),
+        partners={partner.partner_id: partner for partner in partners},
+        supplies=Supplies.from_columns(read_columns(folder / "supplied_by.parquet"), features.values()),
+        fragments=read_fragments(folder),
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -306,26 +350,17 @@ def read_manifest(folder: Path) -> Manifest:
     KeyError, TypeError, ValueError
         If it was damaged.
     """
-    return _manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-
-
-def _write_columns(path: Path, columns: Columns) -> None:
-    pq.write_table(pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()}), path, compression="zstd")
-
-
-def _read_columns(path: Path) -> dict[str, Column]:
-    table = pq.read_table(path)
-    return {name: table[name].to_numpy() for name in table.column_names}
-
-
-def _read_peers(path: Path) -> dict[str, dict[str, float]]:
-    rows = pq.read_table(path).to_pylist()
-    return {row["segment"]: {name: value for name, value in row.items() if name != "segment" and value is not None} for row in rows}
+    return _manifest(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
 
 
 def _read_parts(path: Path, package: Package) -> npt.NDArray[np.float64]:
-    columns = _read_columns(path)
+    columns = read_columns(path)
     return np.column_stack([columns[name] for name in (*package.features, BASE)])
+
+
+def _manifest_json(manifest: Manifest) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(json.dumps(asdict(manifest), default=_isoformat))
+    return data
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:
@@ -334,7 +369,8 @@ def _manifest(data: dict[str, Any]) -> Manifest:
     }
     sources = tuple(Source(**(source | {"latest": source["latest"] and _instant(source["latest"])})) for source in data["sources"])
     times = {"cutoff": _instant(data["cutoff"]), "scored_at": _instant(data["scored_at"])}
-    return Manifest(**(data | times | {"health": HealthDefinition(**data["health"]), "models": models, "sources": sources}))
+    said = {name: value for name, value in data.items() if name != "files"}
+    return Manifest(**(said | times | {"health": HealthDefinition(**data["health"]), "models": models, "sources": sources}))
 
 
 def _instant(text: str) -> datetime:

@@ -8,7 +8,7 @@ from serving.explained import MOST_OTHERS
 from serving.policy import default_policy, parse_policy
 from serving.reasons import Contribution, explain_score
 from serving.scoring import NEW_ACCOUNT_DAYS
-from serving.sharing import VENDOR, Caller, View, shared_explanation
+from serving.sharing import NOTHING_SUPPLIED, VENDOR, Caller, View, shared_explanation
 from serving.wording import day
 
 OPEN = parse_policy('[families]\ncommercial = ["gold"]\n[features]\nactive_users_91d = "vendor"\n[fields.Driver]\npeers = "vendor"\n')
@@ -78,7 +78,7 @@ def account(score_set, row, view):
     values = {
         "earlier_at": found.earlier_at,
         "seats": plain(score_set.values["seats"][row]) if feature is not None and view.sees(feature) else None,
-        "scores": [score(score_set, explanation, view) for explanation in explained.values()],
+        "scores": [score(score_set, explanation, view, score_set.supplies.of(row)) for explanation in explained.values()],
         "as_of": as_of(score_set, view),
     }
     return schema.Account(**view.share("Account", summary(score_set, found, explained["churn"], view) | values))
@@ -90,25 +90,33 @@ def prediction(score_set, row, view):
         "id": found.account_id,
         "health": found.health,
         "band": found.band,
-        "scores": [score(score_set, explain(score_set, row, target, view), view) for target in score_set.packages],
+        "scores": [
+            score(score_set, explain(score_set, row, target, view), view, score_set.supplies.of(row)) for target in score_set.packages
+        ],
         "notes": [limit.text for limit in limits(score_set, found, view)],
     }
     return schema.Prediction(**view.share("Prediction", values))
 
 
 def summary(score_set, found, churn, view):
-    names = ("account_id", "name", "segment", "csm", "partner_id", "partner_name", "health", "band", "arr", "arr_at_risk", "renewal_at")
+    names = ("account_id", "name", "segment", "csm", "health", "band", "arr", "arr_at_risk", "renewal_at")
     values = {name: getattr(found, name) for name in names} | {
         "churn_probability": found.probability["churn"],
         "expansion_probability": found.probability.get("expansion"),
-        "first_driver": first_driver(churn, view),
+        **partner(score_set, found.row, view),
+        "first_driver": first_driver(churn, view, score_set.supplies.of(found.row)),
         "limits": limits(score_set, found, view),
     }
     return view.share("AccountSummary", values)
 
 
-def first_driver(explanation, view):
-    named = shared_explanation(explanation, view).named
+def partner(score_set, row, view):
+    manager = score_set.assignments.partner_of(row, view.at or score_set.manifest.scored_at)
+    return {"partner_id": manager, "partner_name": None if manager is None else score_set.partners[manager].name}
+
+
+def first_driver(explanation, view, supplied):
+    named = shared_explanation(explanation, view, supplied=supplied).named
     if not named:
         return None
     can_act = [driver for driver in named if driver.main.feature.actionable] or named
@@ -131,9 +139,9 @@ def limits(score_set, found, view):
     return [schema.Limit(**view.share("Limit", {"code": code, "text": text})) for code, text in said]
 
 
-def score(score_set, explanation, view):
+def score(score_set, explanation, view, supplied=NOTHING_SUPPLIED):
     model = score_set.manifest.models[explanation.target]
-    shared = shared_explanation(explanation, view)
+    shared = shared_explanation(explanation, view, supplied=supplied)
     values = {
         "target": explanation.target,
         "probability": explanation.probability,

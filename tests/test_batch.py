@@ -1,10 +1,11 @@
+import dataclasses
 from datetime import datetime
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import NotEnoughDataError, PackageError, ServiceError, WorkspaceError
+from features.errors import NotEnoughDataError, ServiceError, WorkspaceError
 from serving.batch import score_workspace
 from serving.policy import default_policy
 from serving.scoring import load_score_set
@@ -125,14 +126,14 @@ def test_a_changed_package_is_not_believed(tmp_path):
     folder = score_workspace(workspace).folder
     model = folder / "packages" / "churn" / "model.txt"
     model.write_text(model.read_text().replace("leaf_value=", "leaf_value=9", 1))
-    with pytest.raises(PackageError, match="damaged"):
+    with pytest.raises(ServiceError, match=r"damaged: packages/churn/model.txt has SHA-256"):
         load_score_set(workspace.scores)
 
 
 def test_a_run_that_was_interrupted_leaves_the_old_scores_current(tmp_path, monkeypatch):
     workspace = make_workspace(tmp_path)
     version = score_workspace(workspace).version
-    monkeypatch.setattr("serving.scoring.pq.write_table", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("serving.score_files.pq.write_table", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         score_workspace(workspace)
     assert load_score_set(workspace.scores).manifest.version == version
@@ -142,3 +143,33 @@ def test_times_are_read_back_as_written(score_set):
     assert score_set.manifest.cutoff == CUTOFF
     assert score_set.manifest.models["churn"].trained_until == datetime(2025, 1, 1)
     assert isinstance(score_set.account(7).renewal_at, datetime)
+
+
+def test_an_earlier_cutoff_is_scored_beside_the_current_scores(tmp_path):
+    workspace = make_workspace(tmp_path)
+    current = score_workspace(workspace)
+    earlier = score_workspace(workspace, cutoff=EARLIER)
+    assert earlier.cutoff == EARLIER
+    assert (earlier.folder / "manifest.json").exists()
+    assert load_score_set(workspace.scores).manifest.version == current.version
+    with pytest.raises(NotEnoughDataError, match=r"no such cutoff.*\n.*\n.*2025-07-01"):
+        score_workspace(workspace, cutoff=datetime(2025, 6, 1))
+
+
+def test_the_score_set_knows_who_manages_accounts_and_who_supplied_what(score_set):
+    row = score_set.index["acc-0002"]
+    assert score_set.assignments.partner_of(row, CUTOFF) == "p2"
+    assert score_set.assignments.partner_of(row, datetime(2025, 9, 1)) is None
+    assert score_set.partners["p1"].name == "Northwind Consulting"
+    assert score_set.peer_counts["Enterprise"]["seats"] == (score_set.accounts["segment"] == "Enterprise").sum()
+
+
+def test_only_so_many_score_sets_are_kept(tmp_path):
+    workspace = make_workspace(tmp_path)
+    serving = dataclasses.replace(workspace.config.serving, keep_score_sets=3)
+    workspace = dataclasses.replace(workspace, config=dataclasses.replace(workspace.config, serving=serving))
+    versions = [score_workspace(workspace).version for _ in range(5)]
+    assert sorted(path.name for path in workspace.scores.iterdir()) == [*versions[-3:], "CURRENT"]
+    kept = [any((workspace.scores / version).glob("fragments*")) for version in versions[-3:]]
+    assert kept == [False, True, True]
+    assert load_score_set(workspace.scores).fragments is not None
