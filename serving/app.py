@@ -13,9 +13,6 @@ from features.config import ServingLimits
 from features.workspace import Workspace
 from serving import (
     pages,
-    pages_account,
-    pages_appearance,
-    pages_book,
     routes_accounts,
     routes_changes,
     routes_export,
@@ -24,6 +21,7 @@ from serving import (
     routes_predict,
     routes_retention,
     routes_service,
+    routes_track,
 )
 from serving.access import Access
 from serving.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
@@ -33,6 +31,7 @@ from serving.identity import Identity, read_secret
 from serving.journal import Journal
 from serving.live import LiveScores
 from serving.metrics import Metrics
+from serving.pages_all import PAGES
 from serving.pages_frame import STATIC
 from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
@@ -44,8 +43,6 @@ from serving.upkeep import Upkeep
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
 
-PAGES: tuple[APIRouter, ...] = (pages_book.router, pages_account.router, pages.router, pages_appearance.router)
-
 ROUTERS: tuple[APIRouter, ...] = (
     routes_accounts.router,
     routes_changes.router,
@@ -54,6 +51,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     routes_retention.router,
     routes_models.router,
     routes_export.router,
+    routes_track.router,
     routes_service.router,
     *PAGES,
 )

@@ -27,7 +27,7 @@ THEME = "renewcast_theme"
 
 THEMES = ("light", "dark")
 
-_PAGES = (("book", "/", "Book"),)
+_PAGES = (("book", "/", "Book"), ("track", "/track-record", "Track record"))
 _OF_VENDOR: tuple[tuple[str, str, str], ...] = ()
 
 _WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "signed")

@@ -1,0 +1,15 @@
+"""All pages, for the application to include."""
+
+from fastapi import APIRouter
+
+from serving import pages, pages_account, pages_appearance, pages_book, pages_track
+
+__all__ = ["PAGES"]
+
+PAGES: tuple[APIRouter, ...] = (
+    pages_book.router,
+    pages_account.router,
+    pages_track.router,
+    pages.router,
+    pages_appearance.router,
+)
