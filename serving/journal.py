@@ -44,6 +44,16 @@ Action = Literal[
     "read retention",
     "read models",
     "export",
+    "contribute",
+    "withdraw contribution",
+    "read contributions",
+    "read worth",
+    "record play",
+    "read plays",
+    "give feedback",
+    "read feedback",
+    "write note",
+    "read notes",
 ]
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
@@ -77,6 +87,21 @@ class Journal:
             If it cannot be noted, so that nothing may be handed over.
         """
         self._append(accounts, _who(principal, "") | {"action": action, "outcome": "read", "score_set": score_set})
+
+    async def wrote(self, what: str, *, principal: Principal, action: Action, accounts: Iterable[str | None] = (None,)) -> None:
+        """Note that the principal wrote something; called when it is kept, before that is answered.
+
+        Parameters
+        ----------
+        what
+            What was written, by its id and not by what it says.
+
+        Raises
+        ------
+        StoreDownError
+            If it cannot be noted.
+        """
+        self._append(accounts, _who(principal, "") | {"action": action, "outcome": "written", "reason": what[:_LONGEST_TEXT]})
 
     async def refused(
         self,
