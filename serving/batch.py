@@ -34,7 +34,9 @@ from serving.scoring import (
     publishing_score_set,
     total_of,
 )
+from serving.standings import Archive
 from serving.supplies import Supplies
+from serving.timeline import write_history
 from serving.worth import write_worth
 from training.copies import provisional_reason
 from training.dataset import require_columns
@@ -151,6 +153,7 @@ def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
     with publishing_score_set(score_set, workspace.scores, keep=workspace.config.serving.keep_score_sets) as folder:
         keep_pieces(score_set, load_policy(workspace), folder)
         write_worth(workspace, score_set, folder)
+        write_history(score_set, folder, archive=Archive(workspace.scores), snapshots=workspace.snapshots)
 
 
 def _keep(workspace: Workspace, score_set: ScoreSet) -> None:

@@ -1,4 +1,4 @@
-"""What changed between two dates, and what was said before: answers of one account for whoever asks."""
+"""An account's past for whoever asks: what was said of it before, and what changed between two dates."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,15 +8,17 @@ from features.feature import Target
 from serving import schema_changes as schema
 from serving.answers import as_of
 from serving.changes import Standing, score_move
+from serving.health import band_of
 from serving.moves import health_answer, move_answer, share_move, standing_answer
 from serving.namesakes import share_alike
 from serving.scoring import ScoreSet
 from serving.sharing import View
 from serving.standings import Archive, Moment, earlier_standing, present_standing, select_moment
+from serving.timeline import Point, read_points
 from serving.wording import day
 from training.package import Package
 
-__all__ = ["NoMomentError", "changes_answer", "moves_between"]
+__all__ = ["NoMomentError", "changes_answer", "history_answer", "moves_between"]
 
 When = datetime | str | None
 """A time, the version of a score set, or nothing for the usual."""
@@ -95,12 +97,52 @@ def moves_between(
     return health_answer(shared["churn"], view), answers
 
 
+def history_answer(archive: Archive, score_set: ScoreSet, row: int, view: View) -> schema.AccountHistory:
+    """Return how an account's health went, for whoever may see the account today: its past is the account's.
+
+    It holds numbers that were said of the account and nothing of what they were made from.
+    """
+    account_id = score_set.account(row).account_id
+    points = read_points(archive.folder(score_set.manifest.version), account_id)
+    values = {
+        "account_id": account_id,
+        "points": [_point(point, view) for point in points],
+        "note": _REPLAYED if any(point.origin == "replayed" for point in points) else None,
+        "as_of": as_of(score_set, view),
+    }
+    return schema.AccountHistory(**share_alike(view, "AccountHistory", values))
+
+
+_REPLAYED = (
+    "Replayed points are what a later model says of what was known at their time. They are no track record: the model may have learnt "
+    "from those very months."
+)
+
+
+def _point(point: Point, view: View) -> schema.HistoryPoint:
+    values = {
+        "cutoff": point.cutoff,
+        "scored_at": point.scored_at,
+        "origin": point.origin,
+        "health": point.health,
+        "band": band_of(point.health),
+        "health_version": point.health_version,
+        **{f"{target}_probability": probability for target, probability in point.probability.items()},
+        "arr": point.arr,
+        "score_set": point.score_set,
+        "package": point.package,
+    }
+    return schema.HistoryPoint(**share_alike(view, "HistoryPoint", values))
+
+
 def _moments(archive: Archive, score_set: ScoreSet, row: int) -> list[Moment]:
-    """Return the moments that an account can be looked up for: a quarter before and the kept score sets, by cutoff."""
-    version, earlier_at = score_set.manifest.version, score_set.account(row).earlier_at
-    kept = [Moment(score_set=name, cutoff=archive.manifest(name).cutoff) for name in archive.versions(until=version) if name != version]
-    values = [Moment(score_set=None, cutoff=earlier_at)] if earlier_at else []
-    return [*sorted([*values, *kept], key=lambda moment: moment.cutoff), Moment(score_set=version, cutoff=score_set.manifest.cutoff)]
+    """Return the moments that an account can be looked up for, in the order of their cutoffs, the present one last."""
+    present = Moment(score_set=score_set.manifest.version, cutoff=score_set.manifest.cutoff)
+    kept = {Moment(score_set=version, cutoff=archive.manifest(version).cutoff) for version in archive.versions()}
+    earlier_at = score_set.account(row).earlier_at
+    values = {Moment(score_set=None, cutoff=earlier_at)} if earlier_at else set()
+    moments = sorted(kept | values | {present}, key=lambda moment: (moment.cutoff, moment.score_set or ""))
+    return moments[: moments.index(present) + 1]
 
 
 def _chosen(moments: list[Moment], when: datetime | str, parameter: str) -> Moment:
@@ -131,7 +173,7 @@ def _look_up(archive: Archive, score_set: ScoreSet, row: int, moment: Moment) ->
         return earlier_standing(score_set, row)
     if moment.score_set == score_set.manifest.version:
         return present_standing(score_set, row)
-    return archive.standing(moment.score_set, score_set.account(row).account_id)
+    return archive.standing(moment.score_set, score_set.account(row).account_id, score_set.features.values())
 
 
 def _notes(before: Standing | None, after: Standing) -> list[str]:

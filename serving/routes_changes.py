@@ -11,7 +11,7 @@ from fastapi import Query
 from features.clock import parse_instant
 from features.errors import PackageError, ServiceError
 from serving import schema_changes as schema
-from serving.change_answers import NoMomentError, changes_answer
+from serving.change_answers import NoMomentError, changes_answer, history_answer
 from serving.desk import DeskOf, Reader, account_row, view_of
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
@@ -33,6 +33,24 @@ _Moment = Annotated[
         examples=["2025-07-01"],
     ),
 ]
+
+
+@router.get(
+    "/v1/accounts/{account_id}/history",
+    response_model=schema.AccountHistory,
+    operation_id="get_account_history",
+    summary="How an account's health went",
+    responses=problems(404, 503),
+)
+async def get_account_history(desk: DeskOf, principal: Reader, account_id: AccountId) -> schema.AccountHistory:
+    """Return the scores of an account as of each cutoff, oldest first: what was said then, and before that what a model says of it now.
+
+    Whoever sees the account today sees its whole past: that is the account's, whoever looked after it. It holds no reasons.
+    """
+    score_set = desk.live.current()
+    row = await account_row(desk, score_set, account_id, principal, action="read history")
+    view = view_of(desk, principal, score_set)
+    return await _looking_back(lambda: history_answer(desk.archive, score_set, row, view))
 
 
 @router.get(

@@ -4,8 +4,8 @@ Only one account's row is read of an older score set, so that looking back costs
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from features import clock
 from features.errors import ServiceError, explain
-from features.feature import Target
+from features.feature import Feature, Target
 from serving.changes import Standing, Value, Values, log_odds_of, rows_of
 from serving.health import HealthDefinition, health_of
 from serving.scoring import Manifest, ScoreSet, read_manifest
+from serving.supplies import Supplies, Supply
 from training.package import Package, load_package
 
 __all__ = ["VERSION", "Archive", "Moment", "earlier_standing", "present_standing", "select_moment", "standing_of"]
@@ -58,15 +59,15 @@ class Archive:
         self._scores = scores
         self._manifests: dict[str, Manifest] = {}
 
-    def versions(self, *, until: str | None = None) -> tuple[str, ...]:
-        """Return the versions that are there, oldest first, up to and including one."""
+    def versions(self) -> tuple[str, ...]:
+        """Return the versions that are there, in the order in which they were made."""
         try:
             names = sorted(path.name for path in self._scores.iterdir() if VERSION.fullmatch(path.name))
         except FileNotFoundError:
             return ()
         there = tuple(name for name in names if (self._scores / name / "manifest.json").exists())
         self._manifests = {name: manifest for name, manifest in self._manifests.items() if name in there}
-        return tuple(name for name in there if until is None or name <= until)
+        return there
 
     def folder(self, version: str) -> Path:
         """Return the folder of a version."""
@@ -94,8 +95,13 @@ class Archive:
         """
         return {target: load_package(self.folder(version) / "packages" / target) for target in self.manifest(version).models}
 
-    def standing(self, version: str, account_id: str) -> Standing | None:
+    def standing(self, version: str, account_id: str, features: Iterable[Feature] = ()) -> Standing | None:
         """Return how an account stood in a version, or None if it was not in it.
+
+        Parameters
+        ----------
+        features
+            Those of which it is to be known whose data their values were made from.
 
         Raises
         ------
@@ -103,8 +109,8 @@ class Archive:
             If the version is gone or damaged.
         """
         manifest = self.manifest(version)
-        rows = _undamaged(self.folder(version), lambda folder: _stored_rows(folder, account_id))
-        return rows and _stored_standing(manifest, *rows)
+        stored = _undamaged(self.folder(version), lambda folder: _stored_rows(folder, account_id, features))
+        return _stored_standing(manifest, stored) if stored else None
 
 
 def present_standing(score_set: ScoreSet, row: int) -> Standing:
@@ -122,6 +128,7 @@ def present_standing(score_set: ScoreSet, row: int) -> Standing:
         log_odds={target: log_odds_of(probability) for target, probability in account.probability.items()},
         probability=account.probability,
         models={target: model.package_hash for target, model in manifest.models.items()},
+        supplied=score_set.supplies.of(row),
     )
 
 
@@ -131,9 +138,10 @@ def earlier_standing(score_set: ScoreSet, row: int) -> Standing | None:
     if account.earlier_at is None:
         return None
     values = {name: _plain(column[row]) for name, column in score_set.earlier.items()}
-    return standing_of(
+    standing = standing_of(
         account.account_id, values, packages=score_set.packages, definition=score_set.manifest.health, cutoff=account.earlier_at
     )
+    return replace(standing, supplied=score_set.supplies.of(row))
 
 
 def standing_of(
@@ -166,7 +174,17 @@ def select_moment(moments: Sequence[Moment], instant: datetime) -> Moment | None
     return moments[int(reached[cutoffs[reached] == newest][-1])]
 
 
-def _stored_standing(manifest: Manifest, account: Mapping[str, Any], values: Values) -> Standing:
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """One account's rows in the files of a score set, and whose data its values were made from."""
+
+    account: Mapping[str, Any]
+    values: Values
+    supplied: Mapping[str, Collection[str]]
+
+
+def _stored_standing(manifest: Manifest, stored: _Stored) -> Standing:
+    account = stored.account
     probability = {target: float(account[f"{target}_probability"]) for target in manifest.models}
     return Standing(
         account_id=account["account_id"],
@@ -175,17 +193,27 @@ def _stored_standing(manifest: Manifest, account: Mapping[str, Any], values: Val
         scored_at=manifest.scored_at,
         health=int(account["health"]),
         definition=manifest.health,
-        values=values,
+        values=stored.values,
         log_odds={target: log_odds_of(known) for target, known in probability.items()},
         probability=probability,
         models={target: model.package_hash for target, model in manifest.models.items()},
+        supplied=stored.supplied,
     )
 
 
-def _stored_rows(folder: Path, account_id: str) -> tuple[dict[str, Any], Values] | None:
+def _stored_rows(folder: Path, account_id: str, features: Iterable[Feature]) -> _Stored | None:
     with pq.ParquetFile(folder / "accounts.parquet") as accounts, pq.ParquetFile(folder / "values.parquet") as values:
         row = _row_of(accounts, account_id)
-        return None if row is None else (_read_row(accounts, row), {name: _plain(value) for name, value in _read_row(values, row).items()})
+        if row is None:
+            return None
+        known = {name: _plain(value) for name, value in _read_row(values, row).items()}
+        supplied = Supplies(_supplies(folder / "supplied_by.parquet", row), features).of(row)
+        return _Stored(account=_read_row(accounts, row), values=known, supplied=supplied)
+
+
+def _supplies(path: Path, row: int) -> Iterator[Supply]:
+    if path.exists():  # not in score sets from before partners supplied anything
+        yield from (Supply(**supply) for supply in pq.read_table(path, filters=[("row", "=", row)]).to_pylist())
 
 
 def _row_of(accounts: pq.ParquetFile, account_id: str) -> int | None:

@@ -39,15 +39,15 @@ def partner(app):
 MINE, OTHERS = "acc-0004", "acc-0007"
 
 
-@pytest.mark.parametrize("address", ["/v1/accounts/{}/changes"])
-def test_another_partners_account_does_not_exist(client, app, partner, vendor, address):
+@pytest.mark.parametrize(("address", "action"), [("/v1/accounts/{}/changes", "read changes"), ("/v1/accounts/{}/history", "read history")])
+def test_another_partners_account_does_not_exist(client, app, partner, vendor, address, action):
     assert client.get(address.format(OTHERS), headers=vendor).status_code == 200
     answers = [client.get(address.format(account_id), headers=partner) for account_id in (OTHERS, "nobody")]
     assert {answer.status_code for answer in answers} == {404}
     told = [{name: value for name, value in answer.json().items() if name != "request_id"} for answer in answers]
     assert told[0] == told[1]
     assert client.get(address.format(MINE)).status_code == 401
-    (refusal,) = journal(app, account_id=OTHERS, outcome="refused", action="read changes")
+    (refusal,) = journal(app, account_id=OTHERS, outcome="refused", action=action)
     assert refusal["reason"] == "assigned to somebody else"
 
 
@@ -61,6 +61,20 @@ def test_what_changed_is_answered_and_noted(client, app, partner, workspace):
     named = client.get(f"/v1/accounts/{MINE}/changes", params={"from": "2025-04-15", "to": "2025-06-30T12:00:00+02:00"}, headers=partner)
     assert named.json()["before"]["cutoff"] == "2025-04-01T00:00:00Z"
     assert named.json()["after"]["cutoff"] == "2025-06-24T00:00:00Z"
+
+
+def test_the_past_is_answered_to_whoever_sees_the_account_today(client, app, partner, vendor):
+    answers = [client.get(f"/v1/accounts/{MINE}/history", headers=headers) for headers in (partner, vendor)]
+    assert answers[0].json() == answers[1].json()
+    points = answers[0].json()["points"]
+    assert [point["origin"] for point in points] == ["replayed", "said", "said", "said"]
+    assert points[0]["cutoff"] == "2024-07-01T00:00:00Z"
+    account = client.get(f"/v1/accounts/{MINE}", headers=partner).json()
+    assert {name: points[-1][name] for name in ("health", "band", "churn_probability", "expansion_probability", "arr")} == {
+        name: account[name] for name in ("health", "band", "churn_probability", "expansion_probability", "arr")
+    }
+    assert "no track record" in answers[0].json()["note"]
+    assert len(journal(app, account_id=MINE, action="read history", outcome="read")) == 2
 
 
 @pytest.mark.parametrize(
