@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +23,8 @@ __all__ = ["Access", "route_of"]
 
 _LOG = logging.getLogger("renewcast.serving")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CLIENT_LEFT = 499
+"""Stands in counts and log for an answer that nobody waited for."""
 _KIND_OF = {kind.status: name for name, kind in reversed(tuple(KINDS.items()))}
 
 
@@ -87,6 +89,8 @@ class Access:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request: _Answered) -> None:
         try:
             await self._app(scope, receive, send)
+        except ClientDisconnect:
+            request.status = _CLIENT_LEFT
         except Exception:
             _LOG.exception("a request failed")
             if request.status:
@@ -95,10 +99,8 @@ class Access:
             await self._answer_problem(Request(scope), problem)(scope, receive, send)
 
     def _note(self, scope: Scope, request: _Answered) -> None:
-        seconds, route, status = time.perf_counter() - request.started, route_of(scope), request.status or 499
-        self._metrics.answered(route=route, method=scope["method"], status=status, seconds=seconds)
-        if kind := _KIND_OF.get(status):
-            self._metrics.refused(kind)
+        seconds, route, status = time.perf_counter() - request.started, route_of(scope), request.status or _CLIENT_LEFT
+        self._metrics.answered(route=route, method=scope["method"], status=status, kind=_KIND_OF.get(status), seconds=seconds)
         line = {
             "method": scope["method"] if len(scope["method"]) < 10 else "other",
             "route": route,

@@ -79,8 +79,10 @@ class HealthChecks:
     def look(self) -> None:
         """Look at everything once; what has become wrong, or right again, goes to the log."""
         with self._looking:
-            for check in self._checks:
-                self._note(check, _fault_of(check))
+            found = {check.name: _fault_of(check) for check in self._checks}
+            for name, fault in found.items():
+                _tell(name, fault, self._faults.get(name))
+            self._faults = found
 
     async def health(self) -> Health:
         """Return what was found last; what is needed, and costs nothing to ask, is asked now."""
@@ -88,13 +90,12 @@ class HealthChecks:
             await asyncio.to_thread(self.look)
         return Health(tuple(_finding(check, check.fault() if check.needed else self._faults[check.name]) for check in self._checks))
 
-    def _note(self, check: Check, fault: str | None) -> None:
-        before = self._faults.get(check.name)
-        self._faults[check.name] = fault
-        if fault and not before:
-            _LOG.warning("%s: %s", check.name, fault)
-        if before and not fault:
-            _LOG.info("%s: good again", check.name)
+
+def _tell(name: str, fault: str | None, before: str | None) -> None:
+    if fault and not before:
+        _LOG.warning("%s: %s", name, fault)
+    if before and not fault:
+        _LOG.info("%s: good again", name)
 
 
 def _fault_of(check: Check) -> str | None:

@@ -5,6 +5,7 @@ all; what is a state rather than a count (how old the scores are, how far the bo
 label holds an account, a partner, a key or an address that was made up.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -17,6 +18,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 __all__ = ["CONTENT_TYPE", "METHODS", "Metrics", "States"]
+
+_LOG = logging.getLogger("renewcast.serving")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -51,15 +54,19 @@ class Metrics:
         self.in_flight = Gauge("renewcast_requests_in_flight", "Requests being answered.", registry=own, multiprocess_mode="livesum")
         self._series = lru_cache(maxsize=2048)(self._make_series)
 
-    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request that was answered."""
-        requests, duration = self._series(route, method if method in METHODS else "other", f"{status // 100}xx")
-        requests.inc()
-        duration.observe(seconds)
+    def answered(self, *, route: str, method: str, status: int, kind: str | None, seconds: float) -> None:
+        """Count a request that was answered; `kind` is that of its problem, a name of `problems.KINDS`, if it was refused.
 
-    def refused(self, kind: str) -> None:
-        """Count a refusal by the kind of its problem, a name of `problems.KINDS`."""
-        self._refusals.labels(kind).inc()
+        Where there is no room for another series it is not counted: counting must not cost anybody an answer.
+        """
+        try:
+            requests, duration = self._series(route, method if method in METHODS else "other", f"{status // 100}xx")
+            requests.inc()
+            duration.observe(seconds)
+            if kind is not None:
+                self._refusals.labels(kind).inc()
+        except OSError as error:
+            _LOG.warning("a request could not be counted: %s", error.strerror)
 
     def watch(self, states: States) -> None:
         """Show what the function yields with each reading."""

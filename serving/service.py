@@ -16,6 +16,7 @@ this one.
 import asyncio
 import gc
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -44,6 +45,7 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 _LOOK_SECONDS = 1.0
 _SOCKET = "renewcast"
+_MEMORY = Path("/dev/shm")
 
 
 class Front:
@@ -104,9 +106,14 @@ def serve(workspace: Workspace, *, host: str, port: int) -> None:
     """
     address = "127.0.0.1" if host == "localhost" else host
     require_port(address, port)
-    with TemporaryDirectory(prefix="renewcast-metrics-") as metrics:
+    with TemporaryDirectory(prefix="renewcast-metrics-", dir=_in_memory()) as metrics:
         Settings(workspace.folder, Path(metrics)).export()
         _run_workers(workspace, address, port)
+
+
+def _in_memory() -> Path | None:
+    """Return a folder that no full disk reaches, if there is one: writing to a mapped file without room behind it ends the process."""
+    return _MEMORY if os.access(_MEMORY, os.W_OK) else None
 
 
 def _run_workers(workspace: Workspace, host: str, port: int) -> None:

@@ -1,0 +1,339 @@
+"""The service goes on answering, whatever breaks around it: each test breaks something for real, on processes of their own."""
+
+import dataclasses
+import http.client
+import json
+import random
+import resource
+import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from serving.batch import score_workspace
+from tests.served import ask, kept_busy, raw_connection, send, serving, vendor_key, wait_until
+from tests.serving_book import CATALOGUE, make_workspace, packages
+from training.calibration import PlattCalibrator
+
+ACCOUNTS = [f"acc-{number:04d}" for number in range(0, 240, 24)]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A workspace with scores of two models, `first` and `second`; the first is served."""
+    workspace = make_workspace(tmp_path_factory.mktemp("served"))
+    first = score_workspace(workspace).version
+    changed = dataclasses.replace(packages()["churn"], calibrator=PlattCalibrator(slope=0.5, intercept=-1.0))
+    shutil.rmtree(workspace.training / "champion" / "churn")
+    changed.save(workspace.training / "champion" / "churn")
+    second = score_workspace(workspace).version
+    switch(workspace, first)
+    return workspace, first, second
+
+
+def switch(workspace, version):
+    temporary = workspace.scores / ".CURRENT"
+    temporary.write_text(version)
+    temporary.replace(workspace.scores / "CURRENT")
+
+
+@pytest.fixture(scope="module")
+def key(workspace):
+    return vendor_key(workspace[0])
+
+
+@pytest.fixture(scope="module")
+def service(workspace, key, tmp_path_factory):
+    """Two workers; there is no registry anywhere near."""
+    environ = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with serving(workspace[0], log=tmp_path_factory.mktemp("log") / "log", environ=environ) as service:
+        yield service
+
+
+@pytest.fixture
+def first(workspace, service, key):
+    """The first scores are served by both workers, and all is well."""
+    workspace, first, _second = workspace
+    switch(workspace, first)
+    wait_until(lambda: len(service.workers()) == 2 and all(served(service, key) == first and service.ready() for _ in range(12)))
+    return first
+
+
+def served(service, key):
+    """Return the version that one request got, from whichever worker."""
+    return json.loads(ask(service.port, f"/v1/accounts/{ACCOUNTS[0]}", key=key)[2])["as_of"]["score_set"]
+
+
+ROW = {"id": "x", "features": {feature.name: 1.0 if feature.kind == "number" else "gold" for feature in CATALOGUE}}
+
+
+def questions():
+    return [(f"/v1/accounts/{account}", None) for account in ACCOUNTS] + [
+        ("/v1/predict", {"rows": [ROW]}),
+        ("/v1/predict", {"accounts": ACCOUNTS}),
+        ("/v1/accounts", None),
+    ]
+
+
+def asking(service, key):
+    """Return a client that asks a random question on a connection that it keeps, again if the service is busy."""
+
+    def client(connections):
+        if "one" not in connections:
+            connections["one"] = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+        path, body = random.choice(questions())
+        status, headers, content = send(connections["one"], path, key=key, body=body)
+        if headers.get("connection") == "close":
+            connections.pop("one").close()
+        return path, json.dumps(body), status, content
+
+    return client
+
+
+def test_scores_change_under_load_without_a_failure_or_a_mixed_answer(workspace, service, key, first):
+    workspace, first, second = workspace
+    expected = {}
+    for version in (second, first):
+        switch(workspace, version)
+        wait_until(lambda version=version: all(served(service, key) == version for _ in range(12)))
+        for path, body in questions():
+            expected[version, path, json.dumps(body)] = ask(service.port, path, key=key, body=body)[2]
+    assert all(expected[first, path, json.dumps(body)] != expected[second, path, json.dumps(body)] for path, body in questions())
+    with kept_busy(asking(service, key)) as load:
+        for turn in range(6):
+            switch(workspace, (second, first)[turn % 2])
+            time.sleep(1.2)
+    assert load.failures == []
+    assert {status for _, _, status, _ in load.answers} == {200}
+    seen = set()
+    for path, body, _, content in load.answers:
+        version = json.loads(content)["as_of"]["score_set"]
+        assert content == expected[version, path, body], "an answer that neither version gives"
+        seen.add(version)
+    assert seen == {first, second}
+
+
+def test_damaged_scores_are_refused_and_taken_when_they_are_whole(workspace, service, key, first):
+    workspace, first, second = workspace
+    file = workspace.scores / second / "packages" / "churn" / "model.txt"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    try:
+        with kept_busy(asking(service, key), clients=2) as load:
+            switch(workspace, second)
+            told = wait_until(lambda: json.loads(ask(service.port, "/readyz")[2])["status"] == "degraded")
+            assert told
+        assert load.failures == []
+        assert {json.loads(content)["as_of"]["score_set"] for _, _, _, content in load.answers} == {first}
+    finally:
+        file.write_bytes(whole)
+    wait_until(lambda: all(served(service, key) == second for _ in range(12)))
+    assert any("damaged" in line.get("detail", "") for line in service.lines())
+
+
+def test_a_killed_worker_costs_at_most_its_requests_in_flight(service, key, first):
+    victim, survivor = service.workers()
+    clients = 4
+    with kept_busy(asking(service, key), clients=clients) as load:
+        wait_until(lambda: len(load.answers) > 20)
+        victim.kill()
+        wait_until(lambda: len(service.workers()) == 2 and victim not in service.workers())
+        before = len(load.answers)
+        wait_until(lambda: len(load.answers) > before + 20)
+    assert len(load.failures) <= clients, load.failures
+    assert {status for _, _, status, _ in load.answers} == {200}
+    assert survivor.is_running()
+
+
+def test_a_service_that_leaves_says_so_first_and_fails_nobody(workspace, service, key, first, tmp_path):
+    """Two services and whoever spreads requests over those that are ready; one of them is told to stop under load."""
+    ready = {service.port}
+    with serving(workspace[0], log=tmp_path / "log", workers=1) as leaving:
+        ready.add(leaving.port)
+        ending = threading.Event()
+
+        def watch():
+            while not ending.is_set():
+                for one in (service, leaving):
+                    (ready.add if one.ready() else ready.discard)(one.port)
+                time.sleep(0.1)
+
+        def client(connections):
+            port = random.choice(sorted(ready))
+            if port not in connections:
+                connections[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            status, headers, _ = send(connections[port], f"/v1/accounts/{random.choice(ACCOUNTS)}", key=key)
+            if headers.get("connection") == "close":
+                connections.pop(port).close()
+            return port, status
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        with kept_busy(client) as load:
+            wait_until(lambda: {port for port, _ in load.answers} == {service.port, leaving.port})
+            leaving.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: leaving.port not in ready, 3)
+            assert leaving.alive(), "it still answers while it is no longer ready"
+            assert leaving.process.wait(15) == 0
+            before = len(load.answers)
+            wait_until(lambda: len(load.answers) > before + 20)
+        ending.set()
+        watcher.join(5)
+    assert load.failures == []
+    assert {status for _, status in load.answers} == {200}
+
+
+def head_of_post(key):
+    return f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n".encode()
+
+
+def slow_body(key):
+    return head_of_post(key) + b"Content-Length: 100\r\n\r\n{"
+
+
+def test_when_busy_it_says_so_and_stays_alive(service, key, first):
+    """Clients that dribble their bodies hold every place; others are asked to come again, and whoever watches is answered at once."""
+    with raw_connections(service.port, 60) as connections:
+        for connection in connections:
+            connection.sendall(slow_body(key))
+        statuses, again = set(), set()
+        for _ in range(20):
+            status, headers, body = ask(service.port, f"/v1/accounts/{ACCOUNTS[0]}", key=key)
+            statuses.add(status)
+            if status == 429:
+                again.add(headers["retry-after"])
+                assert json.loads(body)["type"] == "/docs#too-many-requests"
+        started = time.monotonic()
+        for _ in range(5):
+            assert service.alive() and service.ready()
+        assert time.monotonic() - started < 2
+    assert 429 in statuses and again == {"1"}
+    wait_until(lambda: all(ask(service.port, f"/v1/accounts/{ACCOUNTS[0]}", key=key)[0] == 200 for _ in range(12)), 10)
+
+
+class raw_connections:  # noqa: N801
+    def __init__(self, port, count):
+        self.managers = [raw_connection(port) for _ in range(count)]
+
+    def __enter__(self):
+        return [manager.__enter__() for manager in self.managers]
+
+    def __exit__(self, *_):
+        for manager in self.managers:
+            manager.__exit__(None, None, None)
+
+
+def received(connection):
+    """Return all that comes until the other side closes, and after how many seconds it did."""
+    started, parts = time.monotonic(), []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts), time.monotonic() - started
+
+
+def problem_of(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize("part", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n"], ids=["nothing", "half a head"])
+def test_who_never_sends_a_head_is_cut_off(service, part, first):
+    with raw_connection(service.port) as connection:
+        connection.sendall(part)
+        answer, seconds = received(connection)
+    assert answer == b""
+    assert 0.5 < seconds < 4
+
+
+def test_who_dribbles_a_head_is_cut_off(service, first):
+    with raw_connection(service.port) as connection:
+        started = time.monotonic()
+        with pytest.raises(OSError):  # the connection is reset under its hands
+            for letter in b"GET /livez HTTP/1.1\r\nHost: " + b"x" * 100:
+                connection.sendall(bytes([letter]))
+                time.sleep(0.1)
+        assert time.monotonic() - started < 4
+
+
+def test_who_dribbles_a_body_is_told(service, key, first):
+    with raw_connection(service.port) as connection:
+        connection.sendall(slow_body(key))
+        answer, seconds = received(connection)
+    status, problem = problem_of(answer)
+    assert (status, problem["type"]) == (408, "/docs#too-slow")
+    assert 0.5 < seconds < 4
+
+
+def test_a_huge_body_is_cut_off_while_it_comes(service, key, first):
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    with raw_connection(service.port) as connection:
+        connection.sendall(head_of_post(key) + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        with pytest.raises(OSError):  # else it would go on for ever
+            while sent < 1000:
+                connection.sendall(chunk)
+                sent += 1
+                time.sleep(0.001)
+    assert sent < 200, "twice as much as allowed, and what lies in the buffers of the sockets"
+
+
+def test_large_heads_are_refused(service, first):
+    status, _, body = ask(service.port, "/livez", headers={"X-Large": "x" * 40_000})
+    assert (status, json.loads(body)["type"]) == (431, "/docs#head-too-large")
+    with raw_connection(service.port) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX-Larger: " + b"x" * 200_000)
+        with suppress(ConnectionResetError):  # what was not read when it closed
+            answer, _ = received(connection)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_the_workers_counted_adds_up(service, key, first):
+    def counted():
+        text = ask(service.port, "/metrics", key=key)[2].decode()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
+
+    name = 'renewcast_requests_total{method="GET",route="/v1/accounts/{account_id}",status="2xx"}'
+    before = counted()
+    for number in range(40):
+        assert ask(service.port, f"/v1/accounts/{ACCOUNTS[number % 10]}", key=key)[0] == 200
+        assert ask(service.port, f"/made-up-{number}")[0] == 404
+    after = counted()
+    assert after[name] - before.get(name, 0) == 40
+    unknown = 'renewcast_requests_total{method="GET",route="unknown",status="4xx"}'
+    assert after[unknown] - before.get(unknown, 0) == 40
+    assert after["renewcast_requests_in_flight"] == 1, "the one that asks"
+    assert after["renewcast_ready"] == 1
+    assert len(after) - len(before) <= 25, "series for routes, none for addresses"
+
+
+def test_a_full_disk_does_not_stop_the_answers(service, key, first):
+    """No worker can make any file longer; what must be written waits, and whoever reads is answered."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    for worker in service.workers():
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        for number in range(20):
+            assert ask(service.port, f"/v1/accounts/{ACCOUNTS[number % 10]}", key=key)[0] == 200
+        assert service.ready()
+    finally:
+        for worker in service.workers():
+            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, unlimited)
+    wait_until(lambda: json.loads(ask(service.port, "/readyz")[2])["status"] == "ready")
+
+
+def test_the_log_holds_requests_and_nothing_of_accounts(service, key, first):
+    """Runs last: all that this file asked is in the log by now."""
+    ask(service.port, f"/v1/accounts/{ACCOUNTS[0]}?token=canary-query", key=key, headers={"X-Request-ID": "my-request.1"})
+    text = "".join(line for line in service.log.read_text().splitlines() if line.startswith("{"))
+    requests = [line for line in service.lines() if line["logger"] == "renewcast.access"]
+    assert {"request_id", "route", "status", "milliseconds", "caller", "method", "at"} <= set(requests[0])
+    templates = {"/v1/accounts/{account_id}", "/v1/accounts", "/v1/predict", "/livez", "/readyz", "/metrics", "unknown"}
+    assert {line["route"] for line in requests} <= templates
+    assert any(line["request_id"] == "my-request.1" and line["caller"] == "vendor" for line in requests)
+    for canary in (*ACCOUNTS, "acc-", "canary", "made-up", key, key.split("_")[2], "Northwind", "Aster"):
+        assert canary not in text, canary
+    assert "Traceback" not in text
+    assert not [line for line in service.lines() if line["level"] == "error" and "cannot be read" not in line["message"]]
