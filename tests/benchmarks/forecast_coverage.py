@@ -7,6 +7,15 @@ Each book of 1,200 accounts and 48 months is trained once; its test period begin
 each scored by models of what was closed when it began. From every month of it retention is forecast a horizon and a year ahead, with
 shocks, evolution and sizes of changes from what was closed by then, for the book, each partner and each segment with ten accounts or more.
 A book of one's own that has no partners is parted into twelfths of its accounts, which share nothing but its shocks.
+
+Measured: of the 80 % intervals of net and gross retention, these held in percent, with standard errors over quarters of different books:
+
+    six simulated books      90 days ahead: book 80 ± 3 and 82 ± 4, partners 82 ± 1 and 82 ± 1, segments 84 ± 2 and 85 ± 2
+                             360 days:      book 79 ± 6 and 86 ± 5, partners 82 ± 1 and 84 ± 1, segments 83 ± 3 and 83 ± 3
+    fightchurn_crm5, 2023    90 days:       nine forecasts of the book, all held; twelfths 89 ± 4 and 87 ± 3
+
+and 93 to 98 of the 95 % intervals of the simulated books, 97 and 98 of crm5's twelfths. Its nine cutoffs lie in three quarters and had no
+shock, while a forecast from so few quarters must allow for some: its intervals are rather wide.
 """
 
 import argparse
@@ -14,9 +23,10 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -27,7 +37,7 @@ from features.simulate import WorldSettings, simulate_workspace
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
 from serving.settings import process_environment
 from serving.steps import run_steps
-from training.coverage import PastForecast, backtest_forecasts, measure_coverage, weigh_periods
+from training.coverage import Coverage, PastForecast, backtest_forecasts, measure_coverage, weigh_periods
 from training.history import Groups, History
 from training.records import read_records
 
@@ -40,6 +50,7 @@ folds = 12
 """
 PARAMETERS = "\n".join(f"[training.parameters.{target}]\nrounds = 100" for target in ("churn", "contraction", "expansion"))
 TWELFTHS = 12
+DRAWS = 300
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             books = [own_book(asked.book, folder / asked.book.name, asked.test_from)]
         else:
             books = [simulated_book(folder / f"seed{seed}", seed) for seed in asked.seeds]
-        past = [one for book in books for one in forecasts(book)]
-    show(past, books=len(books))
+        show({book.folder.name: forecasts(book) for book in books})
 
 
 def simulated_book(folder: Path, seed: int) -> Workspace:
@@ -104,13 +114,31 @@ def twelfths(history: History) -> Groups:
     return Groups(tuple(f"twelfth {number + 1}" for number in range(TWELFTHS)), part[history.account])
 
 
-def show(past: Sequence[PastForecast], *, books: int) -> None:
-    """Print how often the intervals held."""
-    print(f"{books} books; share of forecasts whose interval of 80 % and of 95 % held what came\n")
-    print(f"{'':<10}{'days':>6}{'forecasts':>11}{'NDR 80 %':>10}{'NDR 95 %':>10}{'GRR 80 %':>10}{'GRR 95 %':>10}")
-    for one in measure_coverage(past):
-        shares = "".join(f"{share:>10.0%}" for share in (one.ndr80, one.ndr95, one.grr80, one.grr95))
-        print(f"{one.kind:<10}{one.days:>6}{one.forecasts:>11,}{shares}")
+def show(past: Mapping[str, Sequence[PastForecast]]) -> None:
+    """Print how often the intervals held, and how far such shares scatter by chance between quarters of different books."""
+    blocks = [block for found in past.values() for block in quarters(found)]
+    rng = np.random.default_rng(0)
+    drawn = [[blocks[one] for one in rng.integers(0, len(blocks), len(blocks))] for _ in range(DRAWS)]
+    spread = [{(one.kind, one.days): shares(one) for one in measure_coverage([*chain(*chosen)])} for chosen in drawn]
+    print(f"{len(past)} books; share of forecasts whose interval of 80 % and of 95 % held what came, in percent, and its standard error\n")
+    print(f"{'':<10}{'days':>6}{'forecasts':>11}{'NDR 80 %':>12}{'NDR 95 %':>12}{'GRR 80 %':>12}{'GRR 95 %':>12}")
+    for one in measure_coverage([*chain(*blocks)]):
+        errors = np.std([found[one.kind, one.days] for found in spread if (one.kind, one.days) in found], axis=0)
+        cells = "".join(f"{f'{100 * share:.0f} ± {100 * error:.0f}':>12}" for share, error in zip(shares(one), errors, strict=True))
+        print(f"{one.kind:<10}{one.days:>6}{one.forecasts:>11,}{cells}")
+
+
+def quarters(past: Sequence[PastForecast]) -> list[list[PastForecast]]:
+    """Part one book's forecasts by the quarter of their cutoff: what comes after cutoffs of one quarter is largely the same."""
+    found: dict[tuple[int, int], list[PastForecast]] = {}
+    for one in past:
+        found.setdefault((one.cutoff.year, (one.cutoff.month - 1) // 3), []).append(one)
+    return list(found.values())
+
+
+def shares(coverage: Coverage) -> tuple[float, ...]:
+    """Return the shares that were held."""
+    return coverage.ndr80, coverage.ndr95, coverage.grr80, coverage.grr95
 
 
 if __name__ == "__main__":
