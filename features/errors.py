@@ -11,6 +11,7 @@ RenewcastError
 |-- PackageError           a model package is damaged, or does not fit the features at hand
 |-- RegistryError          the model registry does not answer, or does not hold what was asked
 |-- ServiceError           the service cannot start (no scores yet, port in use)
+|-- IssuerDownError        the issuer of bearer tokens does not hand out its keys
 |-- StoreDownError         the operational database does not answer, or cannot write
 
 A message has four parts: what is wrong, what was given, what is allowed, what to do next. Compose it with `explain`.
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "ContractError",
     "FeatureError",
+    "IssuerDownError",
     "NotEnoughDataError",
     "PackageError",
     "QuarantineError",
@@ -79,6 +81,10 @@ class RegistryError(RenewcastError):
 
 class ServiceError(RenewcastError):
     """The service cannot start or cannot answer."""
+
+
+class IssuerDownError(RenewcastError):
+    """The issuer of bearer tokens does not hand out its keys, and none are known from before."""
 
 
 class StoreDownError(RenewcastError):

@@ -1,8 +1,8 @@
 """The web application: the API and the pages over one workspace, without the process tree around it."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -25,9 +25,9 @@ from serving import (
 )
 from serving.access import Access
 from serving.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
+from serving.credentials import identity_of, opened_identity
 from serving.desk import Desk
 from serving.draining import Drain
-from serving.identity import Identity, read_secret
 from serving.journal import Journal
 from serving.live import LiveScores
 from serving.metrics import Metrics
@@ -41,7 +41,7 @@ from serving.standings import Archive
 from serving.store import open_store
 from serving.upkeep import Upkeep
 
-__all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "open_identity", "sign_in_links"]
+__all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "sign_in_links"]
 
 ROUTERS: tuple[APIRouter, ...] = (
     routes_accounts.router,
@@ -84,7 +84,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
     store = open_store(workspace.database)
     desk = Desk(
         live=live,
-        identity=Identity(store, _secret(workspace)),
+        identity=identity_of(workspace, store),
         journal=Journal(store, workspace.state / "journal"),
         policies=LivePolicy(workspace),
         archive=Archive(workspace.scores),
@@ -133,11 +133,11 @@ def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:
     counts = Counter(row["partner_id"] for row in partners if row["partner_id"] is not None)
     largest = min(counts, key=lambda partner: (-counts[partner], partner), default=None)
     names = {row["partner_id"]: row["partner_name"] for row in partners}
-    with open_identity(workspace) as identity:
-        vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR)}"
+    with opened_identity(workspace) as identity:
+        vendor = f"{address}/sign-in?token={identity.sign_in_token(VENDOR, role='administrator')}"
         if largest is None:
             return SignInLinks(vendor=vendor, partner=None, partner_name=None)
-        partner = f"{address}/sign-in?token={identity.sign_in_token(Caller(largest))}"
+        partner = f"{address}/sign-in?token={identity.sign_in_token(Caller(largest), role='analyst')}"
     return SignInLinks(vendor=vendor, partner=partner, partner_name=names[largest] or largest)
 
 
@@ -152,17 +152,3 @@ def _partners(workspace: Workspace) -> list[dict[str, str | None]]:
     accounts = workspace.scores / current_version(workspace.scores) / "accounts.parquet"
     rows: list[dict[str, str | None]] = pq.read_table(accounts, columns=["partner_id", "partner_name"]).to_pylist()
     return rows
-
-
-@contextmanager
-def open_identity(workspace: Workspace) -> Iterator[Identity]:
-    """Open a workspace's credentials while the block runs: to issue keys and links, and to check them."""
-    store = open_store(workspace.database)
-    try:
-        yield Identity(store, _secret(workspace))
-    finally:
-        store.dispose()
-
-
-def _secret(workspace: Workspace) -> bytes:
-    return read_secret(workspace.state / "secret.key")

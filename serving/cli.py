@@ -224,12 +224,13 @@ def issue_key(
     json: JsonOption = False,
 ) -> None:
     """Issue a key; it is shown once, only its hash is kept."""
-    from serving.app import has_accounts, open_identity
+    from serving.app import has_accounts
+    from serving.credentials import opened_identity
     from serving.sharing import parse_caller
 
     with open_screen(json) as screen:
         opened, caller = open_workspace(workspace), parse_caller(who)
-        with open_identity(opened) as identity:
+        with opened_identity(opened) as identity:
             key = identity.issue_key(caller, label=label)
         if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
             screen.say(f"[yellow]look at[/yellow]  the key shows nothing yet: no scored account is assigned to {escape(who)}")
@@ -244,10 +245,10 @@ def revoke_key(
     json: JsonOption = False,
 ) -> None:
     """Make a key useless from now on."""
-    from serving.app import open_identity
+    from serving.credentials import opened_identity
 
     with open_screen(json) as screen:
-        with open_identity(open_workspace(workspace)) as identity:
+        with opened_identity(open_workspace(workspace)) as identity:
             revoked = identity.revoke_key(key_id)
         if not revoked:
             raise ConfigError(

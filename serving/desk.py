@@ -14,7 +14,8 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
 from features.workspace import Workspace
-from serving.identity import Identity, Principal, RefusedError, Scope
+from serving.credentials import Identity
+from serving.identity import Principal, RefusedError, Scope
 from serving.journal import Action, Journal
 from serving.live import LiveScores
 from serving.policies import LivePolicy

@@ -1,18 +1,23 @@
-"""The doors of the pages for people: signing in and out, who is reading, and what a page says when it cannot answer."""
+"""The doors of the pages for people: signing in and out, who is reading, and what a page says when it cannot answer.
+
+Every POST of a page has to carry the session's form token (see `serving.sessions`), in the field `csrf` or the header `X-CSRF-Token`. Over
+HTTPS the session's cookie is a `__Host-` cookie: browsers take it from this host alone, and only over HTTPS.
+"""
 
 import secrets
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
-from serving.desk import DeskOf
-from serving.identity import SESSION_SECONDS, Principal, RefusedError
+from serving.desk import Desk, DeskOf
+from serving.identity import Principal, RefusedError
 from serving.pages_frame import render_page
 from serving.problems import ProblemError, problem_response
+from serving.sessions import SESSION_SECONDS
 
-__all__ = ["Reader", "problem_answer", "router"]
+__all__ = ["Reader", "StaleFormError", "problem_answer", "router", "signed_form"]
 
 _SESSION, _BROWSER = "renewcast_session", "renewcast_browser"
 _BROWSER_SECONDS = 365 * 24 * 3600
@@ -22,14 +27,42 @@ _ASK: dict[str, Any] = {"refused": False, "unsent": {}}
 router = APIRouter(include_in_schema=False)
 
 
+class StaleFormError(ProblemError):
+    """A form was sent without the token of the session, or with that of another one."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "This page was loaded before you signed in, or too long ago. Load it again, and send it once more.")
+
+
 async def _signed_in(request: Request, desk: DeskOf) -> Principal:
+    cookie = _session_of(request)
     try:
-        return await desk.identity.check_session(request.cookies.get(_SESSION, ""))
+        principal = await desk.identity.sessions.check(cookie)
     except RefusedError as error:
         raise ProblemError(401, "Open the sign-in link that you were given; it has to be a fresh one after a while.") from error
+    request.state.csrf = desk.identity.sessions.form_token(cookie)
+    return principal
 
 
 Reader = Annotated[Principal, Depends(_signed_in)]
+
+
+async def signed_form(request: Request, desk: Desk) -> FormData:
+    """Return the form that was sent, once it is sure that a page of the reader's own session sent it.
+
+    Raises
+    ------
+    StaleFormError
+        If it is not sure; `request.form()` still tells what was typed.
+    """
+    form = await request.form()
+    token = form.get("csrf") or request.headers.get("x-csrf-token", "")
+    try:
+        desk.identity.sessions.check_form(_session_of(request), token if isinstance(token, str) else "")
+    except RefusedError as error:
+        await desk.journal.refused(str(error), credential="session", action="authenticate")
+        raise StaleFormError from error
+    return form
 
 
 @router.get("/sign-in")
@@ -39,23 +72,39 @@ async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(ma
         return render_page(request, "sign_in.html", _ASK)
     browser = request.cookies.get(_BROWSER) or secrets.token_urlsafe(24)
     try:
-        caller = desk.identity.redeem_token(token, browser=browser)
+        session = await desk.identity.sessions.sign_in(token, browser=browser)
     except RefusedError as error:
         await desk.journal.refused(str(error), credential="link", action="sign in")
         return render_page(request, "sign_in.html", _ASK | {"refused": True}, status=401)
+    if earlier := _session_of(request):
+        await desk.identity.sessions.end(earlier)
     response = RedirectResponse("/", status_code=303)
-    cookie: Mapping[str, Any] = {"httponly": True, "samesite": "lax", "secure": request.url.scheme == "https"}
-    response.set_cookie(_SESSION, desk.identity.session_cookie(caller), max_age=SESSION_SECONDS, **cookie)
-    response.set_cookie(_BROWSER, browser, max_age=_BROWSER_SECONDS, path="/sign-in", **cookie)
+    cookie = _cookie(request)
+    response.set_cookie(_session_name(request), session, max_age=SESSION_SECONDS, **cookie)
+    response.set_cookie(_BROWSER, browser, max_age=_BROWSER_SECONDS, **cookie | {"path": "/sign-in"})
     return response
 
 
 @router.post("/sign-out")
-async def sign_out() -> Response:
-    """Forget the session."""
+async def sign_out(request: Request, desk: DeskOf, reader: Reader) -> Response:
+    """End the session, wherever a copy of its cookie is."""
+    await signed_form(request, desk)
+    await desk.identity.sessions.end(_session_of(request))
     response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(_SESSION)
+    response.delete_cookie(_session_name(request), **_cookie(request))
     return response
+
+
+def _session_name(request: Request) -> str:
+    return f"__Host-{_SESSION}" if request.url.scheme == "https" else _SESSION
+
+
+def _session_of(request: Request) -> str:
+    return request.cookies.get(_session_name(request), "")
+
+
+def _cookie(request: Request) -> dict[str, Any]:
+    return {"path": "/", "httponly": True, "samesite": "lax", "secure": request.url.scheme == "https"}
 
 
 def problem_answer(request: Request, problem: ProblemError) -> Response:

@@ -56,6 +56,7 @@ def render_page(request: Request, template: str, context: Mapping[str, Any], *, 
     theme = request.cookies.get(THEME, "")
     query = f"?{request.url.query}" if request.url.query else ""
     around = {"theme": theme if theme in THEMES else "", "address": request.url.path + query}
+    around["csrf"] = getattr(request.state, "csrf", "")
     return HTMLResponse(_templates().get_template(template).render(around | dict(context)), status_code=status)
 
 

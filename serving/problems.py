@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from features.errors import StoreDownError
+from features.errors import IssuerDownError, StoreDownError
 from serving.schema import FieldProblem, Problem
 
 __all__ = [
@@ -243,11 +243,11 @@ def add_problem_handlers(app: FastAPI, answer: Callable[[Request, ProblemError],
     async def problem(request: Request, error: Exception) -> Response:
         return answer(request, _as_problem(error))
 
-    for kind in (ProblemError, RequestValidationError, HTTPException, StoreDownError, Exception):
+    for kind in (ProblemError, RequestValidationError, HTTPException, StoreDownError, IssuerDownError, Exception):
         app.add_exception_handler(kind, problem)
 
 
-_STORE_RETRY_SECONDS = 5
+_AWAY_RETRY_SECONDS = 5
 
 
 def _as_problem(error: Exception) -> ProblemError:
@@ -260,9 +260,9 @@ def _as_problem(error: Exception) -> ProblemError:
         case HTTPException():
             detail = "There is nothing at this address." if error.status_code == 404 else str(error.detail)
             return ProblemError(error.status_code, detail, headers=error.headers)
-        case StoreDownError():
-            detail = "This cannot be answered at the moment: the service's database is away."
-            return ProblemError(503, detail, headers={"Retry-After": str(_STORE_RETRY_SECONDS)})
+        case StoreDownError() | IssuerDownError():
+            detail = "This cannot be answered at the moment: something that the service needs is away."
+            return ProblemError(503, detail, headers={"Retry-After": str(_AWAY_RETRY_SECONDS)})
         case _:
             return ProblemError(500, "Something went wrong on our side; it is in the log of the service.")
 

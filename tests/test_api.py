@@ -55,7 +55,7 @@ def partner(app):
 
 def journal(app, **wanted):
     app.state.desk.journal.ship()
-    with app.state.desk.identity.store.tenant(SERVICE) as connection:
+    with app.state.desk.store.tenant(SERVICE) as connection:
         lines = connection.execute(sa.select(JOURNAL)).mappings().all()
     return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
 

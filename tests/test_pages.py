@@ -176,8 +176,53 @@ def test_a_link_is_exchanged_for_a_cookie_that_script_cannot_read(app):
 def test_signing_out_ends_the_session(app):
     client = signed_in(app, VENDOR)
     assert client.get("/").status_code == 200
-    assert "You sign in with a link" in client.post("/sign-out").text
+    token = re.search(r'name="csrf" value="(\w+)"', client.get("/").text).group(1)
+    assert "You sign in with a link" in client.post("/sign-out", data={"csrf": token}).text
     assert client.get("/").status_code == 401
+
+
+def form_token(client):
+    return re.search(r'name="csrf" value="(\w+)"', client.get("/").text).group(1)
+
+
+def test_a_copied_cookie_opens_nothing_after_signing_out(app):
+    client, thief = signed_in(app, VENDOR), TestClient(app, headers=HTML)
+    thief.cookies.update({"renewcast_session": client.cookies["renewcast_session"]})
+    assert thief.get("/").status_code == 200
+    client.post("/sign-out", data={"csrf": form_token(client)})
+    assert thief.get("/").status_code == 401
+
+
+def test_a_form_of_another_site_or_another_session_is_refused(app):
+    client, other = signed_in(app, VENDOR), signed_in(app, Caller("p1"))
+    for data in ({}, {"csrf": ""}, {"csrf": "x"}, {"csrf": form_token(other)}):
+        refused = client.post("/sign-out", data=data)
+        assert refused.status_code == 403
+        assert "Load it again" in refused.text
+    assert client.get("/").status_code == 200
+    assert client.post("/sign-out", headers={"X-CSRF-Token": form_token(client)}).status_code == 200
+    assert client.get("/").status_code == 401
+
+
+def test_over_https_cookies_are_for_this_host_and_https_alone(app):
+    client = TestClient(app, headers=HTML, base_url="https://testserver")
+    answer = client.get("/sign-in", params={"token": app.state.desk.identity.sign_in_token(VENDOR)}, follow_redirects=False)
+    session, browser = answer.headers.get_list("set-cookie")
+    assert session.startswith("__Host-renewcast_session=")
+    assert {"secure", "httponly", "samesite=lax", "path=/"} <= set(session.lower().split("; "))
+    assert {"secure", "httponly", "path=/sign-in"} <= set(browser.lower().split("; "))
+    assert "domain" not in answer.headers["set-cookie"].lower()
+    assert client.get("/").status_code == 200
+
+
+def test_signing_in_again_ends_the_earlier_session(app):
+    client = signed_in(app, VENDOR)
+    earlier = client.cookies["renewcast_session"]
+    client.get("/sign-in", params={"token": app.state.desk.identity.sign_in_token(VENDOR)})
+    assert client.cookies["renewcast_session"] != earlier
+    thief = TestClient(app, headers=HTML)
+    thief.cookies.update({"renewcast_session": earlier})
+    assert thief.get("/").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/?band=blue", "/?sort=luck", "/?page=0", "/?page=-1", "/?page=x"])
