@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 
 import pyarrow.parquet as pq
 from fastapi import APIRouter, FastAPI
@@ -15,6 +16,7 @@ from serving import (
     pages,
     routes_accounts,
     routes_changes,
+    routes_document,
     routes_export,
     routes_models,
     routes_partners,
@@ -24,12 +26,14 @@ from serving import (
     routes_track,
 )
 from serving.access import Access
+from serving.api_document import api_document
 from serving.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
 from serving.credentials import identity_of, opened_identity
 from serving.desk import Desk
 from serving.draining import Drain
 from serving.journal import Journal
 from serving.live import LiveScores
+from serving.methods import AnswerHead, options_or_problem
 from serving.metrics import Metrics
 from serving.pages_all import PAGES
 from serving.pages_frame import STATIC
@@ -53,6 +57,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     routes_export.router,
     routes_track.router,
     routes_service.router,
+    routes_document.router,
     *PAGES,
 )
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
@@ -100,25 +105,22 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
         store.dispose()
 
     app = FastAPI(
-        title="Renewcast",
-        summary="Explained churn and expansion scores that a vendor and its partners share.",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         lifespan=lifespan,
-        separate_input_output_schemas=False,
     )
     app.state.desk, app.state.upkeep = desk, upkeep
+    app.openapi = cache(partial(api_document, app))  # type: ignore[method-assign]
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _guard(app, upkeep, workspace.config.serving.limits)
-    add_problem_handlers(app, pages.problem_answer)
+    add_problem_handlers(app, pages.problem_answer, other_method=options_or_problem)
     return app
 
 
 def _guard(app: FastAPI, upkeep: Upkeep, limits: ServingLimits) -> None:
     """Put what holds for every request around the application; what is added last stands outermost."""
+    app.add_middleware(AnswerHead)
     app.add_middleware(TimeLimit, limits=limits)
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(RequestLimit, limits=limits)

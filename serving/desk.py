@@ -14,6 +14,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
 from features.workspace import Workspace
+from serving.account_json import tier_of
 from serving.credentials import Identity
 from serving.identity import Principal, RefusedError, Scope
 from serving.journal import Action, Journal
@@ -21,9 +22,10 @@ from serving.live import LiveScores
 from serving.policies import LivePolicy
 from serving.problems import ProblemError, not_found
 from serving.scoring import ScoreSet
-from serving.sharing import View, may_see_account
+from serving.sharing import View
 from serving.standings import Archive
 from serving.store import Store
+from serving.tables import now
 
 __all__ = ["Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
 
@@ -103,7 +105,9 @@ Predictor = Annotated[Principal, Depends(require("predict"))]
 
 def view_of(desk: Desk, principal: Principal, score_set: ScoreSet) -> View:
     """Return what the caller may see of the score set at this instant."""
-    return View(principal.caller, None, desk.policies.current())
+    partner = principal.caller.partner_id
+    tier = None if partner is None else tier_of(score_set, partner)
+    return View(principal.caller, tier, desk.policies.current(), now())
 
 
 async def account_row(desk: Desk, score_set: ScoreSet, account_id: str, principal: Principal, *, action: Action = "read account") -> int:
@@ -115,7 +119,7 @@ async def account_row(desk: Desk, score_set: ScoreSet, account_id: str, principa
         404, the same whether the account does not exist or belongs to somebody else; the journal knows which.
     """
     row = score_set.index.get(account_id)
-    if row is None or not may_see_account(score_set.accounts["partner_id"][row], principal.caller):
+    if row is None or not view_of(desk, principal, score_set).manages(row, score_set.assignments):
         reason = "no such account" if row is None else "assigned to somebody else"
         await desk.journal.refused(reason, principal=principal, action=action, accounts=[account_id])
         raise not_found()

@@ -17,7 +17,7 @@ from serving.pages_frame import render_page
 from serving.problems import ProblemError, problem_response
 from serving.sessions import SESSION_SECONDS
 
-__all__ = ["Reader", "StaleFormError", "problem_answer", "router", "signed_form"]
+__all__ = ["Reader", "StaleFormError", "problem_answer", "router", "signed_form", "signed_in"]
 
 _SESSION, _BROWSER = "renewcast_session", "renewcast_browser"
 _BROWSER_SECONDS = 365 * 24 * 3600
@@ -34,7 +34,14 @@ class StaleFormError(ProblemError):
         super().__init__(403, "This page was loaded before you signed in, or too long ago. Load it again, and send it once more.")
 
 
-async def _signed_in(request: Request, desk: DeskOf) -> Principal:
+async def signed_in(request: Request, desk: DeskOf) -> Principal:
+    """Return who reads the pages.
+
+    Raises
+    ------
+    ProblemError
+        401 without a session.
+    """
     cookie = _session_of(request)
     try:
         principal = await desk.identity.sessions.check(cookie)
@@ -44,7 +51,7 @@ async def _signed_in(request: Request, desk: DeskOf) -> Principal:
     return principal
 
 
-Reader = Annotated[Principal, Depends(_signed_in)]
+Reader = Annotated[Principal, Depends(signed_in)]
 
 
 async def signed_form(request: Request, desk: Desk) -> FormData:

@@ -40,7 +40,7 @@ def partner_answer(score_set: ScoreSet, partner_id: str, view: View) -> PartnerD
 
 def _books(score_set: ScoreSet, view: View) -> dict[str, Rows]:
     """Return the rows of each partner; a partner without any account is there for itself."""
-    assigned = assigned_partners(score_set)
+    assigned = assigned_partners(score_set, view)
     visible = visible_rows(score_set, view)
     books = {partner: np.flatnonzero(visible & (assigned == partner)) for partner in _names(assigned[visible])}
     if view.caller.partner_id is not None:
@@ -57,7 +57,7 @@ def _book(score_set: ScoreSet, partner_id: str, rows: Rows, view: View) -> Partn
     growth = accounts["expansion_probability"][rows] if "expansion_probability" in accounts else None
     values = {
         "partner_id": partner_id,
-        "name": accounts["partner_name"][rows[0]] if len(rows) else None,
+        "name": partner.name if (partner := score_set.partners.get(partner_id)) else None,
         "totals": totals_answer(total_up(score_set, rows), view),
         "mean_churn_probability": _mean(accounts["churn_probability"][rows]),
         "mean_expansion_probability": None if growth is None else _mean(growth),
@@ -84,7 +84,7 @@ def _segment(score_set: ScoreSet, segment: str | None, rows: Rows, view: View) -
 
 def _peers(score_set: ScoreSet, partner_id: str, view: View) -> Peers | None:
     """Return what the accounts of all other partners are like, if that tells nothing about one account or one partner."""
-    assigned = assigned_partners(score_set)
+    assigned = assigned_partners(score_set, view)
     others = np.flatnonzero(np.array([partner is not None and partner != partner_id for partner in assigned], dtype=bool))
     numbers = view.policy.numbers
     if len(others) < numbers.peers_needed or len(_names(assigned[others])) < numbers.fewest_merged:

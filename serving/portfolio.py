@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.clock import not_after
 from serving.health import BANDS, Band
 from serving.scoring import Column, ScoreSet, total_of
-from serving.sharing import View, visible_accounts
+from serving.sharing import View
 
 __all__ = [
     "DEFAULT_PAGE_SIZE",
@@ -178,18 +178,20 @@ def choices(score_set: ScoreSet, column: Literal["segment", "csm", "partner_id"]
     """Return the values that a filter can take among the accounts that the caller may see, in alphabetical order."""
     if not _may_read(view, column):
         return ()
-    values = score_set.accounts[column][visible_rows(score_set, view)]
+    values = (assigned_partners(score_set, view) if column == "partner_id" else score_set.accounts[column])[visible_rows(score_set, view)]
     return tuple(sorted({value for value in values if value is not None}))
 
 
-def assigned_partners(score_set: ScoreSet) -> npt.NDArray[np.object_]:
-    """Return the partner that manages each account `(n,)`; None for nobody."""
-    return score_set.accounts["partner_id"]
+def assigned_partners(score_set: ScoreSet, view: View) -> npt.NDArray[np.object_]:
+    """Return the partner that manages each account `(n,)` at the instant of the view; None for nobody."""
+    return score_set.assignments.partners(view.at or score_set.manifest.scored_at)
 
 
 def visible_rows(score_set: ScoreSet, view: View) -> Mask:
     """Tell which accounts `(n,)` the caller may see."""
-    return visible_accounts(score_set.accounts["partner_id"], view.caller)
+    visible: Mask = np.zeros(len(score_set), dtype=bool)
+    visible[view.managed_rows(score_set.assignments)] = True
+    return visible
 
 
 def total_up(score_set: ScoreSet, rows: Rows) -> BookTotals:
@@ -217,10 +219,12 @@ def _usual_sort(score_set: ScoreSet, view: View) -> Sort:
 def _matching(score_set: ScoreSet, query: BookQuery, view: View) -> Mask:
     accounts = score_set.accounts
     kept = np.ones(len(score_set), dtype=bool)
-    wanted = {"band": query.band, "segment": query.segment, "partner_id": query.partner, "csm": query.csm}
+    wanted = {"band": query.band, "segment": query.segment, "csm": query.csm}
     for column, value in wanted.items():
         if value is not None:
             kept &= accounts[column] == value
+    if query.partner is not None:
+        kept &= assigned_partners(score_set, view) == query.partner
     for column, span in (("arr", query.arr), ("churn_probability", query.churn_probability)):
         kept &= _within(accounts[column], span)
     if query.renewal_from is not None:

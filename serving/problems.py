@@ -237,11 +237,26 @@ def _body(problem: ProblemError, identifier: str) -> Problem:
     )
 
 
-def add_problem_handlers(app: FastAPI, answer: Callable[[Request, ProblemError], Response]) -> None:
-    """Answer every error of the app with a problem, in the form that `answer` chooses for the request."""
+def add_problem_handlers(
+    app: FastAPI,
+    answer: Callable[[Request, ProblemError], Response],
+    *,
+    other_method: Callable[[Request], Response | ProblemError],
+) -> None:
+    """Answer every error of the app with a problem.
+
+    Parameters
+    ----------
+    answer
+        Chooses the form of the problem for the request.
+    other_method
+        What is answered where the address does not take the method.
+    """
 
     async def problem(request: Request, error: Exception) -> Response:
-        return answer(request, _as_problem(error))
+        wrong_method = isinstance(error, HTTPException) and error.status_code == 405
+        found = other_method(request) if wrong_method else _as_problem(error)
+        return found if isinstance(found, Response) else answer(request, found)
 
     for kind in (ProblemError, RequestValidationError, HTTPException, StoreDownError, IssuerDownError, Exception):
         app.add_exception_handler(kind, problem)

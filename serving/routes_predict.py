@@ -13,7 +13,7 @@ from serving.identity import Principal
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
 from serving.scoring import ScoreSet
-from serving.sharing import Caller, View, may_see_account
+from serving.sharing import View
 
 __all__ = ["router"]
 
@@ -40,28 +40,25 @@ async def predict(desk: DeskOf, principal: Predictor, request: schema.PredictReq
     view = view_of(desk, principal, score_set)
     if request.rows is not None:
         return Response(await _predict_rows(desk, score_set, request.rows, principal, view), media_type=_JSON)
-    found, missing = await _find_accounts(desk, score_set, request.accounts or [], principal)
+    found, missing = await _find_accounts(desk, score_set, request.accounts or [], principal, view)
     answer = predictions_stream(score_set, found, missing, view)
     if len(found) <= _FEW:
         return Response(b"".join(answer), media_type=_JSON)
     return StreamingResponse(answer, media_type=_JSON)  # which takes each chunk in a thread
 
 
-async def _find_accounts(desk: Desk, score_set: ScoreSet, accounts: list[str], principal: Principal) -> tuple[list[int], list[str]]:
+async def _find_accounts(
+    desk: Desk, score_set: ScoreSet, accounts: list[str], principal: Principal, view: View
+) -> tuple[list[int], list[str]]:
     """Return the rows of the accounts that are there for the caller, and the others; the journal notes both."""
-    caller = principal.caller
     rows = {account: score_set.index.get(account) for account in dict.fromkeys(accounts)}
-    found = {account: row for account, row in rows.items() if row is not None and _visible(score_set, row, caller)}
+    found = {account: row for account, row in rows.items() if row is not None and view.manages(row, score_set.assignments)}
     missing = [account for account in rows if account not in found]
     if missing:
         reason = "no such account, or assigned to somebody else"
         await desk.journal.refused(reason, principal=principal, action="predict", accounts=missing)
     await desk.journal.read(found, principal=principal, action="predict", score_set=score_set.manifest.version)
     return list(found.values()), missing
-
-
-def _visible(score_set: ScoreSet, row: int, caller: Caller) -> bool:
-    return may_see_account(score_set.accounts["partner_id"][row], caller)
 
 
 async def _predict_rows(desk: Desk, score_set: ScoreSet, rows: list[schema.FeatureRow], principal: Principal, view: View) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request, params
+from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -25,6 +26,8 @@ __all__ = ["StrictRoute", "v1_router"]
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
+_JSON_KINDS = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
+
 _LARGE_BODY = 64 * 1024
 """Bytes; reading a larger one would keep the event loop from other requests, so a thread does it."""
 
@@ -38,10 +41,13 @@ class StrictRoute(APIRoute):
         required = next(_requirements(self.dependant), None)
         known = frozenset(_query_names(self.dependant))
         model = self._model()
+        answers_json = isinstance(self.response_class, DefaultPlaceholder)
 
         async def handle(request: Request) -> Response:
             if required is not None:
                 await required(request)
+            if answers_json:
+                _refuse_other_forms(request.headers.get("accept", "*/*"))
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
             if model is not None:
@@ -71,7 +77,7 @@ class _ReadRequest(Request):
 
 def v1_router(tag: str) -> APIRouter:
     """Return a router for the routes of one topic."""
-    return APIRouter(tags=[tag], route_class=StrictRoute, responses=problems(401, 403, 422))
+    return APIRouter(tags=[tag], route_class=StrictRoute, responses=problems(401, 403, 406, 422, 429, 431, 500, 503))
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
@@ -96,6 +102,12 @@ def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
     ]
     if wrong:
         raise ProblemError(422, "The address has parameters that there are not.", errors=wrong[:20])
+
+
+def _refuse_other_forms(accepted: str) -> None:
+    kinds = {part.partition(";")[0].strip().casefold() for part in accepted.split(",")}
+    if not kinds & _JSON_KINDS:
+        raise ProblemError(406, "This address answers in application/json.")
 
 
 async def _read(request: Request, model: type[BaseModel]) -> Request:

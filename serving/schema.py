@@ -4,7 +4,7 @@ Every field of a response has a line in `serving/policy.toml`; what a caller may
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -93,24 +93,25 @@ class FeatureRow(Strict):
     features: dict[str, Value] = Field(description="One value for every feature of the models; null where it is not known.")
 
 
+def _either(schema: dict[str, Any]) -> None:
+    """Say in the schema what the validator demands: one of the two, and no null."""
+    for name, field in schema["properties"].items():
+        listed = next(choice for choice in field.pop("anyOf") if choice.get("type") == "array")
+        schema["properties"][name] = {key: value for key, value in field.items() if key != "default"} | listed
+    schema["oneOf"] = [{"required": [name]} for name in schema["properties"]]
+
+
 class PredictRequest(Strict):
-    """Accounts of the score set, or rows of features."""
+    """Accounts of the score set, or rows of features: one of the two."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"accounts": ["acc-0001", "acc-0002"]},
-                {"rows": [{"id": "what-if", "features": {"active_users_28d": 12, "last_nps": None}}]},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=_either)
 
-    accounts: list[Identifier] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS)
+    accounts: list[Identifier] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS, description="Ids of accounts.")
     rows: list[FeatureRow] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.accounts is None) == (self.rows is None):
+        if len(self.model_fields_set) != 1 or (self.accounts is None) == (self.rows is None):
             raise ValueError("give either accounts or rows")
         return self
 

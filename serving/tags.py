@@ -27,7 +27,8 @@ NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
 
 def tag_of(score_set: ScoreSet, view: View) -> str:
     """Return the tag of the caller's answers from a score set, as the header `ETag` has it."""
-    seen = "\n".join((score_set.manifest.version, view.caller.name, view.tier or "", view.policy.fingerprint))
+    period = score_set.assignments.period(view.at or score_set.manifest.scored_at)
+    seen = "\n".join((score_set.manifest.version, view.caller.name, view.tier or "", view.policy.fingerprint, str(period)))
     return f'"{sha256(seen.encode()).hexdigest()[:32]}"'
 
 

@@ -91,7 +91,7 @@ def test_addresses_are_those_of_the_service():
     named = {tuple(found) for found in re.findall(r"`(GET|POST) (/[^`]*)`", chapter)}
     served = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
     for_people = {("GET", "/sign-in"), ("POST", "/sign-out")}  # what a link and a button call
-    assert named == (served - for_people) | {("GET", "/openapi.json")}
+    assert named == served - for_people
 
 
 def load(config: str, folder: Path):

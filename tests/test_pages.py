@@ -237,7 +237,7 @@ def test_names_are_shown_as_text(vendor, app, score_set, monkeypatch):
     names[:] = "<b>&\"'"
     changed = type(score_set)(
         **{name: getattr(score_set, name) for name in score_set.__dataclass_fields__}
-        | {"accounts": dict(score_set.accounts) | {"name": names}, "memory": {}}
+        | {"accounts": dict(score_set.accounts) | {"name": names}, "memory": {}, "fragments": None}
     )
     monkeypatch.setattr(app.state.desk.live, "_score_set", changed)
     assert "<b>&" not in vendor.get("/").text

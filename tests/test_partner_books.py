@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from serving.app import create_app
+from serving.assignments import Assignments, Term
 from serving.batch import score_workspace
 from serving.partner_books import partner_answer, partners_answer
 from serving.policy import default_policy, parse_policy
 from serving.scoring import load_score_set
 from serving.sharing import VENDOR, Caller, View
-from tests.serving_book import ACCOUNTS, TestClient, make_workspace
+from tests.serving_book import ACCOUNTS, CUTOFF, EARLIER, TestClient, make_workspace
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def key_of(client, caller):
 
 
 def view(caller):
-    return View(caller, None, default_policy())
+    return View(caller, None, default_policy(), CUTOFF)
 
 
 def test_the_books_of_the_partners_are_what_filtering_by_partner_adds_up_to(client):
@@ -70,8 +71,10 @@ def test_a_partner_without_accounts_has_an_empty_book(score_set):
 
 
 def with_partners(score_set, partners):
-    accounts = dict(score_set.accounts) | {"partner_id": np.array(partners, dtype=object)}
-    return type(score_set)(**{name: getattr(score_set, name) for name in score_set.__dataclass_fields__} | {"accounts": accounts})
+    ids = score_set.accounts["account_id"]
+    terms = [Term(account_id=ids[row], partner_id=partner, valid_from=EARLIER) for row, partner in enumerate(partners) if partner]
+    changed = {"assignments": Assignments.of(terms, ids)}
+    return type(score_set)(**{name: getattr(score_set, name) for name in score_set.__dataclass_fields__} | changed)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +93,13 @@ def test_peers_are_told_from_enough_accounts_and_enough_partners_on(score_set, o
 
 def test_a_stricter_policy_is_obeyed(score_set):
     policy = parse_policy("[numbers]\npeers_needed = 200\n")
-    assert partner_answer(score_set, "p1", View(Caller("p1"), None, policy)).peers is None
+    assert partner_answer(score_set, "p1", View(Caller("p1"), None, policy, CUTOFF)).peers is None
 
 
 def test_without_arr_partners_are_ordered_by_accounts(score_set):
     nothing = np.full(ACCOUNTS, np.nan)
-    book = with_partners(score_set, score_set.accounts["partner_id"].tolist())
-    accounts = dict(book.accounts) | {"arr": nothing, "arr_at_risk": nothing}
-    book = type(book)(**{name: getattr(book, name) for name in book.__dataclass_fields__} | {"accounts": accounts})
+    accounts = dict(score_set.accounts) | {"arr": nothing, "arr_at_risk": nothing}
+    book = type(score_set)(**{name: getattr(score_set, name) for name in score_set.__dataclass_fields__} | {"accounts": accounts})
     books = partners_answer(book, view(VENDOR)).partners
     assert [one.totals.accounts for one in books] == sorted((one.totals.accounts for one in books), reverse=True)
     assert books[0].expansion_arr is None and books[0].totals.arr is None
