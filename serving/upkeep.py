@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from prometheus_client.core import Metric
 
+from features.errors import ServiceError
 from features.workspace import Workspace
 from serving import gauges
 from serving.background import repeating
@@ -15,6 +16,7 @@ from serving.desk import Desk
 from serving.draining import Drain
 from serving.health_checks import Check, Health, HealthChecks, disk_fault
 from serving.metrics import Metrics
+from serving.store import SERVICE, Store
 
 __all__ = ["Upkeep"]
 
@@ -39,6 +41,8 @@ class Upkeep:
         with ExitStack() as running:
             running.enter_context(repeating(self._follow_scores, seconds=_SCORES_SECONDS, name="scores"))
             running.enter_context(repeating(self._checks.look, seconds=_CHECKS_SECONDS, name="checks"))
+            running.enter_context(self._desk.identity.refreshing())
+            running.enter_context(self._desk.journal.shipping())
             yield
 
     async def health(self) -> Health:
@@ -60,6 +64,7 @@ class Upkeep:
     def _states(self) -> Iterator[Metric]:
         live = self._desk.live
         yield from gauges.live_gauges(live)
+        yield from gauges.journal_gauges(self._desk.journal.backlog())
         yield from gauges.health_gauges(self._health)
         if live.held is not None:
             yield from gauges.score_gauges(live.held, datetime.now(UTC).replace(tzinfo=None))
@@ -80,6 +85,22 @@ def _checks(workspace: Workspace, desk: Desk, drain: Drain) -> list[Check]:
             fault=lambda: live.fault if live.held else None,
             words="Newer scores cannot be read; the ones before are served.",
         ),
+        Check(
+            name="database",
+            fault=lambda: _store_fault(desk.store),
+            words="The operational database does not answer: what was read is kept to be noted later, what is to be stored has to wait.",
+        ),
+        Check(name="keys", fault=desk.identity.fault, words="Keys are checked against the list that was last read from the database."),
+        Check(name="journal", fault=desk.journal.fault, words="Lines of the journal wait to be stored."),
         Check(name="policy", fault=lambda: desk.policies.fault, words="The policy was edited and cannot be used; the one before holds."),
         Check(name="disk", fault=lambda: disk_fault(workspace.state), words="The disk is almost full."),
     ]
+
+
+def _store_fault(store: Store) -> str | None:
+    try:
+        with store.tenant(SERVICE) as connection:
+            connection.exec_driver_sql("SELECT 1")
+    except ServiceError as error:
+        return str(error)
+    return None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.app import open_identity
+from serving.credentials import opened_identity
 from serving.sharing import VENDOR
 
 __all__ = ["ROOT", "Load", "Service", "ask", "free_port", "kept_busy", "raw_connection", "serving", "vendor_key", "wait_until"]
@@ -53,8 +53,8 @@ def wait_until(condition, seconds=60.0):
 
 
 def vendor_key(workspace, scopes=None):
-    with open_identity(workspace) as identity:
-        return identity.issue_key(VENDOR, label="test", scopes=scopes or ("accounts:read", "predict", "metrics"))
+    with opened_identity(workspace) as identity:
+        return identity.issue_key(VENDOR, label="test", role="administrator", scopes=scopes or ("accounts:read", "predict", "metrics"))
 
 
 def ask(port, path, *, key=None, body=None, timeout=10.0, headers=None):
