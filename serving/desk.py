@@ -104,13 +104,15 @@ Predictor = Annotated[Principal, Depends(require("predict"))]
 
 
 def view_of(desk: Desk, principal: Principal, score_set: ScoreSet) -> View:
-    """Return what the caller may see of the score set at this instant."""
+    """Return what the caller may see of the score set now; a request asks once, so that all of its answer is of one instant."""
     partner = principal.caller.partner_id
     tier = None if partner is None else tier_of(score_set, partner)
     return View(principal.caller, tier, desk.policies.current(), now())
 
 
-async def account_row(desk: Desk, score_set: ScoreSet, account_id: str, principal: Principal, *, action: Action = "read account") -> int:
+async def account_row(
+    desk: Desk, score_set: ScoreSet, account_id: str, principal: Principal, view: View, *, action: Action = "read account"
+) -> int:
     """Return the account's row and note in the journal that it was read.
 
     Raises
@@ -119,7 +121,7 @@ async def account_row(desk: Desk, score_set: ScoreSet, account_id: str, principa
         404, the same whether the account does not exist or belongs to somebody else; the journal knows which.
     """
     row = score_set.index.get(account_id)
-    if row is None or not view_of(desk, principal, score_set).manages(row, score_set.assignments):
+    if row is None or not view.manages(row, score_set.assignments):
         reason = "no such account" if row is None else "assigned to somebody else"
         await desk.journal.refused(reason, principal=principal, action=action, accounts=[account_id])
         raise not_found()

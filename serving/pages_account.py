@@ -18,8 +18,9 @@ router = APIRouter(include_in_schema=False)
 async def account_page(request: Request, desk: DeskOf, reader: Reader, account_id: str) -> Response:
     """Show one account and why it scores as it does."""
     score_set = desk.live.current()
-    row = await account_row(desk, score_set, account_id, reader)
-    answer = account_answer(score_set, row, view_of(desk, reader, score_set))
+    view = view_of(desk, reader, score_set)
+    row = await account_row(desk, score_set, account_id, reader, view)
+    answer = account_answer(score_set, row, view)
     context = {
         "account": answer,
         "charts": {score.target: waterfall(score) for score in answer.scores},

@@ -16,7 +16,7 @@ from serving.desk import DeskOf, view_of
 from serving.filters import require_open
 from serving.health import BANDS
 from serving.pages import Reader
-from serving.pages_frame import frame, render_page
+from serving.pages_frame import frame, partner_name, render_page
 from serving.portfolio import SORTS, BookPage, BookQuery, Sort, choices, closed_fields, select_accounts
 from serving.problems import ProblemError
 from serving.scoring import ScoreSet
@@ -129,11 +129,10 @@ def _may_sort(sort: Sort, view: View) -> bool:
 def _filters(score_set: ScoreSet, view: View) -> dict[str, Mapping[str, str]]:
     """Return the choices of each filter, from value to label."""
     segments, csms, partners = (choices(score_set, column, view) for column in ("segment", "csm", "partner_id"))
-    names = dict(zip(score_set.accounts["partner_id"], score_set.accounts["partner_name"], strict=True))
     return {
         "segment": {name: name for name in segments},
         "csm": {name: name for name in csms},
-        "partner": {key: names.get(key) or key for key in partners} if view.caller.is_vendor else {},
+        "partner": {key: partner_name(score_set, key) for key in partners} if view.caller.is_vendor else {},
     }
 
 

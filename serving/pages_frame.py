@@ -17,7 +17,7 @@ from serving.identity import Principal
 from serving.reasons import EVENT
 from serving.scoring import ScoreSet
 
-__all__ = ["STATIC", "THEME", "THEMES", "frame", "render_page"]
+__all__ = ["STATIC", "THEME", "THEMES", "frame", "partner_name", "render_page"]
 
 _WEB = Path(__file__).parent / "web"
 STATIC = _WEB / "static"
@@ -44,7 +44,7 @@ def frame(score_set: ScoreSet, reader: Principal, *, here: str) -> dict[str, Any
     partner = reader.caller.partner_id
     return {
         "caller": reader.caller,
-        "caller_name": "Vendor" if partner is None else _partner_name(score_set, partner),
+        "caller_name": "Vendor" if partner is None else partner_name(score_set, partner),
         "manifest": score_set.manifest,
         "pages": _PAGES + (_OF_VENDOR if reader.caller.is_vendor else ()),
         "here": here,
@@ -60,9 +60,10 @@ def render_page(request: Request, template: str, context: Mapping[str, Any], *, 
     return HTMLResponse(_templates().get_template(template).render(around | dict(context)), status_code=status)
 
 
-def _partner_name(score_set: ScoreSet, partner: str) -> str:
-    names = dict(zip(score_set.accounts["partner_id"], score_set.accounts["partner_name"], strict=True))
-    return names.get(partner) or partner
+def partner_name(score_set: ScoreSet, partner: str) -> str:
+    """Return what people call a partner; its id if the tables do not say."""
+    known = score_set.partners.get(partner)
+    return known.name if known else partner
 
 
 @cache

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 
 from serving import schema
-from serving.answers import account_answer, book_answer
+from serving.answers import account_bytes, book_answer
 from serving.cursors import Cursors
 from serving.desk import Desk, DeskOf, Reader, account_row, view_of
 from serving.filters import Filters, require_open
@@ -69,9 +69,9 @@ async def get_account(request: Request, desk: DeskOf, principal: Reader, account
     """Return one account with its scores explained: `base + parts of the drivers + part of the other factors = raw_score`."""
     score_set = desk.live.current()
     view = view_of(desk, principal, score_set)
-    row = await account_row(desk, score_set, account_id, principal)
+    row = await account_row(desk, score_set, account_id, principal, view)
     tag = tag_of(score_set, view)
-    return not_modified(request, tag) or tagged(account_answer(score_set, row, view), tag)
+    return not_modified(request, tag) or tagged(account_bytes(score_set, row, view), tag)
 
 
 def _last_row(desk: Desk, score_set: ScoreSet, query: BookQuery, principal: Principal, cursor: str | None) -> int | None:

@@ -48,8 +48,8 @@ async def get_account_history(desk: DeskOf, principal: Reader, account_id: Accou
     Whoever sees the account today sees its whole past: that is the account's, whoever looked after it. It holds no reasons.
     """
     score_set = desk.live.current()
-    row = await account_row(desk, score_set, account_id, principal, action="read history")
     view = view_of(desk, principal, score_set)
+    row = await account_row(desk, score_set, account_id, principal, view, action="read history")
     return await _looking_back(lambda: history_answer(desk.archive, score_set, row, view))
 
 
@@ -74,8 +74,9 @@ async def get_account_changes(
     quarter before.
     """
     score_set = desk.live.current()
-    row = await account_row(desk, score_set, account_id, principal, action="read changes")
-    view, moments = view_of(desk, principal, score_set), {"since": _when(since, "from"), "until": _when(until, "to")}
+    view = view_of(desk, principal, score_set)
+    row = await account_row(desk, score_set, account_id, principal, view, action="read changes")
+    moments = {"since": _when(since, "from"), "until": _when(until, "to")}
     try:
         return await _looking_back(lambda: changes_answer(desk.archive, score_set, row, view, **moments))
     except NoMomentError as error:

@@ -355,8 +355,9 @@ def test_a_new_score_set_is_served_without_a_restart_and_a_damaged_one_is_not(tm
 
 def test_a_business_without_arr_is_ranked_by_the_chance_of_leaving(client, app, vendor, score_set, monkeypatch):
     accounts = dict(score_set.accounts) | {"arr": np.full(ACCOUNTS, np.nan), "arr_at_risk": np.full(ACCOUNTS, np.nan)}
-    changed = {"accounts": accounts, "fragments": None}
-    without = type(score_set)(**{name: getattr(score_set, name) for name in score_set.__dataclass_fields__} | changed)
+    without = type(score_set)(
+        **{name: getattr(score_set, name) for name in score_set.__dataclass_fields__} | {"accounts": accounts, "fragments": None}
+    )
     monkeypatch.setattr(app.state.desk.live, "_score_set", without)
     book = client.get("/v1/accounts", headers=vendor).json()
     chances = [account["churn_probability"] for account in book["accounts"]]
