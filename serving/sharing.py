@@ -44,11 +44,9 @@ __all__ = [
     "View",
     "confidential_parts",
     "gives_away",
-    "may_see_account",
     "merge_parts",
     "parse_caller",
     "shared_explanation",
-    "visible_accounts",
 ]
 
 
@@ -187,18 +185,6 @@ class View:
         if self.caller.is_vendor or author == self.caller:
             return True
         return author.is_vendor and admits(self.policy.notes[kind], self.tier)
-
-
-def visible_accounts(partner_id: npt.NDArray[np.object_], caller: Caller) -> npt.NDArray[np.bool_]:
-    """Tell which accounts `(n,)` the caller may see, given the partner that each is assigned to (None for none)."""
-    if caller.is_vendor:
-        return np.ones(len(partner_id), dtype=bool)
-    return np.array([assigned is not None and assigned == caller.partner_id for assigned in partner_id], dtype=bool)
-
-
-def may_see_account(assigned: str | None, caller: Caller) -> bool:
-    """Tell whether the caller may see an account that is assigned to this partner (None for none)."""
-    return caller.is_vendor or (assigned is not None and assigned == caller.partner_id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,9 @@ source = "subscriptions.csv"
 """
 
 
+TABLES = {"engagement": "engagement", "partner": "assigned_partner"}
+
+
 def feature(name, family, unit, sentence, *, sensitivity="shared", kind="number", days=None, actionable=False):
     return Feature(
         name=name,
@@ -54,7 +57,7 @@ def feature(name, family, unit, sentence, *, sensitivity="shared", kind="number"
         meaning=name.replace("_", " "),
         sentence=sentence,
         expression=lambda rows: rows,
-        source=Window(table="telemetry", days=days),
+        source=Window(table=TABLES.get(family, "telemetry"), days=days),
         kind=kind,
         sensitivity=sensitivity,
         actionable=actionable,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serving.assignments import Assignments, Term
 from serving.policy import default_policy
 from serving.reasons import Contribution, explain_score, group_drivers
-from serving.sharing import VENDOR, Caller, View, confidential_parts, merge_parts, shared_explanation, visible_accounts
+from serving.sharing import VENDOR, Caller, View, confidential_parts, merge_parts, shared_explanation
 from tests.serving_book import feature
 from training.calibration import PlattCalibrator
 
@@ -80,13 +80,6 @@ def test_the_vendor_sees_all_sizes(shared, vendor):
 )
 def test_when_sizes_are_withheld(shared, vendor, sizes):
     assert shared_explanation(explained(shared, vendor), TO_PARTNER).sizes == sizes
-
-
-def test_a_partner_sees_its_own_accounts_only_and_the_vendor_all():
-    assigned = np.array(["p1", "p2", None, "p1"], dtype=object)
-    assert visible_accounts(assigned, PARTNER).tolist() == [True, False, False, True]
-    assert visible_accounts(assigned, VENDOR).all()
-    assert not visible_accounts(assigned, Caller("")).any()
 
 
 def test_what_the_policy_does_not_name_cannot_leave():
