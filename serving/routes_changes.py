@@ -1,4 +1,4 @@
-"""`/v1/accounts/{account_id}/history`, `/changes` and `/what-if`, and the feed `/v1/changes`."""
+"""An account's `/history`, `/changes` and `/what-if`, and the feed `/v1/changes`."""
 
 import asyncio
 import logging
@@ -12,11 +12,13 @@ from features.clock import parse_instant
 from features.errors import PackageError, ServiceError
 from serving import schema_changes as schema
 from serving.change_answers import NoMomentError, changes_answer, history_answer
-from serving.desk import DeskOf, Reader, account_row, view_of
+from serving.desk import DeskOf, Predictor, Reader, account_row, view_of
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
 from serving.schema import AccountId, FieldProblem
 from serving.standings import VERSION
+from serving.whatif import ImpossibleError
+from serving.whatif_answers import what_if_answer
 
 __all__ = ["router"]
 
@@ -82,6 +84,32 @@ async def get_account_changes(
     except NoMomentError as error:
         problem = FieldProblem(pointer=f"/query/{error.parameter}", message=str(error))
         raise ProblemError(422, "There is nothing to compare.", errors=[problem]) from error
+
+
+@router.post(
+    "/v1/accounts/{account_id}/what-if",
+    response_model=schema.WhatIf,
+    operation_id="ask_what_if",
+    summary="What the models would say of other values",
+    responses=problems(404, 413, 415),
+)
+async def ask_what_if(desk: DeskOf, principal: Predictor, account_id: AccountId, request: schema.WhatIfRequest) -> schema.WhatIf:
+    """Return how probabilities, health and reasons would move if some of an account's features had other values.
+
+    Features that follow from these move along, such as counts over longer windows; values that no account could have are refused with the
+    range that is allowed. It is what the models say of such an account, and no promise of effect. Nothing is stored.
+    """
+    score_set = desk.live.current()
+    view = view_of(desk, principal, score_set)
+    row = await account_row(desk, score_set, account_id, principal, view, action="what-if")
+    if not view.may("what_if"):
+        await desk.journal.refused("what-if", principal=principal, action="what-if", accounts=[account_id])
+        raise ProblemError(403, "What-if is not open to you.")
+    try:
+        return await asyncio.to_thread(what_if_answer, score_set, row, request.features, view)
+    except ImpossibleError as error:
+        wrong = [FieldProblem(pointer=f"/body/features/{name}", message=message) for name, message in error.problems.items()]
+        raise ProblemError(422, "No account could have these values, or you may not change them.", errors=wrong) from error
 
 
 def _when(text: str | None, name: str) -> datetime | str | None:

@@ -5,7 +5,7 @@ Only one account's row is read of an older score set, so that looking back costs
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,14 +138,24 @@ def earlier_standing(score_set: ScoreSet, row: int) -> Standing | None:
     if account.earlier_at is None:
         return None
     values = {name: _plain(column[row]) for name, column in score_set.earlier.items()}
-    standing = standing_of(
-        account.account_id, values, packages=score_set.packages, definition=score_set.manifest.health, cutoff=account.earlier_at
+    return standing_of(
+        account.account_id,
+        values,
+        packages=score_set.packages,
+        definition=score_set.manifest.health,
+        cutoff=account.earlier_at,
+        supplied=score_set.supplies.of(row),
     )
-    return replace(standing, supplied=score_set.supplies.of(row))
 
 
 def standing_of(
-    account_id: str, values: Values, *, packages: Mapping[Target, Package], definition: HealthDefinition, cutoff: datetime
+    account_id: str,
+    values: Values,
+    *,
+    packages: Mapping[Target, Package],
+    definition: HealthDefinition,
+    cutoff: datetime,
+    supplied: Mapping[str, Collection[str]],
 ) -> Standing:
     """Score values that no score set holds."""
     scores = {target: package.score_rows(rows_of(package, values)) for target, package in packages.items()}
@@ -161,6 +171,7 @@ def standing_of(
         log_odds={target: log_odds_of(known) for target, known in probability.items()},
         probability=probability,
         models={target: package.hash for target, package in packages.items()},
+        supplied=supplied,
     )
 
 

@@ -94,3 +94,47 @@ def test_times_that_are_none_are_refused(client, vendor, query, message):
     (error,) = answer.json()["errors"]
     assert error["pointer"] == f"/query/{next(iter(query))}"
     assert message in error["message"]
+
+
+def test_what_if_is_answered_and_noted(client, app, partner, vendor):
+    for headers in (partner, vendor):
+        answer = client.post(f"/v1/accounts/{MINE}/what-if", json={"features": {"open_tickets": 4}}, headers=headers)
+        assert answer.status_code == 200
+        assert answer.json()["asked"][0]["value"] == 4
+    assert len(journal(app, account_id=MINE, action="what-if", outcome="read")) == 2
+    refused = [
+        client.post(f"/v1/accounts/{one}/what-if", json={"features": {"open_tickets": 4}}, headers=partner) for one in (OTHERS, "nobody")
+    ]
+    assert {answer.status_code for answer in refused} == {404}
+    assert refused[0].json()["detail"] == refused[1].json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"features": {"open_tickets": -1}},
+        {"features": {"open_tickets": True}},
+        {"features": {"open_tickets": [1]}},
+        {"features": {"discount": 0.2}},
+        {"features": {}},
+        {"features": {"open_tickets": 1}, "account": "x"},
+        {},
+    ],
+)
+def test_impossible_what_ifs_are_refused_field_by_field(client, partner, body):
+    answer = client.post(f"/v1/accounts/{MINE}/what-if", json=body, headers=partner)
+    assert answer.status_code == 422
+    assert all(error["pointer"].startswith("/body") for error in answer.json()["errors"])
+    assert answer.json()["errors"]
+
+
+def test_a_policy_can_close_what_if(tmp_path):
+    workspace = make_scored_thrice(tmp_path)
+    (workspace.folder / "policy.toml").write_text('[actions]\nwhat_if = "vendor"\n')
+    app = create_app(workspace)
+    with TestClient(app) as client:
+        asked = [
+            client.post(f"/v1/accounts/{MINE}/what-if", json={"features": {"open_tickets": 4}}, headers=as_caller(app, caller))
+            for caller in (VENDOR, Caller("p1"))
+        ]
+        assert [answer.status_code for answer in asked] == [200, 403]
