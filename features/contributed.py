@@ -20,6 +20,7 @@ from features.workspace import Workspace
 
 __all__ = [
     "HEALTH_NOTE",
+    "MOST_ROWS",
     "TABLE",
     "contribution_file",
     "engagement_config",
@@ -35,6 +36,9 @@ TABLE = "engagement"
 
 HEALTH_NOTE = "health_note"
 """The channel of rows that are somebody's words about an account: they are kept, and no feature is made of them."""
+
+MOST_ROWS = 20_000
+"""Rows of one contribution."""
 
 _TIME = pa.timestamp("us")
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.config import ColumnMap, FileFormat, TableConfig, TableSource
-from features.contributed import HEALTH_NOTE, TABLE, engagement_config
+from features.contributed import HEALTH_NOTE, MOST_ROWS, TABLE, engagement_config
 from features.engine import Engine
 from features.errors import SourceError, explain
 from features.mapping import BLANKED, REASONS, SEPARATOR, MappedSource, map_source
@@ -30,13 +30,10 @@ from features.sources import PROBLEM, ROW
 from features.staging import reason, stage_table, with_reasons
 from features.workspace import Workspace
 
-__all__ = ["COLUMNS", "MOST_ROWS", "BrokenRow", "Received", "check_contribution"]
+__all__ = ["COLUMNS", "BrokenRow", "Received", "check_contribution"]
 
 COLUMNS = ("account_id", "occurred_at", "channel", "kind", "contact_id", "value")
 """The columns of the contract that a partner fills; who supplied a row and when it was received is not for it to say."""
-
-MOST_ROWS = 20_000
-"""Rows of one contribution."""
 
 _NOTE = "note"
 _LONGEST = {**dict.fromkeys(("account_id", "channel", "kind", "contact_id"), 200), _NOTE: 4_000}
