@@ -22,7 +22,7 @@ __all__ = ["Reader", "StaleFormError", "problem_answer", "router", "signed_form"
 _SESSION, _BROWSER = "renewcast_session", "renewcast_browser"
 _BROWSER_SECONDS = 365 * 24 * 3600
 
-_ASK: dict[str, Any] = {"refused": False, "unsent": {}}
+_ASK: dict[str, Any] = {"refused": False}
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,12 +35,12 @@ class StaleFormError(ProblemError):
 
 
 async def signed_in(request: Request, desk: DeskOf) -> Principal:
-    """Return who reads the pages.
+    """Return who is reading.
 
     Raises
     ------
     ProblemError
-        401 without a session.
+        401 without a session that is good.
     """
     cookie = _session_of(request)
     try:

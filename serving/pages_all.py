@@ -2,13 +2,15 @@
 
 from fastapi import APIRouter
 
-from serving import pages, pages_account, pages_appearance, pages_book, pages_track
+from serving import pages, pages_account, pages_appearance, pages_book, pages_forms, pages_track, pages_what_if
 
 __all__ = ["PAGES"]
 
 PAGES: tuple[APIRouter, ...] = (
     pages_book.router,
     pages_account.router,
+    pages_forms.router,
+    pages_what_if.router,
     pages_track.router,
     pages.router,
     pages_appearance.router,

@@ -278,6 +278,8 @@ TESTED_WITH = {
     "serving.charts_record": "test_track_record",
     "serving.pages_account": "test_pages",
     "serving.pages_all": "test_pages",
+    "serving.pages_remarks": "test_pages_forms",
+    "serving.pages_what_if": "test_pages",
     "serving.pages_appearance": "test_pages",
     "serving.pages_book": "test_pages",
     "serving.pages_frame": "test_pages",

@@ -1,6 +1,8 @@
 /* Renewcast: what makes the pages quicker to use. Each of them works without this file. */
 "use strict";
 
+document.documentElement.classList.add("js");
+
 /* Filters leave the address short: what is empty is not asked for. */
 document.addEventListener("htmx:configRequest", (event) => {
   const asked = event.detail.formData;
@@ -10,6 +12,11 @@ document.addEventListener("htmx:configRequest", (event) => {
 /* A session that ended, or a server that cannot answer, is shown as the whole page that it sends to whoever opens the address. */
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.status < 400) return;
+  if (event.detail.xhr.status === 422) { // what was refused is said at its field
+    event.detail.shouldSwap = true;
+    event.detail.isError = false;
+    return;
+  }
   event.detail.shouldSwap = false;
   location.assign(event.detail.pathInfo.finalRequestPath);
 });
