@@ -12,7 +12,7 @@ from rich.markup import escape
 from features.errors import ConfigError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
-from serving import cli_models, cli_retention
+from serving import cli_keys, cli_models, cli_retention, cli_store
 from serving.console import Screen
 from serving.options import DEMO, JsonOption, WorkspaceOption, open_screen, open_workspace, workspace_folder
 from serving.reporting import show_target
@@ -27,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which of our shared customers will churn or grow, why, and what that does to Net Dollar Retention.",
 )
-keys = typer.Typer(no_args_is_help=True, help="Keys with which applications call the endpoint.")
-app.add_typer(keys, name="keys")
+app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_store.app, name="store")
+app.add_typer(cli_store.journal, name="journal")
 app.add_typer(cli_models.app)
 app.add_typer(cli_retention.app)
 
@@ -202,60 +203,34 @@ def _serve(screen: Screen, workspace: Workspace, host: str | None, port: int | N
 
 
 @app.command()
-def links(workspace: WorkspaceOption = None, json: JsonOption = False, host: HostOption = None, port: PortOption = None) -> None:
+def links(
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+    host: HostOption = None,
+    port: PortOption = None,
+    who: Annotated[str | None, typer.Option("--as", help="Only one link: for vendor, or partner:<partner_id>.")] = None,
+    role: Annotated[str, typer.Option(help="What the reader of that link may do: administrator, analyst or csm.")] = "csm",
+    person: Annotated[str, typer.Option(help="Who the reader is, as the journal is to name them.")] = "",
+) -> None:
     """Print fresh sign-in links for a service that is running: one for the vendor, one for the partner with the most accounts."""
     from serving.app import sign_in_links
+    from serving.credentials import opened_identity
+    from serving.sharing import parse_caller
 
     with open_screen(json) as screen:
         opened = open_workspace(workspace)
         address = f"http://{host or opened.config.serving.host}:{port or opened.config.serving.port}"
+        if who is not None:
+            with opened_identity(opened) as identity:
+                token = identity.sign_in_token(parse_caller(who), role=cli_keys.role_named(role), subject=person)
+            screen.say(f"{escape(who)}:   {address}/sign-in?token={token}")
+            screen.result({"link": f"{address}/sign-in?token={token}", "caller": who, "role": role, "person": person})
+            return
         made = sign_in_links(opened, address=address)
         screen.say(f"vendor:   {made.vendor}")
         if made.partner:
             screen.say(f"partner:  {made.partner}  ({escape(str(made.partner_name))})")
         screen.result({"vendor_link": made.vendor, "partner_link": made.partner})
-
-
-@keys.command("issue")
-def issue_key(
-    who: Annotated[str, typer.Option("--as", help="vendor, or partner:<partner_id>.")],
-    label: Annotated[str, typer.Option(help="What the key is for.")],
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Issue a key; it is shown once, only its hash is kept."""
-    from serving.app import has_accounts
-    from serving.credentials import opened_identity
-    from serving.sharing import parse_caller
-
-    with open_screen(json) as screen:
-        opened, caller = open_workspace(workspace), parse_caller(who)
-        with opened_identity(opened) as identity:
-            key = identity.issue_key(caller, label=label)
-        if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
-            screen.say(f"[yellow]look at[/yellow]  the key shows nothing yet: no scored account is assigned to {escape(who)}")
-        screen.say(f"Keep this key, it is not shown again: {key}")
-        screen.result({"key": key, "caller": who, "label": label})
-
-
-@keys.command("revoke")
-def revoke_key(
-    key_id: Annotated[str, typer.Argument(help="The key's id: what stands between its first and second underscore.")],
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Make a key useless from now on."""
-    from serving.credentials import opened_identity
-
-    with open_screen(json) as screen:
-        with opened_identity(open_workspace(workspace)) as identity:
-            revoked = identity.revoke_key(key_id)
-        if not revoked:
-            raise ConfigError(
-                explain("there is no key with this id, or it is revoked already", given=key_id, todo="Look at the key: rk_<id>_...")
-            )
-        screen.say(f"Revoked {escape(key_id)}.")
-        screen.result({"revoked": key_id})
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 A refusal's reason stands here and not in the answer, so that an answer tells nobody what exists.
 
-Lines are written to a local segment (see `serving.segments`) before the answer is handed over, and taken to the database by a thread, each
+Lines are written to a local segment (see `serving.spool`) before the answer is handed over, and taken to the database by a thread, each
 exactly once: a line has an id of its own, and the database takes none twice. While the database is down, segments wait. While the disk is
 full, lines are kept in memory up to a bound; beyond it nothing is answered any more that would have to be in the journal.
 """
@@ -22,8 +22,8 @@ from typing import Literal
 from features.errors import StoreDownError, explain
 from serving.background import repeating
 from serving.identity import Principal
-from serving.segments import Segments, SegmentsFullError
 from serving.shipping import ship
+from serving.spool import Segments, SegmentsFullError
 from serving.store import Store
 
 __all__ = ["REQUEST_ID", "Action", "Journal"]

@@ -10,7 +10,7 @@ from itertools import islice
 
 import sqlalchemy as sa
 
-from serving.segments import Segment, Segments
+from serving.spool import Segment, Segments
 from serving.store import SERVICE, Store
 
 __all__ = ["ship"]

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from features.errors import ConfigError, ServiceError, StoreDownError, explain
 from serving.tables import API_KEYS, JOURNAL, METADATA, NEWEST
 
-__all__ = ["SERVICE", "Store", "Tenant", "open_store", "upgrade_store"]
+__all__ = ["SERVICE", "Store", "Tenant", "open_store", "role_of", "upgrade_store"]
 
 
 class Tenant(Protocol):
@@ -146,6 +146,21 @@ def upgrade_store(address: Path | str, *, serving_role: str | None = None) -> st
                 return before
     finally:
         engine.dispose()
+
+
+def role_of(address: str) -> str:
+    """Return the role with which an address of a PostgreSQL database signs in.
+
+    Raises
+    ------
+    ConfigError
+        If the address cannot be understood, or names none.
+    """
+    role = _engine(address).url.username
+    if role is None:
+        todo = "Write it into database = ... in [serving]: postgresql://user@host/name."
+        raise ConfigError(explain("the address of the store names no user", todo=todo))
+    return role
 
 
 _UPGRADE_LOCK = 0x52656E65776361  # any number, as long as every version uses the same

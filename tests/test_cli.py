@@ -203,8 +203,10 @@ def test_the_workspace_is_this_folder_or_a_simulated_book(tmp_path, monkeypatch)
 
 def test_every_command_can_be_read_by_machines_and_takes_a_workspace():
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    options = {name: {option for part in command.params for option in part.opts} for name, command in commands.items() if name != "keys"}
-    assert {name for name, found in options.items() if not {"--workspace", "--json"} <= found} == {"reference"}
+    inner = {name: getattr(command, "commands", {"": command}) for name, command in commands.items()}
+    leaves = {f"{name} {below}".strip(): leaf for name, found in inner.items() for below, leaf in found.items()}
+    options = {name: {option for part in leaf.params for option in part.opts} for name, leaf in leaves.items()}
+    assert {name for name, found in options.items() if not {"--workspace", "--json"} <= found} == {"reference", "journal export"}
 
 
 def test_ctrl_c_keeps_what_is_finished(book, monkeypatch):

@@ -14,6 +14,7 @@ from features.contracts import CONTRACT
 from features.reference import full_catalogue, render_reference
 from features.workspace import load_workspace
 from serving.app import ROUTERS
+from serving.pages_all import PAGES
 from serving.batch import score_workspace
 from serving.cli import app
 from tests.serving_book import make_workspace
@@ -41,6 +42,7 @@ def commands() -> dict[str, set[str]]:
 
 
 COMMANDS = commands()
+GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
 
 
 def calls() -> list[tuple[str, list[str]]]:
@@ -53,7 +55,7 @@ def calls() -> list[tuple[str, list[str]]]:
             words = shlex.split(part)
             if "renewcast" in words[:4]:
                 words = words[words.index("renewcast") + 1 :]
-                length = 2 if words[0] == "keys" else 1
+                length = 2 if words[0] in GROUPS else 1
                 found.append((" ".join(words[:length]), [word for word in words[length:] if word.startswith("--")]))
     return found
 
@@ -90,7 +92,8 @@ def test_addresses_are_those_of_the_service():
     chapter = README.split("| address |")[1].split("\n## ")[0]
     named = {tuple(found) for found in re.findall(r"`(GET|POST) (/[^`]*)`", chapter)}
     served = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
-    for_people = {("GET", "/sign-in"), ("POST", "/sign-out")}  # what a link and a button call
+    forms = {("POST", route.path) for router in PAGES for route in router.routes if "POST" in route.methods}
+    for_people = {("GET", "/sign-in"), *forms}  # what a link and a button call
     assert named == served - for_people
 
 

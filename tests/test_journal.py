@@ -17,8 +17,8 @@ from features.errors import StoreDownError
 from serving.background import repeating
 from serving.identity import Principal
 from serving.journal import REQUEST_ID, Journal
-from serving.segments import Segment, Segments
 from serving.sharing import VENDOR, Caller
+from serving.spool import Segment, Segments
 from serving.store import SERVICE, open_store
 from serving.tables import JOURNAL
 
@@ -211,8 +211,8 @@ def test_a_full_disk_is_bridged_by_memory_up_to_a_bound_and_then_refuses(store, 
 
 def test_what_is_in_memory_is_shipped_while_the_disk_is_full(store, folder, monkeypatch):
     journal = Journal(store, folder)
-    monkeypatch.setattr("serving.segments.os.open", full_disk)
-    monkeypatch.setattr("serving.segments.Segments._begin", lambda _self: full_disk(0, b""))
+    monkeypatch.setattr("serving.spool.os.open", full_disk)
+    monkeypatch.setattr("serving.spool.Segments._begin", lambda _self: full_disk(0, b""))
     read(journal, "a")
     read(journal, "b")
     assert journal.backlog() == 2
@@ -247,7 +247,7 @@ def test_lines_that_a_disk_has_spoilt_are_set_aside_and_hold_up_nothing(store, f
 
 
 def test_large_segments_are_ended(store, folder, monkeypatch):
-    monkeypatch.setattr("serving.segments.LARGEST_SEGMENT", 1000)
+    monkeypatch.setattr("serving.spool.LARGEST_SEGMENT", 1000)
     journal = Journal(store, folder)
     for number in range(20):
         read(journal, f"a{number}")

@@ -1,0 +1,71 @@
+import json
+import re
+
+import pytest
+
+from tests.serving_book import CONFIG
+from tests.small_book import run, summary_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "renewcast.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def keys(folder, *words):
+    return run("keys", *words, "--workspace", folder, "--json")
+
+
+def issued(folder, *words):
+    return summary_of(keys(folder, "issue", "--as", "vendor", "--label", "crm", *words))["key"].split("_")[1]
+
+
+def listed(folder):
+    return {key["key_id"]: key for key in summary_of(keys(folder, "list"))["keys"]}
+
+
+def test_a_key_is_listed_with_its_role_and_its_end_and_without_its_secret(folder):
+    assert listed(folder) == {}
+    plain, short = issued(folder), issued(folder, "--role", "csm", "--days", 30, "--scope", "predict")
+    found = listed(folder)
+    assert list(found) == [plain, short]
+    assert (found[plain]["state"], found[plain]["role"], found[plain]["expires_at"]) == ("live", "analyst", None)
+    assert (found[short]["role"], found[short]["scopes"]) == ("csm", ["predict"])
+    assert found[short]["expires_at"] > found[short]["created_at"]
+    assert "hash" not in json.dumps(found)
+
+
+def test_rotating_and_revoking_show_in_the_list(folder):
+    old = issued(folder)
+    answer = summary_of(keys(folder, "rotate", old, "--overlap-hours", 2))
+    new = answer["key"].split("_")[1]
+    assert answer["replaces"] == old
+    assert listed(folder)[old]["replaced_by"] == new
+    shown = run("keys", "list", "--workspace", folder).stderr
+    assert re.search(rf"{old} .*until", shown)
+    assert shown.count(new) == 2  # after the old one's end, and in its own line
+    summary_of(keys(folder, "revoke", new))
+    assert listed(folder)[new]["state"] == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rotate", "none"), "there is none"),
+        (("revoke", "none"), "renewcast keys list"),
+        (("issue", "--as", "vendor", "--label", "x", "--role", "analist"), "did you mean 'analyst'"),
+        (("issue", "--as", "vendor", "--label", "x", "--scope", "exports"), "did you mean 'export'"),
+        (("issue", "--as", "partner:p1", "--label", "x", "--scope", "metrics"), "vendor's alone"),
+    ],
+)
+def test_what_cannot_be_done_is_said(folder, words, said):
+    ran = keys(folder, *words)
+    assert ran.exit_code == 1
+    assert said in ran.stderr
+
+
+def test_a_link_for_one_person(folder):
+    made = summary_of(run("links", "--as", "partner:p1", "--role", "analyst", "--person", "ada", "--workspace", folder, "--json"))
+    assert made["link"].startswith("http://127.0.0.1:3000/sign-in?token=")
+    assert (made["caller"], made["role"], made["person"]) == ("partner:p1", "analyst", "ada")
