@@ -21,10 +21,10 @@ from features.feature import Feature
 from serving import drivers, explained, fragments, health, policy, reasons, sharing, supplies, wording
 from serving.explained import (
     ExplainedScore,
-    NamedDriver,
     book_evidence,
     closed_fields,
     json_value,
+    lead_of,
     row_evidence,
     score_features,
     scored_rows,
@@ -168,7 +168,7 @@ def render_rows(score_set: ScoreSet, rows: Sequence[tuple[str, Mapping[str, floa
     """
     features = [given for _, given in rows]
     evidence = row_evidence(features)
-    scored = {target: score_features(package, features) for target, package in score_set.packages.items()}
+    scored = score_features(score_set.packages, features)
     told = [teller_of(score_set, target, view).tell(scores, evidence, [NOTHING_SUPPLIED] * len(rows)) for target, scores in scored.items()]
     health = health_of(scored["churn"].probability, score_set.manifest.health).tolist()
     answers = []
@@ -227,16 +227,10 @@ class _Writer:
         return [self._open("Limit", {"code": code, "text": text}) for code, text in limits]
 
     def _first_driver(self, scores: Sequence[ExplainedScore]) -> Record | None:
-        """Return the strongest of the named drivers that somebody can act on, one that raises the risk first, or the strongest of all.
-
-        The renewal date leads most explanations and stands in a column of its own; what the list should tell is what to look at.
-        """
+        """Return the driver of churn to look at first."""
         named = next(score.named for score in scores if score.target == "churn")
-        if not named:
-            return None
-        can_act = [driver for driver in named if driver.main.actionable] or named
-        first: NamedDriver = next((driver for driver in can_act if driver.effect == "raises"), can_act[0])
-        return self._open("FirstDriver", {"sentence": first.sentence, "effect": first.effect})
+        lead = lead_of(named)
+        return None if lead is None else self._open("FirstDriver", {"sentence": named[lead].sentence, "effect": named[lead].effect})
 
     def _seats(self, row: int) -> float | None:
         feature: Feature | None = self.score_set.features.get("seats")

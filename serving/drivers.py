@@ -15,15 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from features.feature import Feature
-from serving.reasons import likeness, log_odds
+from serving.reasons import likeness, log_odds, log_odds_slope
 from training.calibration import Calibrator
 
-__all__ = ["DriverGroups", "RankedParts", "slopes"]
+__all__ = ["Calibrated", "DriverGroups", "RankedParts", "slope"]
+
+_FEW = 8
+"""Below so many rows, plain numbers are faster than arrays."""
 
 Numbers = npt.NDArray[np.float64]
-Positions = npt.NDArray[np.intp]
 
 _NEARLY_EQUAL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A raw score in log-odds, and the probability that its calibrator gives it."""
+
+    raw: float
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +82,19 @@ class DriverGroups:
         sums[:, many] = [[math.fsum(row[start:end]) for start, end in spans] for row in parts[:, members].tolist()]
         return sums
 
-    def rank(self, parts: Numbers) -> "RankedParts":
-        """Sum parts `(n, n_features)` by driver and order the drivers by size; of equal ones the first comes first."""
+    def rank(self, parts: Numbers) -> list["RankedParts"]:
+        """Sum the parts of each row `(n, n_features)` by driver and order the drivers by size; of equal ones the first comes first."""
+        if len(parts) < _FEW:
+            return [self._rank_one(row) for row in parts.tolist()]
         sums = self.sums(parts)
         order = np.argsort(-np.abs(sums), axis=1, kind="stable")
-        return RankedParts(groups=self, parts=parts, sums=sums, order=order)
+        return [RankedParts(self, *row) for row in zip(parts.tolist(), sums.tolist(), order.tolist(), strict=True)]
+
+    def _rank_one(self, parts: list[float]) -> "RankedParts":
+        """Do for one row, with plain numbers, what costs many times as much with arrays."""
+        sums = [parts[members[0]] if len(members) == 1 else math.fsum([parts[member] for member in members]) for members in self.members]
+        sizes = [abs(part) for part in sums]
+        return RankedParts(self, parts, sums, sorted(range(len(sums)), key=sizes.__getitem__, reverse=True))
 
     @cached_property
     def _first(self) -> list[int]:
@@ -95,69 +113,65 @@ class DriverGroups:
         return many, [member for driver in many for member in self.members[driver]], list(pairwise([0, *ends]))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class RankedParts:
-    """The parts of `n` raw scores, summed by driver and ranked by size.
+    """The parts of one raw score in log-odds, summed by driver and ranked by size.
 
     Parameters
     ----------
     parts
-        `(n, n_features)` log-odds.
+        Of each feature.
     sums
-        `(n, n_drivers)` log-odds.
+        Of each driver.
     order
-        `(n, n_drivers)` drivers, the largest first.
+        The drivers, the largest first.
     """
 
     groups: DriverGroups
-    parts: Numbers
-    sums: Numbers
-    order: Positions
+    parts: list[float]
+    sums: list[float]
+    order: list[int]
 
-    def named(self, row: int, visible: Sequence[bool], *, most: int) -> list[int]:
-        """Return the largest drivers of a row that are visible and not zero, the largest first."""
-        sums = self.sums[row].tolist()
+    def named(self, visible: Sequence[bool], *, most: int) -> list[int]:
+        """Return the largest drivers that are visible and not zero, the largest first."""
         found: list[int] = []
-        for driver in self.order[row].tolist():
-            if len(found) == most or sums[driver] == 0.0:
+        for driver in self.order:
+            if len(found) == most or self.sums[driver] == 0.0:
                 break
             if visible[driver]:
                 found.append(driver)
         return found
 
-    def members(self, row: int, drivers: Sequence[int]) -> list[list[int]]:
-        """Return the features of some drivers of a row, the largest part of each first."""
-        return [self._by_size(row, driver) for driver in drivers]
+    def members(self, driver: int) -> Sequence[int]:
+        """Return the features of a driver, the largest part first."""
+        members = self.groups.members[driver]
+        return members if len(members) == 1 else sorted(members, key=lambda member: -abs(self.parts[member]))
 
-    def others(self, row: int, named: Collection[int], *, most: int) -> list[str]:
+    def others(self, named: Collection[int], *, most: int) -> list[str]:
         """Return the names of the features that belong to none of the named drivers, those of the largest driver first."""
         found: list[str] = []
-        for driver in self.order[row].tolist():
+        for driver in self.order:
             if len(found) >= most:
                 break
             if driver not in named:
-                found += [self.groups.names[member] for member in self._by_size(row, driver)]
+                found += [self.groups.names[member] for member in self.members(driver)]
         return found[:most]
 
-    def merged(self, row: int, named: Iterable[int]) -> float:
-        """Return the exact sum of all parts of a row but those of the named features, rounded once."""
-        parts = self.parts[row].tolist()
-        return math.fsum([*parts, *(-parts[member] for member in named)])
+    def merged(self, named: Iterable[int]) -> float:
+        """Return the exact sum of all parts but those of the named drivers, rounded once."""
+        members = self.groups.members
+        return math.fsum([*self.parts, *[-self.parts[member] for driver in named for member in members[driver]]])
 
-    def _by_size(self, row: int, driver: int) -> list[int]:
-        members = self.groups.members[driver]
-        if len(members) == 1:
-            return list(members)
-        parts = self.parts[row]
-        return sorted(members, key=lambda member: -abs(parts[member]))
+    def hidden(self, visible: Sequence[bool]) -> list[float]:
+        """Return the parts of the features whose drivers are not visible."""
+        return [self.parts[member] for driver, members in enumerate(self.groups.members) if not visible[driver] for member in members]
 
 
-def slopes(calibrator: Calibrator, base: Numbers, raw: Numbers) -> list[float]:
-    """Return for each row `(n,)` the calibrated log-odds gained per raw log-odds between the base and the raw score.
+def slope(calibrator: Calibrator, base: "Calibrated", account: "Calibrated") -> float:
+    """Return the calibrated log-odds gained per raw log-odds between the base and the raw score.
 
-    See `serving.reasons.log_odds_slope`, which does it for one row.
+    See `serving.reasons.log_odds_slope`, which does it without knowing the probabilities at both ends.
     """
-    end = np.where(np.abs(raw - base) > _NEARLY_EQUAL, raw, base + 1e-3)
-    low, high = calibrator.probability(base).tolist(), calibrator.probability(end).tolist()
-    run = (end - base).tolist()
-    return [(log_odds(after) - log_odds(before)) / along for before, after, along in zip(low, high, run, strict=True)]
+    if abs(account.raw - base.raw) <= _NEARLY_EQUAL:
+        return log_odds_slope(calibrator, base.raw, account.raw)
+    return (log_odds(account.probability) - log_odds(base.probability)) / (account.raw - base.raw)

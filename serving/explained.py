@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.feature import Feature, Target
-from serving.drivers import DriverGroups, RankedParts, slopes
+from serving.drivers import Calibrated, DriverGroups, RankedParts, slope
 from serving.reasons import Effect, worded
 from serving.scoring import ScoreSet
 from serving.sharing import NOTHING_SUPPLIED, Supplied, View, gives_away
@@ -30,6 +30,7 @@ __all__ = [
     "book_evidence",
     "closed_fields",
     "json_value",
+    "lead_of",
     "row_evidence",
     "score_features",
     "scored_rows",
@@ -121,12 +122,20 @@ class Scored:
         `(n, n_features + 1)` log-odds, the base last.
     calibrators
         One a row, the same object for rows that share one.
+    plain
+        Whether the probabilities are what the calibrators give for the raw scores to the last digit; where segments have levels of their
+        own they may differ in it.
     """
 
     raw: Floats
     probability: Floats
     parts: Floats
     calibrators: Sequence[Calibrator]
+    plain: bool
+
+    def own_probability(self, row: int, calibrator: Calibrator) -> float:
+        """Return the probability that the row's calibrator gives for its raw score."""
+        return float(self.probability[row] if self.plain else calibrator.probability(self.raw[row : row + 1])[0])
 
 
 def scored_rows(score_set: ScoreSet, target: Target, rows: Sequence[int]) -> Scored:
@@ -142,22 +151,38 @@ def scored_rows(score_set: ScoreSet, target: Target, rows: Sequence[int]) -> Sco
         probability=score_set.accounts[f"{target}_probability"][chosen],
         parts=score_set.parts[target][chosen],
         calibrators=calibrators,
+        plain=package.levels is None,
     )
 
 
-def score_features(package: Package, rows: Sequence[Mapping[str, Value]]) -> Scored:
+def score_features(packages: Mapping[Target, Package], rows: Sequence[Mapping[str, Value]]) -> dict[Target, Scored]:
     """Score and explain rows of features that somebody sent.
 
     Raises
     ------
     PackageError
-        If a row lacks a feature of the model, or a number feature holds text.
+        If a row lacks a feature of a model, or a number feature holds text.
     """
-    matrix = package.encode_rows(rows)
+    matrices: dict[object, Floats] = {}
+    scored = {}
+    for target, package in packages.items():
+        encoding = package.features, tuple(package.categories.items())
+        if encoding not in matrices:  # models of one training read the same matrix
+            matrices[encoding] = package.encode_rows(rows)
+        scored[target] = _score_matrix(package, matrices[encoding], rows)
+    return scored
+
+
+def _score_matrix(package: Package, matrix: Floats, rows: Sequence[Mapping[str, Value]]) -> Scored:
     levels = None if package.levels is None else np.array([row[package.levels.feature] for row in rows], dtype=object)
     scores = package.score_matrix(matrix, levels)
-    calibrators = [package.calibrator_at(row.get) for row in rows] if package.levels else [package.calibrator] * len(rows)
-    return Scored(raw=scores.raw, probability=scores.probability, parts=package.explain_matrix(matrix), calibrators=calibrators)
+    return Scored(
+        raw=scores.raw,
+        probability=scores.probability,
+        parts=package.explain_matrix(matrix),
+        calibrators=[package.calibrator_at(row.get) for row in rows] if package.levels else [package.calibrator] * len(rows),
+        plain=package.levels is None,
+    )
 
 
 @dataclass(frozen=True)
@@ -167,6 +192,16 @@ class NamedDriver:
     main: Feature
     sentence: str
     effect: Effect
+
+
+def lead_of(named: Sequence[NamedDriver]) -> int | None:
+    """Return the place of the strongest named driver that somebody can act on, one that raises the risk first, or of the strongest of all.
+
+    The renewal date leads most explanations and stands in a column of its own; what a list of accounts should tell is what to look at.
+    None if no driver is named.
+    """
+    can_act = [position for position, driver in enumerate(named) if driver.main.actionable] or list(range(len(named)))
+    return next((position for position in can_act if named[position].effect == "raises"), can_act[0] if can_act else None)
 
 
 @dataclass(frozen=True)
@@ -198,6 +233,7 @@ class Teller:
     visible: tuple[bool, ...]
     closed: Mapping[str, tuple[str, ...]]
     constant: Mapping[str, Any]
+    averages: dict[tuple[Calibrator, float], float] = field(default_factory=dict, repr=False)
 
     def tell(self, scored: Scored, evidence: Evidence, supplied: Sequence[Supplied]) -> list[ExplainedScore]:
         """Explain each of `n` scores.
@@ -208,20 +244,29 @@ class Teller:
             For each row, what partners supplied to it.
         """
         ranked = self.groups.rank(scored.parts[:, :-1])
-        base = scored.parts[:, -1]
-        slope, average = _calibrated(scored.calibrators, base, scored.raw)
+        numbers = zip(scored.raw.tolist(), scored.probability.tolist(), scored.parts[:, -1].tolist(), scored.calibrators, strict=True)
         told = []
-        for row, (raw, probability, start) in enumerate(zip(scored.raw.tolist(), scored.probability.tolist(), base.tolist(), strict=True)):
-            record = {"probability": probability, "raw_score": raw, "base": start, "base_probability": average[row]}
-            told.append(self._tell_row(_Row(ranked, row, slope[row], evidence), record, self._visible(supplied[row])))
+        for row, (raw, probability, base, calibrator) in enumerate(numbers):
+            average = Calibrated(base, self._average(calibrator, base))
+            exponent = slope(calibrator, average, Calibrated(raw, scored.own_probability(row, calibrator)))
+            record = {"probability": probability, "raw_score": raw, "base": base, "base_probability": average.probability}
+            told.append(self._tell_row(_Row(ranked[row], row, exponent, evidence), record, self._visible(supplied[row])))
         return told
 
+    def _average(self, calibrator: Calibrator, base: float) -> float:
+        """Return the calibrated base, which is the same for all rows of a model."""
+        key = calibrator, base
+        found = self.averages.get(key)
+        if found is None:
+            found = self.averages[key] = float(calibrator.probability(np.array([base]))[0])
+        return found
+
     def _tell_row(self, row: "_Row", numbers: Record, visible: Sequence[bool]) -> ExplainedScore:
-        named = row.ranked.named(row.row, visible, most=self.view.policy.numbers.named_drivers)
-        members = row.ranked.members(row.row, named)
+        policy = self.view.policy.numbers
+        named = row.ranked.named(visible, most=policy.named_drivers)
         confidential = not all(visible)
-        exact = not confidential or not gives_away(row.hidden(visible), self.view.policy.numbers)
-        drivers = [self._driver(row, driver, features, exact) for driver, features in zip(named, members, strict=True)]
+        exact = not confidential or not gives_away(row.ranked.hidden(visible), policy)
+        drivers = [self._driver(row, driver, exact) for driver in named]
         record = {
             "target": self.target,
             "probability": numbers["probability"],
@@ -232,15 +277,16 @@ class Teller:
             "base": numbers["base"],
             "base_probability": numbers["base_probability"],
             "drivers": [record for record, _ in drivers],
-            "other_factors": self._other(row, named, members, exact=exact, confidential=confidential),
+            "other_factors": self._other(row, named, exact=exact, confidential=confidential),
             "sizes": "exact" if exact else "withheld",
             "package": self.constant["package"],
         }
         return ExplainedScore(self.target, self._share("Score", record), tuple(told for _, told in drivers))
 
-    def _driver(self, row: "_Row", driver: int, features: list[int], exact: bool) -> tuple[Record, NamedDriver]:
+    def _driver(self, row: "_Row", driver: int, exact: bool) -> tuple[Record, NamedDriver]:
+        features = row.ranked.members(driver)
         main = self.groups.features[features[0]]
-        part = float(row.ranked.sums[row.row, driver])
+        part = row.ranked.sums[driver]
         sentence, value, earlier, peers = row.evidence.told(row.row, main)
         effect: Effect = "raises" if part > 0 else "lowers"
         names = self.groups.names
@@ -260,13 +306,13 @@ class Teller:
         }
         return self._share("Driver", record), NamedDriver(main, sentence, effect)
 
-    def _other(self, row: "_Row", named: list[int], members: list[list[int]], *, exact: bool, confidential: bool) -> Record:
-        part = row.ranked.merged(row.row, (feature for features in members for feature in features)) if exact else None
+    def _other(self, row: "_Row", named: list[int], *, exact: bool, confidential: bool) -> Record:
+        part = row.ranked.merged(named) if exact else None
         record = {
             "part": part,
             "odds_factor": None if part is None else math.exp(row.slope * part),
-            "features": row.ranked.others(row.row, named, most=MOST_OTHERS),
-            "count": len(self.groups.features) - sum(len(features) for features in members),
+            "features": row.ranked.others(named, most=MOST_OTHERS),
+            "count": len(self.groups.features) - sum(len(self.groups.members[driver]) for driver in named),
             "confidential": confidential,
         }
         return self._share("OtherFactors", record)
@@ -280,7 +326,7 @@ class Teller:
         return values
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Row:
     """One of the rows that are explained together."""
 
@@ -288,12 +334,6 @@ class _Row:
     row: int
     slope: float
     evidence: Evidence
-
-    def hidden(self, visible: Sequence[bool]) -> list[float]:
-        """Return the parts of the features whose drivers are not visible."""
-        parts = self.ranked.parts[self.row].tolist()
-        groups = self.ranked.groups
-        return [parts[member] for driver, members in enumerate(groups.members) if not visible[driver] for member in members]
 
 
 def teller_of(score_set: ScoreSet, target: Target, view: View) -> Teller:
@@ -337,17 +377,6 @@ def closed_fields(view: View, record: str, fields: Sequence[str]) -> tuple[str, 
     """Return the fields of a record that the view may not read, as the policy says."""
     shared = view.share(record, dict.fromkeys(fields, True))
     return tuple(name for name in fields if shared[name] is None)
-
-
-def _calibrated(calibrators: Sequence[Calibrator], base: Floats, raw: Floats) -> tuple[list[float], list[float]]:
-    """Return for each row the slope of its calibrator between base and score, and the calibrated base."""
-    slope, average = [0.0] * len(raw), [0.0] * len(raw)
-    for calibrator in {id(each): each for each in calibrators}.values():
-        rows = [row for row, own in enumerate(calibrators) if own is calibrator]
-        found, bases = slopes(calibrator, base[rows], raw[rows]), calibrator.probability(base[rows]).tolist()
-        for row, own_slope, own_base in zip(rows, found, bases, strict=True):
-            slope[row], average[row] = own_slope, own_base
-    return slope, average
 
 
 def json_value(value: Any) -> Value:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serving.drivers import DriverGroups, slopes
+from serving.drivers import Calibrated, DriverGroups, slope
 from serving.reasons import Contribution, group_drivers, log_odds_slope
 from tests.serving_book import feature
 from training.calibration import BetaCalibrator, IsotonicCalibrator, PlattCalibrator
@@ -29,27 +29,27 @@ def twin(parts):
 
 @given(parts_of_rows)
 def test_many_rows_give_what_one_row_at_a_time_gives(parts):
-    ranked = GROUPS.rank(parts)
+    few, many = GROUPS.rank(parts), GROUPS.rank(np.tile(parts, (8, 1)))[: len(parts)]
     for row, own in enumerate(parts.tolist()):
         drivers = twin(own)
-        order = ranked.order[row].tolist()
-        assert [ranked.sums[row, driver] for driver in order] == [driver.part for driver in drivers]
-        members = [[GROUPS.names[member] for member in group] for group in ranked.members(row, order)]
-        assert members == [[member.feature.name for member in driver.members] for driver in drivers]
+        for ranked in (few[row], many[row]):
+            assert [ranked.sums[driver] for driver in ranked.order] == [driver.part for driver in drivers]
+            members = [[GROUPS.names[member] for member in ranked.members(driver)] for driver in ranked.order]
+            assert members == [[member.feature.name for member in driver.members] for driver in drivers]
 
 
 @given(parts_of_rows, st.lists(st.booleans(), min_size=len(GROUPS), max_size=len(GROUPS)), st.integers(0, 7))
 def test_the_largest_visible_drivers_are_named_and_all_others_merged_exactly(parts, visible, most):
-    ranked = GROUPS.rank(parts)
-    for row, own in enumerate(parts.tolist()):
-        named = ranked.named(row, visible, most=most)
-        candidates = [driver for driver in ranked.order[row].tolist() if visible[driver] and ranked.sums[row, driver] != 0.0]
-        assert named == candidates[:most]
+    for own, ranked in zip(parts.tolist(), GROUPS.rank(parts), strict=True):
+        named = ranked.named(visible, most=most)
+        assert named == [driver for driver in ranked.order if visible[driver] and ranked.sums[driver] != 0.0][:most]
         told = {member for driver in named for member in GROUPS.members[driver]}
-        assert ranked.merged(row, told) == math.fsum(part for member, part in enumerate(own) if member not in told)
-        others = ranked.others(row, named, most=len(FEATURES))
+        assert ranked.merged(named) == math.fsum(part for member, part in enumerate(own) if member not in told)
+        others = ranked.others(named, most=len(FEATURES))
         assert sorted(others) == sorted(name for member, name in enumerate(GROUPS.names) if member not in told)
-        assert ranked.others(row, named, most=3) == others[:3]
+        assert ranked.others(named, most=3) == others[:3]
+        unseen = [member for driver, members in enumerate(GROUPS.members) if not visible[driver] for member in members]
+        assert ranked.hidden(visible) == [own[member] for member in unseen]
 
 
 def test_features_of_different_audiences_are_kept_apart():
@@ -67,7 +67,9 @@ def test_features_of_different_audiences_are_kept_apart():
         IsotonicCalibrator(raw=(-4.0, -2.0, 0.5), at=(-5.0, -2.5, 0.0), slope=0.7),
     ],
 )
-@given(base=st.floats(-5, 2), moves=st.lists(st.floats(-3, 3) | st.just(0.0), min_size=1, max_size=9))
-def test_slopes_are_those_of_one_row_at_a_time_to_the_last_digit(calibrator, base, moves):
-    raw = base + np.array(moves)
-    assert slopes(calibrator, np.full(len(raw), base), raw) == [log_odds_slope(calibrator, base, each) for each in raw.tolist()]
+@given(base=st.floats(-5, 2), move=st.floats(-3, 3) | st.just(0.0))
+def test_the_slope_is_that_of_the_twin_to_the_last_digit(calibrator, base, move):
+    raw = base + move
+    chances = calibrator.probability(np.array([raw, 1.0, base, 2.0]))  # among others, as in a book
+    known = slope(calibrator, Calibrated(base, float(chances[2])), Calibrated(raw, float(chances[0])))
+    assert known == log_odds_slope(calibrator, base, raw)

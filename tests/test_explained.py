@@ -35,8 +35,8 @@ def test_any_parts_are_told_as_the_twin_tells_them(score_set, data):
     drawn = data.draw(st.lists(part, min_size=len(CATALOGUE), max_size=len(CATALOGUE)))
     parts = score_set.parts["churn"].copy()
     parts[7, :-1] = drawn
-    accounts = {**score_set.accounts, "churn_raw": score_set.accounts["churn_raw"].copy()}
-    accounts["churn_raw"][7] = parts[7].sum()
+    accounts = {**score_set.accounts, "churn_raw": parts.sum(axis=1)}
+    accounts["churn_probability"] = score_set.packages["churn"].calibrator.probability(accounts["churn_raw"])
     changed = replace(score_set, accounts=accounts, parts={**score_set.parts, "churn": parts}, fragments=None, memory={})
     fast = schema.Account.model_validate_json(answers.account_bytes(changed, 7, view))
     assert without_merged_factor(fast)[0] == without_merged_factor(slow_answers.account(changed, 7, view))[0]
