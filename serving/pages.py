@@ -17,7 +17,7 @@ from serving.pages_frame import render_page
 from serving.problems import ProblemError, problem_response
 from serving.sessions import SESSION_SECONDS
 
-__all__ = ["Reader", "StaleFormError", "problem_answer", "router", "signed_form", "signed_in"]
+__all__ = ["Reader", "StaleFormError", "from_own_page", "problem_answer", "router", "signed_form", "signed_in"]
 
 _SESSION, _BROWSER = "renewcast_session", "renewcast_browser"
 _BROWSER_SECONDS = 365 * 24 * 3600
@@ -54,6 +54,18 @@ async def signed_in(request: Request, desk: DeskOf) -> Principal:
 Reader = Annotated[Principal, Depends(signed_in)]
 
 
+async def from_own_page(request: Request) -> None:
+    """Refuse a form of which the browser itself says that another site's page sent it (Fetch Metadata of the W3C); a dependency.
+
+    Raises
+    ------
+    StaleFormError
+        If it does.
+    """
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise StaleFormError
+
+
 async def signed_form(request: Request, desk: Desk) -> FormData:
     """Return the form that was sent, once it is sure that a page of the reader's own session sent it.
 
@@ -62,6 +74,7 @@ async def signed_form(request: Request, desk: Desk) -> FormData:
     StaleFormError
         If it is not sure; `request.form()` still tells what was typed.
     """
+    await from_own_page(request)
     form = await request.form()
     token = form.get("csrf") or request.headers.get("x-csrf-token", "")
     try:

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Depends, Form
 from starlette.responses import RedirectResponse, Response
 
+from serving.pages import from_own_page
 from serving.pages_frame import THEME, THEMES
 
 __all__ = ["router"]
@@ -14,7 +15,7 @@ _SECONDS = 365 * 24 * 3600
 router = APIRouter(include_in_schema=False)
 
 
-@router.post("/appearance")
+@router.post("/appearance", dependencies=[Depends(from_own_page)])
 async def choose_appearance(theme: Annotated[str, Form(max_length=10)] = "", back: Annotated[str, Form(max_length=2000)] = "/") -> Response:
     """Remember the colours that the reader chose, and go back to the page."""
     response = RedirectResponse(_own_address(back), status_code=303)

@@ -262,7 +262,6 @@ TESTED_WITH = {
     "training.copies": "test_pipeline",
     "serving.borders": "test_api",
     "serving.background": "test_journal",
-    "serving.credentials": "test_api",
     "serving.extracts": "test_cli_store",
     "serving.spool": "test_journal",
     "serving.shipping": "test_journal",

@@ -204,6 +204,15 @@ def test_a_form_of_another_site_or_another_session_is_refused(app):
     assert client.get("/").status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/sign-out", "/appearance"])
+def test_a_form_of_which_the_browser_says_that_another_site_sent_it_is_refused(app, path):
+    client = signed_in(app, VENDOR)
+    data = {"csrf": form_token(client), "theme": "dark"}
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 303)):
+        answer = client.post(path, data=data, headers={"Sec-Fetch-Site": site}, follow_redirects=False)
+        assert answer.status_code == status
+
+
 def test_over_https_cookies_are_for_this_host_and_https_alone(app):
     client = TestClient(app, headers=HTML, base_url="https://testserver")
     answer = client.get("/sign-in", params={"token": app.state.desk.identity.sign_in_token(VENDOR)}, follow_redirects=False)

@@ -1,0 +1,108 @@
+"""The three kinds of credentials through the whole application."""
+
+import pytest
+import sqlalchemy as sa
+
+from features.workspace import load_workspace
+from serving.app import create_app
+from serving.batch import score_workspace
+from serving.sharing import VENDOR, Caller
+from serving.store import SERVICE
+from serving.tables import JOURNAL
+from tests.issuer import FOREIGN_KEY, Issuer
+from tests.serving_book import CONFIG, TestClient, make_workspace
+
+OIDC = """
+[serving.oidc]
+issuer = "{address}"
+audience = "renewcast"
+caller_claim = "groups"
+role_claim = "roles"
+[serving.oidc.callers]
+"staff" = "vendor"
+"northwind" = "partner:p1"
+[serving.oidc.roles]
+"analysts" = "analyst"
+"""
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    issuer = Issuer()
+    yield issuer
+    issuer.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory, issuer):
+    folder = tmp_path_factory.mktemp("book")
+    score_workspace(make_workspace(folder))
+    (folder / "renewcast.toml").write_text(CONFIG + OIDC.format(address=issuer.address))
+    app = create_app(load_workspace(folder, {}))
+    yield app
+    app.state.desk.store.dispose()
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    return TestClient(app)
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def journal(app):
+    app.state.desk.journal.ship()
+    with app.state.desk.store.tenant(SERVICE) as connection:
+        return connection.execute(sa.select(JOURNAL).order_by(JOURNAL.c.line)).mappings().all()
+
+
+def test_a_token_of_the_vendor_and_one_of_a_partner_see_what_their_keys_would(app, client, issuer):
+    for groups, caller in (("staff", VENDOR), ("northwind", Caller("p1"))):
+        key = app.state.desk.identity.issue_key(caller, label="crm")
+        by_key = client.get("/v1/accounts", headers=bearer(key))
+        by_token = client.get("/v1/accounts", headers=bearer(issuer.token(groups=groups, jti="t-1")))
+        assert by_token.status_code == 200
+        assert by_token.json()["accounts"] == by_key.json()["accounts"]
+        line = journal(app)[-1]
+        assert (line["caller"], line["credential"], line["subject"], line["role"]) == (caller.name, "token:t-1", "ada", "analyst")
+
+
+@pytest.mark.parametrize("claims", [{"groups": "nobody"}, {"exp": 1}, {"aud": "elsewhere"}, {"roles": "visitor"}, {"key": FOREIGN_KEY}])
+def test_a_token_that_is_no_good_is_answered_like_any_other_and_its_reason_is_in_the_journal(app, client, issuer, claims):
+    refused = client.get("/v1/accounts", headers=bearer(issuer.token(**claims)))
+    unknown = client.get("/v1/accounts", headers=bearer("rk_0_0"))
+    assert refused.status_code == unknown.status_code == 401
+    assert refused.json() | {"request_id": ""} == unknown.json() | {"request_id": ""}
+    *_, of_token, of_key = journal(app)
+    assert of_token["outcome"] == of_key["outcome"] == "refused"
+    assert of_key["reason"] == "unknown key"
+    assert "token" in of_token["reason"]
+
+
+def test_a_role_that_may_not_export_is_told_so(client, issuer):
+    token = issuer.token(roles="csm")
+    assert client.get("/v1/accounts", headers=bearer(token)).status_code == 200
+    answer = client.get("/v1/export/accounts", headers=bearer(token))
+    assert answer.status_code == 403
+    assert "export" in answer.json()["detail"]
+
+
+def test_a_session_is_for_the_pages_and_opens_nothing_of_the_api(app):
+    client = TestClient(app, headers={"accept": "text/html"})
+    token = app.state.desk.identity.sign_in_token(Caller("p1"), role="csm", subject="ada")
+    client.get("/sign-in", params={"token": token})
+    assert client.get("/").status_code == 200
+    line = journal(app)[-1]
+    assert (line["caller"], line["subject"], line["role"]) == ("partner:p1", "ada", "csm")
+    assert line["credential"].startswith("session:")
+    assert client.get("/v1/accounts").status_code == 401
+    assert client.get("/v1/accounts", headers=bearer(client.cookies["renewcast_session"])).status_code == 401
+
+
+def test_a_key_that_is_revoked_is_refused_at_once_here(app, client):
+    key = app.state.desk.identity.issue_key(VENDOR, label="crm")
+    assert client.get("/v1/accounts", headers=bearer(key)).status_code == 200
+    app.state.desk.identity.revoke_key(key.split("_")[1])
+    assert client.get("/v1/accounts", headers=bearer(key)).status_code == 401
