@@ -20,6 +20,7 @@ from features.progress import Progress, silent
 from features.workspace import Workspace
 from serving.account_json import keep_pieces
 from serving.assignments import Assignments
+from serving.drift import write_drift
 from serving.facts import earlier_rows, read_facts, read_sources
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
 from serving.partner_facts import read_partners, read_supplies, read_terms
@@ -152,6 +153,7 @@ def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
     """Make a score set the current one, with all that belongs to it."""
     with publishing_score_set(score_set, workspace.scores, keep=workspace.config.serving.keep_score_sets) as folder:
         keep_pieces(score_set, load_policy(workspace), folder)
+        write_drift(score_set, folder)
         write_worth(workspace, score_set, folder)
         write_history(score_set, folder, archive=Archive(workspace.scores), snapshots=workspace.snapshots)
 

@@ -8,11 +8,12 @@ from datetime import datetime
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from serving.drift import THRESHOLDS, Drift
 from serving.health_checks import Health
 from serving.live import LiveScores
 from serving.scoring import ScoreSet
 
-__all__ = ["health_gauges", "journal_gauges", "live_gauges", "score_gauges"]
+__all__ = ["drift_gauges", "health_gauges", "journal_gauges", "live_gauges", "score_gauges"]
 
 
 def live_gauges(live: LiveScores) -> Iterator[Metric]:
@@ -32,6 +33,19 @@ def score_gauges(score_set: ScoreSet, now: datetime) -> Iterator[Metric]:
     yield _gauge_by("renewcast_source_age_seconds", "Since the last row of a table became known.", "table", latest)
     silent = {source.table: float(source.silent) for source in manifest.sources}
     yield _gauge_by("renewcast_source_silent", "1 if a table has been silent for so long that scores lean on old data.", "table", silent)
+
+
+def drift_gauges(drift: Drift) -> Iterator[Metric]:
+    """Yield how far the scored book has moved from the rows that the models were trained on, by family of features."""
+    largest = {family: found.largest for family, found in drift.families.items()}
+    yield _gauge_by("renewcast_drift_largest", "The largest population stability index of a family's features.", "family", largest)
+    moved = GaugeMetricFamily("renewcast_drift_features", "Features whose index is above a threshold.", labels=["family", "above"])
+    for family, found in drift.families.items():
+        moved.add_metric([family, str(THRESHOLDS[0])], found.moved)
+        moved.add_metric([family, str(THRESHOLDS[1])], found.moved_much)
+    yield moved
+    yield _gauge_by("renewcast_probability_average", "The average probability of the scored book.", "target", drift.average)
+    yield _gauge_by("renewcast_probability_trained", "The share of such outcomes in the rows of the training.", "target", drift.trained)
 
 
 def journal_gauges(lines: int) -> Iterator[Metric]:

@@ -76,9 +76,10 @@ def configure_logs(stream: TextIO = sys.stderr) -> None:
         logger = logging.getLogger(name)
         for old in list(logger.handlers):
             logger.removeHandler(old)
-        logger.propagate = True
+        logger.propagate, logger.disabled = True, False
     logging.root.addHandler(handler)
     logging.root.setLevel(logging.WARNING)
     logging.getLogger("renewcast").setLevel(logging.INFO)
     logging.getLogger("bentoml").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.access").propagate = False  # would write addresses, in which accounts stand
+    addresses = logging.getLogger("uvicorn.access")  # accounts stand in them
+    addresses.propagate, addresses.disabled = False, True

@@ -14,6 +14,7 @@ from serving import gauges
 from serving.background import repeating
 from serving.desk import Desk
 from serving.draining import Drain
+from serving.drift import read_drift
 from serving.health_checks import Check, Health, HealthChecks, disk_fault
 from serving.metrics import Metrics
 from serving.store import SERVICE, Store
@@ -31,6 +32,7 @@ class Upkeep:
         self.drain = drain
         self.metrics = metrics
         self._desk = desk
+        self._scores = workspace.scores
         self._checks = HealthChecks(_checks(workspace, desk, drain))
         self._health = Health(())
         metrics.watch(self._states)
@@ -68,6 +70,8 @@ class Upkeep:
         yield from gauges.health_gauges(self._health)
         if live.held is not None:
             yield from gauges.score_gauges(live.held, datetime.now(UTC).replace(tzinfo=None))
+            if (drift := read_drift(self._scores / live.held.manifest.version)) is not None:
+                yield from gauges.drift_gauges(drift)
 
 
 def _checks(workspace: Workspace, desk: Desk, drain: Drain) -> list[Check]:

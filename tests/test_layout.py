@@ -268,7 +268,7 @@ TESTED_WITH = {
     "serving.access": "test_staying_up",
     "serving.connections": "test_staying_up",
     "serving.draining": "test_staying_up",
-    "serving.gauges": "test_staying_up",
+    "serving.gauges": "test_metrics",
     "serving.schema_service": "test_api",
     "serving.upkeep": "test_staying_up",
     "serving.routes_service": "test_api",
