@@ -200,7 +200,7 @@ class KeyRing:
         self._keys: Mapping[str, ApiKey] = {}
         self._good: float | None = None
         self._tried = -float("inf")
-        self._mirrored = ""
+        self._mirrored: list[ApiKey] | None = None
         self._fault: str | None = None
         self._refreshing = Lock()
 
@@ -276,16 +276,15 @@ class KeyRing:
         return key.principal
 
     def _write_mirror(self, keys: list[ApiKey]) -> None:
-        text = json.dumps([asdict(key) for key in keys], default=str)
         try:
-            if text == self._mirrored and self._mirror.exists():
+            if keys == self._mirrored and self._mirror.exists():
                 os.utime(self._mirror)  # its time says how old the list is
                 return
             temporary = self._mirror.with_suffix(f".{secrets.token_hex(4)}")
             with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
+                json.dump([asdict(key) for key in keys], file, default=str)
             temporary.replace(self._mirror)
-            self._mirrored = text
+            self._mirrored = keys
         except OSError as error:
             self._fault = f"the list of keys cannot be mirrored: {error.strerror}"
 

@@ -1,9 +1,12 @@
 """The three kinds of credentials through the whole application."""
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 
-from features.workspace import load_workspace
+from features.errors import StoreDownError
+from features.workspace import Workspace, load_workspace
 from serving.app import create_app
 from serving.batch import score_workspace
 from serving.sharing import VENDOR, Caller
@@ -106,3 +109,59 @@ def test_a_key_that_is_revoked_is_refused_at_once_here(app, client):
     assert client.get("/v1/accounts", headers=bearer(key)).status_code == 200
     app.state.desk.identity.revoke_key(key.split("_")[1])
     assert client.get("/v1/accounts", headers=bearer(key)).status_code == 401
+
+
+@pytest.fixture
+def away(postgres_server, postgres_store):
+    """Shuts a PostgreSQL database, so that nobody is let in and whoever is in is thrown out, and opens it again."""
+    import psycopg
+
+    name = postgres_store.rsplit("/", 1)[1]
+
+    def shut(allowed):
+        with psycopg.connect(f"postgresql://reader@{postgres_server}/postgres", autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}")
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+    yield lambda: shut("false"), lambda: shut("true")
+    shut("true")
+
+
+def test_the_database_may_go_away_and_come_back_while_the_service_runs_and_before_it_starts(app, tmp_path, postgres_store, away):
+    shut, open_again = away
+    folder = app.state.desk.workspace.folder
+    served = load_workspace(folder, {})
+    config = replace(served.config, serving=replace(served.config.serving, database=postgres_store))
+    (tmp_path / ".renewcast").mkdir()
+    (tmp_path / ".renewcast" / "scores").symlink_to(served.scores)
+    workspace = Workspace(tmp_path, config)
+    running = create_app(workspace)
+    desk, client = running.state.desk, TestClient(running)
+    key = bearer(desk.identity.issue_key(VENDOR, label="crm"))
+    pages = TestClient(running, headers={"accept": "text/html"})
+    pages.get("/sign-in", params={"token": desk.identity.sign_in_token(VENDOR)})
+    assert [client.get("/v1/accounts", headers=key).status_code, pages.get("/").status_code] == [200, 200]
+    desk.journal.ship()
+
+    shut()
+    desk.identity.ring.forget()
+    assert [client.get("/v1/accounts", headers=key).status_code, pages.get("/").status_code] == [200, 200]
+    with pytest.raises(StoreDownError):
+        desk.journal.ship()
+    refused = client.get("/sign-in", params={"token": desk.identity.sign_in_token(VENDOR)})
+    assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+    assert desk.identity.fault() and desk.journal.fault()
+    started = create_app(workspace)
+    assert TestClient(started).get("/v1/accounts", headers=key).status_code == 200
+    waiting = desk.journal.backlog()
+    assert waiting >= 3 * 10
+
+    open_again()
+    desk.journal._segments.close()
+    assert started.state.desk.journal.ship() == waiting
+    assert desk.journal.backlog() == 0
+    desk.identity.ring.forget()
+    assert client.get("/v1/accounts", headers=key).status_code == 200
+    assert desk.identity.fault() is None
+    for each in (running, started):
+        each.state.desk.store.dispose()
