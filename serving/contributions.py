@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from features.config import FileFormat
 from features.contributed import contribution_file, given_rows, withdraw_contribution, write_contribution
-from features.errors import StoreDownError, WorkspaceError, explain
+from features.errors import SourceError, StoreDownError, WorkspaceError, explain
 from features.workspace import Workspace
 from serving.assignments import Assignments, Term
 from serving.identity import Principal
@@ -213,9 +213,18 @@ class Contributions:
 
 
 def given_file(file: Path, kind: FileFormat, *, name: str | None) -> Given:
-    """Describe a file that a partner hands over."""
-    with file.open("rb") as stream:
-        return Given(file=file, kind=kind, name=name, content_hash=hashlib.file_digest(stream, "sha256").hexdigest())
+    """Describe a file that a partner hands over.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be opened.
+    """
+    try:
+        with file.open("rb") as stream:
+            return Given(file=file, kind=kind, name=name, content_hash=hashlib.file_digest(stream, "sha256").hexdigest())
+    except OSError as error:
+        raise SourceError(explain(f"the file cannot be read: {error.strerror}", given=file)) from error
 
 
 def given_rows_of(rows: Sequence[Mapping[str, Any]], file: Path) -> Given:

@@ -18,7 +18,7 @@ from serving.sharing import VENDOR, Caller, View
 from serving.store import SERVICE, Store
 from serving.tables import CONTRIBUTIONS, FEEDBACK, NOTES, PLAYS
 
-__all__ = ["MOST_LISTED", "Category", "Feedback", "Note", "Play", "Reason", "Remarks", "Said"]
+__all__ = ["KINDS", "MOST_LISTED", "Category", "Feedback", "Note", "Play", "Reason", "Remarks", "Said"]
 
 Category = Literal["Implementation", "Adoption", "Growth", "Experience"]
 """What is done for retention falls into one of these."""
@@ -106,6 +106,11 @@ class Said(Generic[What]):
         """Whose side it was said on."""
         return Caller(self.partner_id)
 
+    def columns(self) -> dict[str, object]:
+        """Return all of it as one flat row."""
+        row = asdict(self)
+        return {**{name: value for name, value in row.items() if name != "what"}, **row["what"]}
+
 
 @dataclass(frozen=True)
 class Remarks:
@@ -148,6 +153,9 @@ class Remarks:
         with self.store.tenant(SERVICE) as connection:
             return [_from_row(kind, row) for row in connection.execute(query).mappings()]
 
+
+KINDS: Mapping[str, type[Any]] = {"feedback": Feedback, "plays": Play, "notes": Note}
+"""What is kept, by the name by which people call it."""
 
 _TABLES: Mapping[type[object], sa.Table] = {Play: PLAYS, Feedback: FEEDBACK, Note: NOTES}
 

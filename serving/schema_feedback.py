@@ -19,6 +19,7 @@ __all__ = [
     "PlayEntry",
     "PlayRequest",
     "Plays",
+    "SaidEntry",
     "Words",
 ]
 
