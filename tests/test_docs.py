@@ -13,8 +13,8 @@ from typer.main import get_command
 from features.contracts import CONTRACT
 from features.reference import full_catalogue, render_reference
 from features.workspace import load_workspace
+from serving import pages_all
 from serving.app import ROUTERS
-from serving.pages_all import PAGES
 from serving.batch import score_workspace
 from serving.cli import app
 from tests.serving_book import make_workspace
@@ -92,7 +92,7 @@ def test_addresses_are_those_of_the_service():
     chapter = README.split("| address |")[1].split("\n## ")[0]
     named = {tuple(found) for found in re.findall(r"`(GET|POST) (/[^`]*)`", chapter)}
     served = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
-    forms = {("POST", route.path) for router in PAGES for route in router.routes if "POST" in route.methods}
+    forms = {("POST", route.path) for router in pages_all.PAGES for route in router.routes if "POST" in route.methods}
     for_people = {("GET", "/sign-in"), *forms}  # what a link and a button call
     assert named == served - for_people
 
