@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from serving.desk import Desk, DeskOf, view_of
+from serving.desk import Desk, DeskOf, account_row, view_of
 from serving.identity import Principal
 from serving.pages import StaleFormError, signed_form, signed_in
 from serving.pages_account import account_context
@@ -84,8 +84,9 @@ async def _show_again(
 ) -> Response:
     """Show the account's page with what was typed and what is wrong with it."""
     score_set = desk.live.current()
-    row = score_set.index[account_id]  # seen already: the form was refused for its content
+    view = view_of(desk, reader, score_set)
+    row = await account_row(desk, score_set, account_id, reader, view)
     wrong = {error.pointer.rsplit("/", 1)[1]: error.message for error in problem.errors}
-    context = await account_context(desk, reader, score_set, row, view_of(desk, reader, score_set))
+    context = await account_context(desk, reader, score_set, row, view)
     said = {"typed": typed, "wrong": wrong or {"": problem.detail}, "form": request.url.path.rsplit("/", 1)[1], "sent": ""}
     return render_page(request, "account.html", context | said, status=422)
