@@ -4,14 +4,14 @@ The examples in `examples.json` were recorded from the service itself, on a smal
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from serving.problems import PROBLEM_JSON, problems
 
@@ -30,6 +30,7 @@ TAGS: Mapping[str, str] = {
     "predictions": "Scores of many accounts at once, or of features that you send.",
     "partners": "The partners and what their accounts add up to.",
     "retention": "Net and gross retention, past and forecast.",
+    "track record": "What the scores said in the past, and what happened.",
     "models": "What the scores are made of, and by.",
     "export": "The book as a file.",
     "contributions": "What partners add to the data, and what it is worth.",
@@ -66,14 +67,14 @@ _HEADERS: Mapping[str, tuple[str, str]] = {
 _HEADERS_OF = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-After",), "503": ("Retry-After",), "409": ("Retry-After",)}
 
 
-def api_document(app: FastAPI) -> Document:
-    """Return the OpenAPI 3.1 document of an application."""
+def api_document(routes: Sequence[BaseRoute]) -> Document:
+    """Return the OpenAPI 3.1 document of an application's routes."""
     document = get_openapi(
         title="Renewcast",
         version=version("renewcast"),
         summary="Explained churn, contraction and expansion scores that a vendor and its partners share.",
         description=_DESCRIPTION,
-        routes=app.routes,
+        routes=routes,
         separate_input_output_schemas=False,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -81,6 +82,7 @@ def api_document(app: FastAPI) -> Document:
     document["tags"] = [{"name": name, "description": TAGS.get(name, "")} for name in (*TAGS, *sorted(used - set(TAGS))) if name in used]
     for _, _, operation in operations(document):
         _complete(operation, _examples().get(operation["operationId"], {}))
+    _mark_files(document["components"]["schemas"])
     _drop_unused(document["components"]["schemas"], document)
     return document
 
@@ -117,6 +119,14 @@ def _complete_response(status: str, response: dict[str, Any], example: Mapping[s
     for name in (*_HEADERS_OF.get(status, ()), *tagged):
         kind, meaning = _HEADERS[name]
         response.setdefault("headers", {})[name] = {"description": meaning, "schema": {"type": kind}}
+
+
+def _mark_files(schemas: Mapping[str, Any]) -> None:
+    """Say that a file is bytes in the older way, too, which generators of clients understand."""
+    for schema in schemas.values():
+        for field in schema.get("properties", {}).values():
+            if field.get("contentMediaType") == "application/octet-stream":
+                field["format"] = "binary"
 
 
 def _drop_unused(schemas: dict[str, Any], document: Document) -> None:

@@ -113,7 +113,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
         lifespan=lifespan,
     )
     app.state.desk, app.state.upkeep = desk, upkeep
-    app.openapi = cache(partial(api_document, app))  # type: ignore[method-assign]
+    app.openapi = cache(partial(api_document, app.routes))  # type: ignore[method-assign]
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from features.errors import ConfigError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
-from serving import cli_contributions, cli_keys, cli_models, cli_retention, cli_store
+from serving import cli_api, cli_contributions, cli_keys, cli_models, cli_retention, cli_store
 from serving.console import Screen
 from serving.options import DEMO, JsonOption, WorkspaceOption, open_screen, open_workspace, workspace_folder
 from serving.reporting import show_target
@@ -32,6 +32,7 @@ app.add_typer(cli_store.app, name="store")
 app.add_typer(cli_store.journal, name="journal")
 app.add_typer(cli_contributions.app)
 app.add_typer(cli_models.app)
+app.add_typer(cli_api.app)
 app.add_typer(cli_retention.app)
 
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; the workspace's if not given.")]

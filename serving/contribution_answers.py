@@ -10,7 +10,7 @@ from features import clock
 from serving.contributions import Contribution
 from serving.schema_contributions import (
     BrokenRow,
-    Contributions,
+    ContributionList,
     ContributionSummary,
     Status,
     Worth,
@@ -38,10 +38,10 @@ def contribution_answer(contribution: Contribution, score_set: ScoreSet, view: V
     return ContributionAnswer(**view.share("Contribution", _summary(contribution, score_set) | found))
 
 
-def contributions_answer(contributions: Iterable[Contribution], score_set: ScoreSet, view: View) -> Contributions:
+def contributions_answer(contributions: Iterable[Contribution], score_set: ScoreSet, view: View) -> ContributionList:
     """Return a list of contributions."""
     lines = [ContributionSummary(**view.share("ContributionSummary", _summary(one, score_set))) for one in contributions]
-    return Contributions(**view.share("Contributions", {"contributions": lines}))
+    return ContributionList(**view.share("ContributionList", {"contributions": lines}))
 
 
 def _summary(contribution: Contribution, score_set: ScoreSet) -> dict[str, Any]:

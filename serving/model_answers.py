@@ -5,7 +5,7 @@ from pathlib import Path
 
 from features.feature import Feature, Target
 from serving.answers import as_of
-from serving.schema_portfolio import FeatureEntry, FeatureReference, ModelEntry, Models
+from serving.schema_portfolio import FeatureEntry, FeatureReference, ModelEntry, ModelList
 from serving.scoring import ScoreSet
 from serving.sharing import View
 from training.card import render_card
@@ -39,7 +39,7 @@ def _entry(score_set: ScoreSet, feature: Feature, view: View) -> FeatureEntry:
     return FeatureEntry(**view.share("FeatureEntry", values))
 
 
-def models_answer(score_set: ScoreSet, view: View) -> Models:
+def models_answer(score_set: ScoreSet, view: View) -> ModelList:
     """Return the models that made the scores."""
     entries = [
         ModelEntry(
@@ -58,7 +58,7 @@ def models_answer(score_set: ScoreSet, view: View) -> Models:
         )
         for target, model in score_set.manifest.models.items()
     ]
-    return Models(**view.share("Models", {"models": entries, "as_of": as_of(score_set, view)}))
+    return ModelList(**view.share("ModelList", {"models": entries, "as_of": as_of(score_set, view)}))
 
 
 def find_card(training: Path, target: Target, package_hash: str) -> str | None:

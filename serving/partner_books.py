@@ -11,18 +11,18 @@ import numpy.typing as npt
 
 from serving.answers import as_of, totals_answer
 from serving.portfolio import Rows, assigned_partners, total_up, visible_rows
-from serving.schema_portfolio import PartnerBook, PartnerDetail, Partners, Peers, SegmentBook
+from serving.schema_portfolio import PartnerBook, PartnerDetail, PartnerList, Peers, SegmentBook
 from serving.scoring import ScoreSet
 from serving.sharing import View
 
 __all__ = ["partner_answer", "partners_answer"]
 
 
-def partners_answer(score_set: ScoreSet, view: View) -> Partners:
+def partners_answer(score_set: ScoreSet, view: View) -> PartnerList:
     """Return the books of all partners that the caller may see, the one with the most ARR at risk first."""
     books = [_book(score_set, partner, rows, view) for partner, rows in _books(score_set, view).items()]
     ranked = sorted(books, key=lambda book: (-(book.totals.arr_at_risk or 0.0), -book.totals.accounts, book.partner_id))
-    return Partners(**view.share("Partners", {"partners": ranked, "as_of": as_of(score_set, view)}))
+    return PartnerList(**view.share("PartnerList", {"partners": ranked, "as_of": as_of(score_set, view)}))
 
 
 def partner_answer(score_set: ScoreSet, partner_id: str, view: View) -> PartnerDetail | None:

@@ -18,11 +18,11 @@ from serving.schema_feedback import (
     FeedbackList,
     FeedbackRequest,
     NoteEntry,
+    NoteList,
     NoteRequest,
-    Notes,
     PlayEntry,
+    PlayList,
     PlayRequest,
-    Plays,
 )
 from serving.scoring import ScoreSet
 from serving.sharing import VENDOR, View
@@ -83,11 +83,11 @@ async def add_note(desk: Desk, principal: Principal, account_id: str, request: N
     return _note(said, view)
 
 
-async def list_plays(desk: Desk, principal: Principal, account_id: str) -> Plays:
+async def list_plays(desk: Desk, principal: Principal, account_id: str) -> PlayList:
     """Return what was done for an account, as far as the caller may know; 404 if it does not see the account."""
     view = await _reading(desk, principal, account_id, "read plays")
     said: Sequence[Said[Play]] = await asyncio.to_thread(Remarks(desk.store).listed, Play, view, account_id)
-    return Plays(**view.share("Plays", {"plays": [_play(one, view) for one in said]}))
+    return PlayList(**view.share("PlayList", {"plays": [_play(one, view) for one in said]}))
 
 
 async def list_feedback(desk: Desk, principal: Principal, account_id: str) -> FeedbackList:
@@ -97,11 +97,11 @@ async def list_feedback(desk: Desk, principal: Principal, account_id: str) -> Fe
     return FeedbackList(**view.share("FeedbackList", {"feedback": [_feedback(one, view) for one in said]}))
 
 
-async def list_notes(desk: Desk, principal: Principal, account_id: str) -> Notes:
+async def list_notes(desk: Desk, principal: Principal, account_id: str) -> NoteList:
     """Return notes about an account, as far as the caller may read them; 404 if it does not see the account."""
     view = await _reading(desk, principal, account_id, "read notes")
     said: Sequence[Said[Note]] = await asyncio.to_thread(Remarks(desk.store).listed, Note, view, account_id)
-    return Notes(**view.share("Notes", {"notes": [_note(one, view) for one in said]}))
+    return NoteList(**view.share("NoteList", {"notes": [_note(one, view) for one in said]}))
 
 
 async def _reading(desk: Desk, principal: Principal, account_id: str, action: Action) -> View:

@@ -21,8 +21,7 @@ from serving.identity import Principal
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
 from serving.schema_contributions import Contribution as ContributionAnswer
-from serving.schema_contributions import ContributionRequest, Worth
-from serving.schema_contributions import Contributions as ContributionsAnswer
+from serving.schema_contributions import ContributionList, ContributionRequest, Worth
 from serving.sharing import View
 from serving.tables import now
 from serving.worth import read_worth
@@ -33,7 +32,14 @@ router = v1_router("contributions")
 
 Contributor = Annotated[Principal, Depends(require("contribute"))]
 ContributionId = Annotated[
-    str, InPath(min_length=1, max_length=64, pattern=schema.WITHOUT_CONTROLS, examples=["5b6c7d8e9f00112233445566778899aa"])
+    str,
+    InPath(
+        min_length=1,
+        max_length=64,
+        pattern=schema.WITHOUT_CONTROLS,
+        description="The id of a contribution.",
+        examples=["5b6c7d8e9f00112233445566778899aa"],
+    ),
 ]
 PartnerQuery = Annotated[
     str | None,
@@ -99,8 +105,8 @@ async def contribute_file(
     return await _contribute(desk, principal, given)
 
 
-@router.get("/v1/contributions", response_model=ContributionsAnswer, operation_id="list_contributions", summary="Your contributions")
-async def list_contributions(desk: DeskOf, principal: Reader, partner: PartnerQuery = None) -> ContributionsAnswer:
+@router.get("/v1/contributions", response_model=ContributionList, operation_id="list_contributions", summary="Your contributions")
+async def list_contributions(desk: DeskOf, principal: Reader, partner: PartnerQuery = None) -> ContributionList:
     """Return your newest contributions, at most 500; for the vendor those of all partners, or of one."""
     score_set = desk.live.current()
     view = view_of(desk, principal, score_set)

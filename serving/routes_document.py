@@ -56,7 +56,9 @@ def _operation(document: dict[str, Any], path: str, method: str, operation: dict
         "id": operation["operationId"],
         "summary": operation["summary"],
         "paragraphs": operation.get("description", "").split("\n\n"),
-        "parameters": [parameter | {"type": _type_of(parameter["schema"])} for parameter in operation.get("parameters", ())],
+        "parameters": [
+            {"description": "", **parameter, "type": _type_of(parameter["schema"])} for parameter in operation.get("parameters", ())
+        ],
         "body": _examples(operation.get("requestBody", {})),
         "answers": [(status, _examples(found)) for status, found in success.items()],
         "problems": sorted(status for status, found in responses.items() if PROBLEM_JSON in found.get("content", {})),

@@ -14,11 +14,11 @@ from serving.schema_feedback import (
     FeedbackList,
     FeedbackRequest,
     NoteEntry,
+    NoteList,
     NoteRequest,
-    Notes,
     PlayEntry,
+    PlayList,
     PlayRequest,
-    Plays,
 )
 
 __all__ = ["router"]
@@ -45,12 +45,12 @@ async def record_play(desk: DeskOf, principal: Speaker, account_id: schema.Accou
 
 @router.get(
     "/v1/accounts/{account_id}/plays",
-    response_model=Plays,
+    response_model=PlayList,
     operation_id="list_plays",
     summary="What was done for a customer",
     responses=problems(404),
 )
-async def list_plays(desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> Plays:
+async def list_plays(desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> PlayList:
     """Return the newest plays. A partner sees its own, and the vendor's if the vendor's policy says so, without cost; never another's."""
     return await remarks.list_plays(desk, principal, account_id)
 
@@ -95,11 +95,11 @@ async def write_note(desk: DeskOf, principal: Speaker, account_id: schema.Accoun
 
 @router.get(
     "/v1/accounts/{account_id}/notes",
-    response_model=Notes,
+    response_model=NoteList,
     operation_id="list_notes",
     summary="Notes about an account",
     responses=problems(404),
 )
-async def list_notes(desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> Notes:
+async def list_notes(desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> NoteList:
     """Return the newest notes that you may read, those that came with contributions among them."""
     return await remarks.list_notes(desk, principal, account_id)

@@ -1,9 +1,9 @@
 """`/v1/features` and `/v1/models`: what the scores are made of, and by."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Path, Request
 from starlette.responses import Response
 
 from features.feature import Target
@@ -11,7 +11,7 @@ from serving.desk import DeskOf, Reader, view_of
 from serving.model_answers import features_answer, find_card, models_answer
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
-from serving.schema_portfolio import FeatureReference, Models
+from serving.schema_portfolio import FeatureReference, ModelList
 from serving.tags import NOT_MODIFIED, not_modified, tag_of, tagged
 
 __all__ = ["MARKDOWN", "router"]
@@ -32,7 +32,7 @@ async def list_features(request: Request, desk: DeskOf, principal: Reader) -> An
     return not_modified(request, tag) or tagged(features_answer(score_set, view), tag)
 
 
-@router.get("/v1/models", response_model=Models, operation_id="list_models", summary="The models", responses=NOT_MODIFIED)
+@router.get("/v1/models", response_model=ModelList, operation_id="list_models", summary="The models", responses=NOT_MODIFIED)
 async def list_models(request: Request, desk: DeskOf, principal: Reader) -> Any:
     """Return the models that made the scores."""
     score_set = desk.live.current()
@@ -49,7 +49,9 @@ async def list_models(request: Request, desk: DeskOf, principal: Reader) -> Any:
     responses=problems(404)
     | {200: {"description": "The card in Markdown.", "content": {MARKDOWN: {"schema": {"type": "string"}, "example": _CARD}}}},
 )
-async def get_model_card(desk: DeskOf, principal: Reader, target: Target) -> Response:
+async def get_model_card(
+    desk: DeskOf, principal: Reader, target: Annotated[Target, Path(description="What the model predicts.")]
+) -> Response:
     """Return the card of the model that made a target's scores, in Markdown: what it is for, how good, for whom, and what not for.
 
     Cards name what is confidential, so they are the vendor's unless its policy shares them.

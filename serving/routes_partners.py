@@ -10,7 +10,7 @@ from serving.desk import DeskOf, Reader, view_of
 from serving.partner_books import partner_answer, partners_answer
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
-from serving.schema_portfolio import PartnerDetail, Partners
+from serving.schema_portfolio import PartnerDetail, PartnerList
 from serving.tags import NOT_MODIFIED, not_modified, tag_of, tagged
 
 __all__ = ["router"]
@@ -19,7 +19,7 @@ router = v1_router("partners")
 
 
 @router.get(
-    "/v1/partners", response_model=Partners, operation_id="list_partners", summary="The partners and their books", responses=NOT_MODIFIED
+    "/v1/partners", response_model=PartnerList, operation_id="list_partners", summary="The partners and their books", responses=NOT_MODIFIED
 )
 async def list_partners(request: Request, desk: DeskOf, principal: Reader) -> Any:
     """Return what the accounts of each partner add up to; for a partner, what its own do."""

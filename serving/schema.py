@@ -4,10 +4,12 @@ Every field of a response has a line in `serving/policy.toml`; what a caller may
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from features.feature import Target
 from serving.health import Band
@@ -30,7 +32,9 @@ __all__ = [
     "Limit",
     "OtherFactors",
     "PartnerId",
+    "PredictAccounts",
     "PredictRequest",
+    "PredictRows",
     "Prediction",
     "Predictions",
     "Probability",
@@ -93,20 +97,22 @@ class FeatureRow(Strict):
     features: dict[str, Value] = Field(description="One value for every feature of the models; null where it is not known.")
 
 
-def _either(schema: dict[str, Any]) -> None:
-    """Say in the schema what the validator demands: one of the two, and no null."""
-    for name, field in schema["properties"].items():
-        listed = next(choice for choice in field.pop("anyOf") if choice.get("type") == "array")
-        schema["properties"][name] = {key: value for key, value in field.items() if key != "default"} | listed
-    schema["oneOf"] = [{"required": [name]} for name in schema["properties"]]
+class PredictAccounts(Strict):
+    """Accounts of the score set."""
+
+    accounts: list[Identifier] = Field(min_length=1, max_length=MOST_PREDICTIONS, description="Ids of accounts.")
+
+
+class PredictRows(Strict):
+    """Rows of features, to be scored on the fly."""
+
+    rows: list[FeatureRow] = Field(min_length=1, max_length=MOST_PREDICTIONS)
 
 
 class PredictRequest(Strict):
-    """Accounts of the score set, or rows of features: one of the two."""
+    """Accounts of the score set, or rows of features: `PredictAccounts` or `PredictRows`, with errors that name the field."""
 
-    model_config = ConfigDict(json_schema_extra=_either)
-
-    accounts: list[Identifier] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS, description="Ids of accounts.")
+    accounts: list[Identifier] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS)
     rows: list[FeatureRow] | None = Field(default=None, min_length=1, max_length=MOST_PREDICTIONS)
 
     @model_validator(mode="after")
@@ -114,6 +120,11 @@ class PredictRequest(Strict):
         if len(self.model_fields_set) != 1 or (self.accounts is None) == (self.rows is None):
             raise ValueError("give either accounts or rows")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Say that it is one of the two."""
+        return {"oneOf": [handler(model.__pydantic_core_schema__) for model in (PredictAccounts, PredictRows)]}
 
 
 class Source(Strict):

@@ -12,9 +12,9 @@ __all__ = [
     "BrokenRow",
     "ContributedRow",
     "Contribution",
+    "ContributionList",
     "ContributionRequest",
     "ContributionSummary",
-    "Contributions",
     "Status",
     "Worth",
     "WorthOfAccount",
@@ -117,7 +117,7 @@ class Contribution(ContributionSummary):
     ignored: list[str] = Field(description="Columns that were given and are not used.")
 
 
-class Contributions(Strict):
+class ContributionList(Strict):
     """Your contributions, the newest first; for the vendor those of all partners."""
 
     model_config = _example({"contributions": [_SUMMARY]})

@@ -14,11 +14,11 @@ __all__ = [
     "FeedbackList",
     "FeedbackRequest",
     "NoteEntry",
+    "NoteList",
     "NoteRequest",
-    "Notes",
     "PlayEntry",
+    "PlayList",
     "PlayRequest",
-    "Plays",
     "SaidEntry",
     "Words",
 ]
@@ -134,7 +134,7 @@ class PlayEntry(SaidEntry):
     note: str | None
 
 
-class Plays(Strict):
+class PlayList(Strict):
     """What was done for an account, as far as you may know, the newest first; at most 200."""
 
     model_config = _example({"plays": [{"play_id": _ID} | _SAID | _PLAY]})
@@ -175,7 +175,7 @@ class NoteEntry(SaidEntry):
     contribution_id: str | None
 
 
-class Notes(Strict):
+class NoteList(Strict):
     """Notes about an account that you may read, the newest first; at most 200."""
 
     model_config = _example({"notes": [{"note_id": _ID} | _SAID | _NOTE | {"contribution_id": None}]})

@@ -12,10 +12,10 @@ __all__ = [
     "FeatureReference",
     "ForecastInterval",
     "ModelEntry",
-    "Models",
+    "ModelList",
     "PartnerBook",
     "PartnerDetail",
-    "Partners",
+    "PartnerList",
     "Peers",
     "Retention",
     "RetentionCoverage",
@@ -62,7 +62,7 @@ class PartnerDetail(PartnerBook):
     as_of: AsOf
 
 
-class Partners(Strict):
+class PartnerList(Strict):
     """The partners that manage accounts; for a partner, itself."""
 
     partners: list[PartnerBook] = Field(description="By ARR at risk, the most first; without ARR, by accounts.")
@@ -186,7 +186,7 @@ class ModelEntry(Strict):
     features: int | None = Field(description="How many features it reads.")
 
 
-class Models(Strict):
+class ModelList(Strict):
     """The models that made the scores."""
 
     models: list[ModelEntry]
