@@ -22,6 +22,7 @@ from serving.account_json import keep_pieces
 from serving.assignments import Assignments
 from serving.drift import write_drift
 from serving.facts import earlier_rows, read_facts, read_sources
+from serving.feed import write_changes
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
 from serving.partner_facts import read_partners, read_supplies, read_terms
 from serving.policy import default_policy, load_policy
@@ -155,7 +156,9 @@ def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
         keep_pieces(score_set, load_policy(workspace), folder)
         write_drift(score_set, folder)
         write_worth(workspace, score_set, folder)
-        write_history(score_set, folder, archive=Archive(workspace.scores), snapshots=workspace.snapshots)
+        archive = Archive(workspace.scores)
+        write_history(score_set, folder, archive=archive, snapshots=workspace.snapshots)
+        write_changes(score_set, folder, policy=load_policy(workspace), before=archive.served())
 
 
 def _keep(workspace: Workspace, score_set: ScoreSet) -> None:

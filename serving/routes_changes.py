@@ -13,6 +13,7 @@ from features.errors import PackageError, ServiceError
 from serving import schema_changes as schema
 from serving.change_answers import NoMomentError, changes_answer, history_answer
 from serving.desk import DeskOf, Predictor, Reader, account_row, view_of
+from serving.feed_answers import feed_answer, open_bookmark, read_feed, seal_bookmark
 from serving.problems import ProblemError, problems
 from serving.routing import v1_router
 from serving.schema import AccountId, FieldProblem
@@ -20,12 +21,14 @@ from serving.standings import VERSION
 from serving.whatif import ImpossibleError
 from serving.whatif_answers import what_if_answer
 
-__all__ = ["router"]
+__all__ = ["MOST_CHANGES", "router"]
 
 router = v1_router("changes")
 
 _LOG = logging.getLogger("renewcast.serving")
 _T = TypeVar("_T")
+
+MOST_CHANGES, _USUAL_CHANGES = 1000, 200
 
 _Moment = Annotated[
     str | None,
@@ -110,6 +113,37 @@ async def ask_what_if(desk: DeskOf, principal: Predictor, account_id: AccountId,
     except ImpossibleError as error:
         wrong = [FieldProblem(pointer=f"/body/features/{name}", message=message) for name, message in error.problems.items()]
         raise ProblemError(422, "No account could have these values, or you may not change them.", errors=wrong) from error
+
+
+@router.get(
+    "/v1/changes",
+    response_model=schema.Feed,
+    operation_id="follow_changes",
+    summary="What changed since you last asked",
+    responses=problems(503),
+)
+async def follow_changes(
+    desk: DeskOf,
+    principal: Reader,
+    since: Annotated[str | None, Query(max_length=500, description="`cursor` of the answer before; all that is kept if not given.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_CHANGES, description="How many changes at most.")] = _USUAL_CHANGES,
+) -> schema.Feed:
+    """Return what changed of your accounts from each score set to the next, in their order, so that a CRM or a marketing tool can follow.
+
+    A change is told once: keep `cursor` and send it the next time. It tells of accounts that turned red, changed their band or have another
+    first driver, that are new or gone, and of new models. With `reset`, changes were missed because the scores in between are no longer
+    kept: read the book again, and go on from `cursor`.
+    """
+    score_set = desk.live.current()
+    view, secret = view_of(desk, principal, score_set), desk.identity.secret
+    bookmark = None if since is None else open_bookmark(since, secret=secret, caller=principal.caller)
+    if since is not None and bookmark is None:
+        wrong = FieldProblem(pointer="/query/since", message="is no cursor that was given to you; start without one")
+        raise ProblemError(422, "The cursor does not fit.", errors=[wrong])
+    page = await _looking_back(lambda: read_feed(desk.archive, score_set, view, since=bookmark, limit=limit))
+    read = [change.account_id for _, change in page.changes if change is not None]
+    await desk.journal.read(read, principal=principal, action="follow changes", score_set=score_set.manifest.version)
+    return feed_answer(page, score_set, view, cursor=seal_bookmark(page.bookmark, secret=secret, caller=principal.caller))
 
 
 def _when(text: str | None, name: str) -> datetime | str | None:

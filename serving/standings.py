@@ -19,7 +19,7 @@ from features.errors import ServiceError, explain
 from features.feature import Feature, Target
 from serving.changes import Standing, Value, Values, log_odds_of, rows_of
 from serving.health import HealthDefinition, health_of
-from serving.scoring import Manifest, ScoreSet, read_manifest
+from serving.scoring import Manifest, ScoreSet, current_version, read_manifest
 from serving.supplies import Supplies, Supply
 from training.package import Package, load_package
 
@@ -68,6 +68,10 @@ class Archive:
         there = tuple(name for name in names if (self._scores / name / "manifest.json").exists())
         self._manifests = {name: manifest for name, manifest in self._manifests.items() if name in there}
         return there
+
+    def served(self) -> Path | None:
+        """Return the folder of the version that is served; None before the first."""
+        return self.folder(current_version(self._scores)) if (self._scores / "CURRENT").exists() else None
 
     def folder(self, version: str) -> Path:
         """Return the folder of a version."""

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.feature import Target
@@ -101,9 +100,8 @@ def write_history(score_set: ScoreSet, folder: Path, *, archive: Archive, snapsh
     if carried is not None:
         blocks = _merged(carried, own)
     else:
-        said = pa.concat_tables([*(_read_said(archive, version) for version in older), own])
-        replayed = replay_scores(score_set, snapshots, before=pc.min(said["cutoff"]).as_py())
-        blocks = _blocks(pa.concat_tables([said, _replayed(replayed, score_set)]))
+        replayed = replay_scores(score_set, snapshots, before=score_set.manifest.cutoff)
+        blocks = _blocks(pa.concat_tables([own, _replayed(replayed, score_set)]))
     _write(blocks, score_set, folder)
 
 
@@ -150,13 +148,6 @@ def _said(manifest: Manifest, accounts: Mapping[str, npt.NDArray[Any]]) -> pa.Ta
 
 def _numbers(values: npt.NDArray[Any] | None, n: int) -> pa.Array:
     return pa.nulls(n, pa.float64()) if values is None else pa.array(values.astype(np.float64), from_pandas=True)
-
-
-def _read_said(archive: Archive, version: str) -> pa.Table:
-    names = {"account_id", "health", "arr", *(f"{target}_probability" for target in _TARGETS)}
-    file = pq.ParquetFile(archive.folder(version) / "accounts.parquet")
-    table = file.read(columns=[name for name in file.schema_arrow.names if name in names])
-    return _said(archive.manifest(version), {name: table[name].to_numpy() for name in table.column_names})
 
 
 def _replayed(replayed: Replayed, score_set: ScoreSet) -> pa.Table:

@@ -138,3 +138,26 @@ def test_a_policy_can_close_what_if(tmp_path):
             for caller in (VENDOR, Caller("p1"))
         ]
         assert [answer.status_code for answer in asked] == [200, 403]
+
+
+def test_the_feed_is_followed_with_its_cursor(client, app, partner, vendor):
+    managed = {account["account_id"] for account in client.get("/v1/accounts", params={"limit": 200}, headers=partner).json()["accounts"]}
+    told, cursor = [], None
+    while True:
+        query = {"limit": 7} | ({"since": cursor} if cursor else {})
+        answer = client.get("/v1/changes", params=query, headers=partner).json()
+        told += answer["changes"]
+        cursor = answer["cursor"]
+        if not answer["more"]:
+            break
+    assert {change["account_id"] for change in told} - {None} <= managed
+    assert [change["kinds"] for change in told if change["account_id"] is None] == [["model"]]
+    assert len({(change["score_set"], change["account_id"]) for change in told}) == len(told) > 7
+    assert client.get("/v1/changes", params={"since": cursor}, headers=partner).json()["changes"] == []
+    assert client.get("/v1/changes", params={"since": cursor}, headers=vendor).status_code == 422
+    assert {line["account_id"] for line in journal(app, action="follow changes", outcome="read")} <= managed
+
+
+@pytest.mark.parametrize("query", [{"since": "nonsense"}, {"since": ""}, {"limit": 0}, {"limit": 1001}, {"after": "x"}])
+def test_a_cursor_that_is_none_is_refused(client, vendor, query):
+    assert client.get("/v1/changes", params=query, headers=vendor).status_code == 422

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from serving import timeline
 from serving.batch import score_workspace
 from serving.standings import Archive
-from serving.timeline import HISTORY, MOST_POINTS, RECENT_POINTS, read_points, read_recent
+from serving.timeline import HISTORY, MOST_POINTS, RECENT, RECENT_POINTS, read_points, read_recent
 from tests.changes_book import CUTOFFS, EARLIER, MIDDLE, make_scored_thrice, older_churn
 from tests.serving_book import CUTOFF
 
@@ -67,20 +67,26 @@ def test_who_left_stays_in_the_past_but_not_among_the_newest(folders):
     assert read_points(folders[-1], "nobody") == []
 
 
-def test_a_score_set_from_before_there_were_histories_has_none_and_the_next_gathers_them(tmp_path):
+def test_the_same_said_again_adds_nothing_and_scores_of_another_time_are_not_carried(tmp_path):
     workspace = make_scored_thrice(tmp_path)
-    folders = [workspace.scores / version for version in Archive(workspace.scores).versions()]
-    whole = read_points(folders[-1], "acc-0010")
-    for folder in folders:
-        (folder / HISTORY).unlink()
-        (folder / "recent.parquet").unlink()
-    assert read_points(folders[-1], "acc-0010") == []
-    assert read_recent(folders[-1]) == {}
+    archive = Archive(workspace.scores)
+    whole = read_points(archive.folder(archive.versions()[-1]), "acc-0010")
+    score_workspace(workspace, cutoff=FIRST)  # kept beside, not served
     score_workspace(workspace)
-    newest = workspace.scores / Archive(workspace.scores).versions()[-1]
-    found = read_points(newest, "acc-0010")
-    assert [(point.cutoff, point.origin) for point in found] == [(point.cutoff, point.origin) for point in whole]
-    assert [point.score_set for point in found] == [point.score_set for point in whole]  # the same said again adds nothing
+    assert read_points(archive.folder(archive.versions()[-1]), "acc-0010") == whole
+
+
+def test_a_score_set_without_a_history_has_none_and_the_next_looks_back_anew(tmp_path):
+    workspace = make_scored_thrice(tmp_path)
+    archive = Archive(workspace.scores)
+    for version in archive.versions():
+        (archive.folder(version) / HISTORY).unlink()
+        (archive.folder(version) / RECENT).unlink()
+    assert read_points(archive.folder(archive.versions()[-1]), "acc-0010") == []
+    assert read_recent(archive.folder(archive.versions()[-1])) == {}
+    score_workspace(workspace)
+    found = read_points(archive.folder(archive.versions()[-1]), "acc-0010")
+    assert [point.origin for point in found] == ["replayed"] * 3 + ["said"]
 
 
 ids = st.integers(0, 40).map("acc-{:02}".format)
