@@ -31,6 +31,10 @@ def folder(tmp_path):
     return tmp_path / "journal"
 
 
+ONE_DATABASE = pytest.mark.parametrize("store_address", ["sqlite"], indirect=True)
+"""What does not depend on the kind of database is tried on one."""
+
+
 @pytest.fixture
 def journal(store, folder):
     return Journal(store, folder)
@@ -64,6 +68,7 @@ def test_a_line_says_who_did_what_when_in_which_request(journal, store):
     assert all(started <= at <= datetime.now(UTC).replace(tzinfo=None) for (at,) in lines(store, "at"))
 
 
+@ONE_DATABASE
 def test_a_request_is_one_write_to_a_file_of_the_service_alone(journal, folder, monkeypatch):
     writes, write = [], os.write
     monkeypatch.setattr(os, "write", lambda handle, data: writes.append(data) or write(handle, data))
@@ -158,6 +163,7 @@ def test_killed_workers_lose_no_answered_request_and_double_none(store, store_ad
     assert list(folder.iterdir()) == []
 
 
+@ONE_DATABASE
 def test_what_a_running_process_writes_is_left_to_it(store, folder):
     mine, other = Journal(store, folder), Journal(store, folder)
     read(mine, "a")
@@ -192,6 +198,7 @@ def full_disk(_handle, _data):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@ONE_DATABASE
 def test_a_full_disk_is_bridged_by_memory_up_to_a_bound_and_then_refuses(store, folder, monkeypatch):
     journal = Journal(store, folder, segments=Segments(folder, held_at_most=3000))
     read(journal, "before")
@@ -221,6 +228,7 @@ def test_what_is_in_memory_is_shipped_while_the_disk_is_full(store, folder, monk
     assert lines(store, "account_id") == [("a",), ("b",)]
 
 
+@ONE_DATABASE
 def test_half_a_write_is_taken_back(store, folder, monkeypatch):
     journal = Journal(store, folder)
     read(journal, "a")
@@ -233,6 +241,7 @@ def test_half_a_write_is_taken_back(store, folder, monkeypatch):
     assert lines(store, "account_id") == [("a",), ("b",), ("c",)]
 
 
+@ONE_DATABASE
 def test_lines_that_a_disk_has_spoilt_are_set_aside_and_hold_up_nothing(store, folder, caplog):
     journal = Journal(store, folder)
     read(journal, "secret-account")
@@ -246,6 +255,7 @@ def test_lines_that_a_disk_has_spoilt_are_set_aside_and_hold_up_nothing(store, f
     assert "secret-account" not in caplog.text
 
 
+@ONE_DATABASE
 def test_large_segments_are_ended(store, folder, monkeypatch):
     monkeypatch.setattr("serving.spool.LARGEST_SEGMENT", 1000)
     journal = Journal(store, folder)

@@ -63,6 +63,10 @@ def ring(source, tmp_path, clock):
     return KeyRing(source, hashed, tmp_path / "keys.json", clock=clock)
 
 
+ONE_DATABASE = pytest.mark.parametrize("store_address", ["sqlite"], indirect=True)
+"""What does not depend on the kind of database is tried on one."""
+
+
 def check(ring, key):
     return run(ring.check(key))
 
@@ -92,6 +96,7 @@ def test_scopes_that_a_partner_s_key_has_by_mistake_are_worth_nothing(keys, ring
     assert check(ring, key).scopes == {"predict"}
 
 
+@ONE_DATABASE
 def test_neither_the_store_nor_the_mirror_holds_a_key(keys, ring, store, tmp_path):
     key = keys.issue(VENDOR, label="crm")
     check(ring, key)
@@ -103,6 +108,7 @@ def test_neither_the_store_nor_the_mirror_holds_a_key(keys, ring, store, tmp_pat
     assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("key", ["", "rk_", "rk_x", "rk_x_y", "sk_000000000000_abc", "Bearer rk_1_2", "rk_é_ü"])
 def test_keys_that_were_never_issued_are_refused(ring, key):
     with pytest.raises(RefusedError):
@@ -148,6 +154,7 @@ def test_a_rotated_key_is_good_for_the_overlap_and_its_successor_beyond(keys, ri
         check(ring, old)
 
 
+@ONE_DATABASE
 def test_rotating_does_not_lengthen_a_life(keys):
     key = keys.issue(VENDOR, label="crm", lifetime=timedelta(hours=1))
     keys.rotate(key.split("_")[1], overlap=timedelta(hours=24))
@@ -164,6 +171,7 @@ def test_keys_that_are_over_cannot_be_rotated(keys):
             keys.rotate(key_id, overlap=timedelta(hours=1))
 
 
+@ONE_DATABASE
 def test_checking_asks_the_store_once_in_a_while_and_not_per_request(keys, ring, source, clock):
     key = keys.issue(VENDOR, label="crm")
     for _ in range(1000):
@@ -174,6 +182,7 @@ def test_checking_asks_the_store_once_in_a_while_and_not_per_request(keys, ring,
     assert source.reads == 2
 
 
+@ONE_DATABASE
 def test_made_up_keys_cannot_be_turned_against_the_store(ring, source, clock):
     for number in range(200):
         with pytest.raises(RefusedError):
@@ -185,6 +194,7 @@ def test_made_up_keys_cannot_be_turned_against_the_store(ring, source, clock):
     assert source.reads == 2
 
 
+@ONE_DATABASE
 def test_a_key_that_was_just_issued_and_one_that_was_just_revoked_elsewhere(keys, ring, clock):
     first = keys.issue(VENDOR, label="crm")
     check(ring, first)
@@ -197,6 +207,7 @@ def test_a_key_that_was_just_issued_and_one_that_was_just_revoked_elsewhere(keys
         check(ring, first)
 
 
+@ONE_DATABASE
 def test_while_the_store_is_down_known_keys_go_on_and_the_time_that_they_do_is_bounded(keys, ring, source, clock):
     key = keys.issue(VENDOR, label="crm")
     check(ring, key)
@@ -214,6 +225,7 @@ def test_while_the_store_is_down_known_keys_go_on_and_the_time_that_they_do_is_b
     assert ring.fault() is None
 
 
+@ONE_DATABASE
 def test_a_service_starts_while_the_store_is_down(keys, ring, source, tmp_path):
     key = keys.issue(Caller("p1"), label="crm", lifetime=timedelta(days=1))
     check(ring, key)
@@ -224,6 +236,7 @@ def test_a_service_starts_while_the_store_is_down(keys, ring, source, tmp_path):
         check(started, key + "x")
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("spoilt", ["old", "missing", "text", "shape"])
 def test_a_mirror_that_is_too_old_or_cannot_be_read_opens_nothing(keys, ring, source, tmp_path, spoilt):
     key = keys.issue(VENDOR, label="crm")
@@ -242,6 +255,7 @@ def test_a_mirror_that_is_too_old_or_cannot_be_read_opens_nothing(keys, ring, so
     assert "no key can be checked" in started.fault() or spoilt == "old"
 
 
+@ONE_DATABASE
 def test_nobody_waits_for_a_store_that_hangs_once_the_keys_are_known(keys, ring, source, clock):
     key = keys.issue(VENDOR, label="crm")
     check(ring, key)
@@ -257,6 +271,7 @@ def test_nobody_waits_for_a_store_that_hangs_once_the_keys_are_known(keys, ring,
     refreshing.join()
 
 
+@ONE_DATABASE
 def test_a_disk_that_takes_no_mirror_is_told_and_stops_nothing(keys, source, tmp_path):
     key = keys.issue(VENDOR, label="crm")
     ring = KeyRing(source, hashed, tmp_path / "no such folder" / "keys.json")

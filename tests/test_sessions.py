@@ -30,6 +30,10 @@ def sessions(store, clock):
     return Sessions(store, b"s" * 32, clock=clock)
 
 
+ONE_DATABASE = pytest.mark.parametrize("store_address", ["sqlite"], indirect=True)
+"""What does not depend on the kind of database is tried on one."""
+
+
 def signed_in(sessions, caller=VENDOR, *, role="analyst", subject="ada", browser="a"):
     return run(sessions.sign_in(sessions.link_token(caller, role=role, subject=subject), browser=browser))
 
@@ -59,6 +63,7 @@ def test_the_store_holds_nothing_that_opens_a_session(sessions, store):
             run(sessions.check(held))
 
 
+@ONE_DATABASE
 def test_forged_cookies_open_nothing(sessions, store):
     cookie = signed_in(sessions)
     token = sessions.link_token(VENDOR, role="csm", subject="")
@@ -84,6 +89,7 @@ def test_a_link_opens_for_one_browser(sessions):
         run(sessions.sign_in(token, browser="b"))
 
 
+@ONE_DATABASE
 def test_links_expire_and_cannot_be_forged(sessions, monkeypatch):
     token = sessions.link_token(VENDOR, role="csm", subject="")
     with pytest.raises(RefusedError):
@@ -126,6 +132,7 @@ def test_what_could_open_nothing_any_more_is_removed(sessions, store, monkeypatc
         assert len(connection.execute(sa.select(SIGN_IN_LINKS)).all()) == 1
 
 
+@ONE_DATABASE
 def test_pages_ask_the_store_once_in_a_while(sessions, monkeypatch, clock):
     cookie, asked = signed_in(sessions), []
     find = sessions._find
@@ -138,6 +145,7 @@ def test_pages_ask_the_store_once_in_a_while(sessions, monkeypatch, clock):
     assert len(asked) == 2
 
 
+@ONE_DATABASE
 def test_while_the_store_is_down_readers_read_on_until_their_session_ends(sessions, monkeypatch, clock):
     known, unknown = signed_in(sessions), signed_in(sessions)
     run(sessions.check(known))
@@ -155,6 +163,7 @@ def test_while_the_store_is_down_readers_read_on_until_their_session_ends(sessio
         run(sessions.check(known))
 
 
+@ONE_DATABASE
 def test_a_form_is_good_for_its_session_alone(sessions):
     mine, other = signed_in(sessions), signed_in(sessions, Caller("p1"))
     token = sessions.form_token(mine)
@@ -171,6 +180,7 @@ def test_a_form_is_good_for_its_session_alone(sessions):
             sessions.check_form(cookie, given)
 
 
+@ONE_DATABASE
 def test_memory_for_sessions_is_bounded(sessions, monkeypatch):
     monkeypatch.setattr("serving.sessions._CACHED_AT_MOST", 3)
     for _ in range(5):
