@@ -1,5 +1,7 @@
 """Roles, expiry and rotation of keys, sessions, who said what about accounts; on PostgreSQL row-level security on all of it."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -82,7 +84,7 @@ def _contributions() -> None:
     op.create_index("contributions_once", "contributions", columns, unique=True, sqlite_where=stands, postgresql_where=stands)
 
 
-def _of_an_account(name: str, key: str, *columns: sa.Column) -> None:
+def _of_an_account(name: str, key: str, *columns: sa.Column[Any]) -> None:
     op.create_table(
         name,
         sa.Column(key, sa.String(32), primary_key=True),
