@@ -175,11 +175,11 @@ def score_features(packages: Mapping[Target, Package], rows: Sequence[Mapping[st
 
 def _score_matrix(package: Package, matrix: Floats, rows: Sequence[Mapping[str, Value]]) -> Scored:
     levels = None if package.levels is None else np.array([row[package.levels.feature] for row in rows], dtype=object)
-    scores = package.score_matrix(matrix, levels)
+    scores, parts = package.score_and_explain(matrix, levels)
     return Scored(
         raw=scores.raw,
         probability=scores.probability,
-        parts=package.explain_matrix(matrix),
+        parts=parts,
         calibrators=[package.calibrator_at(row.get) for row in rows] if package.levels else [package.calibrator] * len(rows),
         plain=package.levels is None,
     )

@@ -30,6 +30,7 @@ from training.calibration import Calibrator, Labels, calibrator_from_json
 from training.change import ChangeModel, change_from_json
 from training.dataset import Array, Categories, encode_features
 from training.explanation import parts
+from training.leaf_tables import LeafTables, leaf_tables
 from training.model import model_names, raw_scores
 from training.segments import SegmentLevels, segment_levels_from_json
 from training.survival import SurvivalModel, survival_from_json
@@ -184,7 +185,9 @@ class Package:
         levels
             `(n,)` values of the feature that `self.levels` is about; None where there is none.
         """
-        raw = raw_scores(self.booster, matrix, threads=threads)
+        return self._calibrated(raw_scores(self.booster, matrix, threads=threads), levels)
+
+    def _calibrated(self, raw: Array, levels: Labels | None) -> Scores:
         if self.levels is None:
             return Scores(raw=raw, probability=self.calibrator.probability(raw))
         if levels is None:
@@ -201,7 +204,19 @@ class Package:
 
     def explain_matrix(self, matrix: Array, *, threads: int = 1) -> Array:
         """Return the parts `(n, n_features + 1)` of the raw scores of encoded rows `(n, n_features)`; see `explain_rows`."""
-        return parts(self.booster, matrix, threads=threads)
+        return parts(self.booster, matrix, threads=threads) if self.tables is None else self.tables.explain(matrix)[1]
+
+    def score_and_explain(self, matrix: Array, levels: Labels | None) -> tuple[Scores, Array]:
+        """Return what `score_matrix` and `explain_matrix` do, for a few rows in one go."""
+        if self.tables is None:
+            return self.score_matrix(matrix, levels), self.explain_matrix(matrix)
+        raw, explained = self.tables.explain(matrix)
+        return self._calibrated(raw, levels), explained
+
+    @cached_property
+    def tables(self) -> LeafTables | None:
+        """The model's leaves, laid out for lookups; None for a model with deep trees."""
+        return leaf_tables(self.booster)
 
     def save(self, folder: Path) -> None:
         """Write the package's files into a folder, which is made if it is not there."""
