@@ -128,20 +128,21 @@ class Spark:
     ----------
     line
         The points of an SVG polyline.
-    first, last
-        Health where it begins and ends.
+    first, before, last
+        Health where it begins, at the score before the last, and where it ends.
     """
 
     line: str
     end: Point
     band: Band
     first: int
+    before: int
     last: int
 
     @property
     def change(self) -> int:
-        """Points of health from the first to the last."""
-        return self.last - self.first
+        """Points of health since the score before."""
+        return self.last - self.before
 
 
 _SPARK = Point(84.0, 26.0)
@@ -171,7 +172,7 @@ def sparkline(healths: Sequence[int | None]) -> Spark | None:
         Point(_SPARK_PAD + width * position / (len(healths) - 1), _SPARK.y - _SPARK_PAD - height * (health - low) / span)
         for position, health in known
     ]
-    return Spark(line=_polyline(points), end=points[-1], band=band_of(values[-1]), first=values[0], last=values[-1])
+    return Spark(line=_polyline(points), end=points[-1], band=band_of(values[-1]), first=values[0], before=values[-2], last=values[-1])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The page of the book: the accounts that need somebody, ranked; and the same book by who may grow."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -11,14 +12,16 @@ from starlette.responses import Response
 
 from serving import schema
 from serving.answers import account_answer, book_answer
-from serving.charts import band_shares
+from serving.charts import Spark, band_shares, sparkline
+from serving.courses import Courses, courses_of
 from serving.desk import DeskOf, view_of
 from serving.filters import require_open
 from serving.health import BANDS
 from serving.pages import Reader
 from serving.pages_frame import frame, partner_name, render_page
-from serving.portfolio import SORTS, BookPage, BookQuery, Sort, choices, closed_fields, select_accounts
+from serving.portfolio import SORTS, BookPage, BookQuery, Sort, book_rows, choices, closed_fields, select_accounts
 from serving.problems import ProblemError
+from serving.routes_export import export_accounts
 from serving.scoring import ScoreSet
 from serving.sharing import View
 
@@ -91,6 +94,10 @@ class BookAddress:
         wanted = {name: value for name, value in other.items() if value != usual[name]}
         return "/?" + urlencode(wanted) if wanted else "/"
 
+    def export(self) -> str:
+        """Return the address of a file of all accounts of the view."""
+        return "/export" + self.but().removeprefix("/")
+
 
 @router.get("/")
 async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
@@ -102,6 +109,7 @@ async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
     await require_open(desk, query, view, reader, action="list accounts")
     selected = select_accounts(score_set, query, view)
     answer = book_answer(score_set, selected.rows, selected.totals, view)
+    courses = await asyncio.to_thread(courses_of, desk.archive, score_set)
     read = [account.account_id for account in answer.accounts]
     await desk.journal.read(read, principal=reader, action="list accounts", score_set=score_set.manifest.version)
     context = {
@@ -113,9 +121,31 @@ async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
         "sortable": {sort for sort in SORTS if _may_sort(sort, view)},
         "renewals": _RENEWALS,
         "shares": band_shares(answer.totals.bands),
+        "trends": _trends(score_set, selected, courses),
+        "movement": courses and courses.movement(book_rows(score_set, query, view)[1]),
+        "may_export": "export" in reader.scopes and view.may("export"),
+        "may_see_retention": view.may("see_retention"),
         "growth": _growth(score_set, selected, view) if address.view == "growth" else {},
     }
     return render_page(request, "book.html", frame(score_set, reader, here="book") | context)
+
+
+@router.get("/export")
+async def export_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
+    """Hand out the accounts of a view as a CSV file."""
+    if "export" not in reader.scopes:
+        await desk.journal.refused("lacks scope export", principal=reader, action="export")
+        raise ProblemError(403, "Your role does not let you take the book with you as a file.")
+    address = BookAddress.read(request.query_params)
+    return await export_accounts(desk, reader, address.query(desk.live.current().manifest.cutoff), "csv")
+
+
+def _trends(score_set: ScoreSet, selected: BookPage, courses: Courses | None) -> dict[str, Spark]:
+    """Return by account how its health went of late."""
+    if courses is None:
+        return {}
+    drawn = {score_set.accounts["account_id"][row]: sparkline([health for _, health in courses.of(row)]) for row in selected.rows}
+    return {account_id: spark for account_id, spark in drawn.items() if spark}
 
 
 def _is_page(text: str) -> bool:

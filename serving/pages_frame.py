@@ -27,10 +27,10 @@ THEME = "renewcast_theme"
 
 THEMES = ("light", "dark")
 
-_PAGES = (("book", "/", "Book"), ("track", "/track-record", "Track record"))
-_OF_VENDOR: tuple[tuple[str, str, str], ...] = ()
+_PAGES = (("book", "/", "Book"), ("retention", "/retention", "Retention"), ("track", "/track-record", "Track record"))
+_OF_VENDOR = (("partners", "/partners", "Partners"), ("models", "/models", "Models"))
 
-_WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "signed")
+_WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "short_day", "signed")
 
 
 def frame(score_set: ScoreSet, reader: Principal, *, here: str) -> dict[str, Any]:

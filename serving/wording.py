@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 
-__all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case", "signed"]
+__all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case", "short_day", "signed"]
 
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _SHARES = frozenset({"share", "ratio"})
@@ -126,6 +126,17 @@ def day(instant: datetime) -> str:
     '1 Jul 2025'
     """
     return f"{instant.day} {instant:%b %Y}"
+
+
+def short_day(instant: datetime) -> str:
+    """Write a date whose year goes without saying.
+
+    Examples
+    --------
+    >>> short_day(datetime(2025, 7, 1, 12))
+    '1 Jul'
+    """
+    return f"{instant.day} {instant:%b}"
 
 
 def signed(change: float) -> str:

@@ -34,9 +34,9 @@ def score_set(workspace):
     return load_score_set(workspace.scores)
 
 
-def signed_in(app, caller):
+def signed_in(app, caller, **who):
     client = TestClient(app, headers=HTML)
-    client.get("/sign-in", params={"token": app.state.desk.identity.sign_in_token(caller)})
+    client.get("/sign-in", params={"token": app.state.desk.identity.sign_in_token(caller, **who)})
     return client
 
 
