@@ -153,6 +153,10 @@ def test_the_database_may_go_away_and_come_back_while_the_service_runs_and_befor
     assert desk.identity.fault() and desk.journal.fault()
     started = create_app(workspace)
     assert TestClient(started).get("/v1/accounts", headers=key).status_code == 200
+    (tmp_path / ".renewcast" / "keys.json").unlink()
+    ignorant = create_app(workspace)
+    answer = TestClient(ignorant).get("/v1/accounts", headers=key)
+    assert (answer.status_code, answer.json()["status"], "retry-after" in answer.headers) == (503, 503, True)
     waiting = desk.journal.backlog()
     assert waiting >= 3 * 10
 
@@ -163,5 +167,5 @@ def test_the_database_may_go_away_and_come_back_while_the_service_runs_and_befor
     desk.identity.ring.forget()
     assert client.get("/v1/accounts", headers=key).status_code == 200
     assert desk.identity.fault() is None
-    for each in (running, started):
+    for each in (running, started, ignorant):
         each.state.desk.store.dispose()
