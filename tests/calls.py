@@ -79,6 +79,7 @@ CALLS: Mapping[str, Call] = {
     "get_account_history": Call(parameters=ACCOUNT),
     "get_account_changes": Call(parameters=ACCOUNT),
     "ask_what_if": Call(parameters=ACCOUNT, body={"features": {"open_tickets": 0, "trainings_182d": 3}}),
+    "follow_changes": Call(parameters={"limit": 3}),
     "contribute_rows": Call(body={"rows": ROWS}, caller=P1),
     "contribute_file": Call(file=("june.csv", FILE), caller=P1),
     "list_contributions": Call(caller=P1),

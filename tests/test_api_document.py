@@ -19,7 +19,8 @@ from serving.cli import app as cli
 from serving.problems import KINDS, PROBLEM_JSON
 from serving.sharing import VENDOR, Caller
 from tests.calls import CALLS
-from tests.serving_book import TestClient, make_workspace
+from tests.changes_book import make_scored_thrice
+from tests.serving_book import TestClient
 from tests.test_retention_answers import forecast, movements
 
 LONGEST = 5
@@ -27,7 +28,7 @@ LONGEST = 5
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
+    workspace = make_scored_thrice(tmp_path_factory.mktemp("book"))
     summary = score_workspace(workspace)
     movements(np.random.default_rng(5)).to_parquet(workspace.snapshots / "movements.parquet", index=False)
     folder = workspace.state / "forecasts" / "2025-07-01"
