@@ -12,7 +12,7 @@ from rich.markup import escape
 from features.errors import ConfigError, SourceError, WorkspaceError, explain
 from features.ledger import replace_folder
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
-from serving import cli_api, cli_contributions, cli_keys, cli_models, cli_retention, cli_store
+from serving import cli_api, cli_contributions, cli_keys, cli_models, cli_policy, cli_retention, cli_store
 from serving.console import Screen
 from serving.options import DEMO, JsonOption, WorkspaceOption, open_screen, open_workspace, workspace_folder
 from serving.reporting import show_target
@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Which of our shared customers will churn or grow, why, and what that does to Net Dollar Retention.",
 )
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_policy.app, name="policy")
 app.add_typer(cli_store.app, name="store")
 app.add_typer(cli_store.journal, name="journal")
 app.add_typer(cli_contributions.app)

@@ -254,6 +254,7 @@ TESTED_WITH = {
     "serving.partner_facts": "test_supplies",
     "serving.policies": "test_policy",
     "serving.policy_lines": "test_policy",
+    "serving.disclosure": "test_cli_policy",
     "serving.app": "test_api",
     "serving.namesakes": "test_moves",
     "serving.schema_changes": "test_routes_changes",
