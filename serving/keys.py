@@ -150,7 +150,7 @@ class ApiKeys:
         """
         at = now()
         with self._store.tenant(SERVICE) as connection:
-            row = connection.execute(sa.select(API_KEYS).where(API_KEYS.c.key_id == key_id).with_for_update()).mappings().one_or_none()
+            row = connection.execute(sa.select(API_KEYS).where(API_KEYS.c.key_id == key_id)).mappings().one_or_none()
             old = None if row is None else ApiKey(**row)
             if old is None or old.state(at) != "live" or old.replaced_by is not None:
                 raise _not_rotatable(key_id, old, at)
@@ -159,7 +159,9 @@ class ApiKeys:
             key = self._insert(connection, same | {"created_at": at, "expires_at": None if lifetime is None else at + lifetime})
             ends = at + overlap if old.expires_at is None else min(at + overlap, old.expires_at)
             changed = {"expires_at": ends, "replaced_by": key.split("_", 2)[1]}
-            connection.execute(sa.update(API_KEYS).where(API_KEYS.c.key_id == key_id).values(changed))
+            unchanged = (API_KEYS.c.key_id == key_id) & API_KEYS.c.replaced_by.is_(None) & API_KEYS.c.revoked_at.is_(None)
+            if connection.execute(sa.update(API_KEYS).where(unchanged).values(changed)).rowcount != 1:
+                raise _not_rotatable(key_id, old, at)  # somebody else was faster, and the new key is taken back
         return key
 
     def revoke(self, key_id: str) -> bool:
@@ -175,7 +177,8 @@ class ApiKeys:
 
 
 def _not_rotatable(key_id: str, key: ApiKey | None, at: datetime) -> ConfigError:
-    why = "there is none" if key is None else key.state(at) if key.replaced_by is None else f"replaced by {key.replaced_by}"
+    state = "there is none" if key is None else key.state(at)
+    why = f"replaced by {key.replaced_by or 'somebody else, just now'}" if key is not None and state == "live" else state
     todo = "Look at `renewcast keys list`; issue a new key."
     return ConfigError(explain("there is no key with this id that could be rotated", given=f"{key_id}: {why}", todo=todo))
 

@@ -111,6 +111,19 @@ def test_a_key_that_is_revoked_is_refused_at_once_here(app, client):
     assert client.get("/v1/accounts", headers=bearer(key)).status_code == 401
 
 
+def test_what_cannot_be_in_the_journal_is_not_answered(app, client, monkeypatch):
+    key = bearer(app.state.desk.identity.issue_key(VENDOR, label="crm"))
+    account = client.get("/v1/accounts", headers=key).json()["accounts"][0]["account_id"]
+    with monkeypatch.context() as full:
+        full.setattr("serving.spool.Segments._write", lambda _self, _lines: False)
+        full.setattr(app.state.desk.journal._segments, "_held_at_most", 0)
+        answers = [client.get(path, headers=key) for path in ("/v1/accounts", f"/v1/accounts/{account}", "/v1/accounts/none")]
+        answers.append(client.post("/v1/predict", headers=key, json={"accounts": [account]}))
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert not any(account in answer.text for answer in answers)
+    assert client.get("/v1/accounts", headers=key).status_code == 200
+
+
 @pytest.fixture
 def away(postgres_server, postgres_store):
     """Shuts a PostgreSQL database, so that nobody is let in and whoever is in is thrown out, and opens it again."""

@@ -4,6 +4,7 @@ import os
 import stat
 import time
 from asyncio import run
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event, Thread
 
@@ -160,6 +161,21 @@ def test_rotating_does_not_lengthen_a_life(keys):
     keys.rotate(key.split("_")[1], overlap=timedelta(hours=24))
     old = keys.known()[0]
     assert old.expires_at - old.created_at == timedelta(hours=1)
+
+
+def test_of_two_who_rotate_at_once_one_gets_a_key(keys):
+    key_id = keys.issue(VENDOR, label="crm").split("_")[1]
+
+    def rotate(_):
+        try:
+            return keys.rotate(key_id, overlap=timedelta(hours=1))
+        except ConfigError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        made = [key for key in pool.map(rotate, range(4)) if key]
+    old, *new = keys.known()
+    assert [key.split("_")[1] for key in made] == [key.key_id for key in new] == [old.replaced_by]
 
 
 def test_keys_that_are_over_cannot_be_rotated(keys):
