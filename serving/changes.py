@@ -20,10 +20,10 @@ import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from features.feature import Feature, Target
 from serving.health import HealthDefinition, exact_health, health_points
@@ -31,7 +31,7 @@ from serving.reasons import Contribution, Driver, group_drivers
 from training.calibration import Calibrator
 from training.package import Package
 
-__all__ = ["HealthMove", "Move", "Standing", "apportion", "health_move", "log_odds_of", "rows_of", "score_move"]
+__all__ = ["HealthMove", "Move", "Standing", "apportion", "health_move", "log_odds_of", "score_move"]
 
 Array = npt.NDArray[np.float64]
 Value = float | str | None
@@ -104,18 +104,10 @@ class Move:
         """Return the contributions as drivers, the largest absolute part first; see `serving.reasons.group_drivers`."""
         return group_drivers(self.contributions, slope=1.0, audience_of=audience_of)
 
-    def beside(self, audience_of: AudienceOf | None = None) -> tuple[tuple[Driver, ...], tuple[Driver, ...]]:
-        """Return the drivers of the older and of the newer values, which lead to those of the move by subtraction."""
-        features = [contribution.feature for contribution in self.contributions]
-        older, newer = (
-            group_drivers(
-                (Contribution(feature=feature, part=part) for feature, part in zip(features, parts, strict=True)),
-                slope=1.0,
-                audience_of=audience_of,
-            )
-            for parts in (self.older, self.newer)
-        )
-        return older, newer
+    def beside(self, names: Collection[str]) -> tuple[list[float], list[float]]:
+        """Return these features' parts of the older and of the newer values, which lead to those of the move by subtraction."""
+        wanted = [contribution.feature.name in names for contribution in self.contributions]
+        return list(compress(self.older, wanted)), list(compress(self.newer, wanted))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +148,7 @@ def score_move(package: Package, *, before: Standing, after: Standing) -> Move:
     target = package.target
     new = tuple(name for name in package.features if name not in before.values)
     older = {**before.values, **{name: after.values[name] for name in new}}
-    parts = package.explain_rows(rows_of(package, older, after.values))
+    parts = package.explain_matrix(package.encode_rows([older, after.values]))
     at_older, at_newer = (package.calibrator_at(values.get) for values in (older, after.values))
     raw_newer, differences = math.fsum(parts[1]), parts[1, :-1] - parts[0, :-1]
     raw_older = raw_newer - math.fsum(differences)
@@ -217,12 +209,6 @@ def log_odds_of(probability: float) -> float:
     """Return log-odds, finite for a probability that was rounded to 0 or 1."""
     bounded = min(max(probability, 1e-300), 1 - 1e-16)
     return math.log(bounded) - math.log1p(-bounded)
-
-
-def rows_of(package: Package, *rows: Values) -> pd.DataFrame:
-    """Return rows of values as the frame that the package reads."""
-    kinds = {feature.name: object if feature.kind == "category" else np.float64 for feature in package.catalogue}
-    return pd.DataFrame({name: np.array([row[name] for row in rows], dtype=kind) for name, kind in kinds.items()})
 
 
 def _at(calibrator: Calibrator, raw: float) -> float:

@@ -47,10 +47,11 @@ class SharedMove:
 
 def share_move(move: Move, *, before: Standing, after: Standing, view: View) -> SharedMove:
     """Choose what the caller is told of a move: whoever reads both scores could subtract, so their parts count, too."""
-    audience_of = view.policy.audience_of
     supplied = {name: {*before.supplied.get(name, ()), *after.supplied.get(name, ())} for name in {*before.supplied, *after.supplied}}
-    beside = [confidential_parts(drivers, view, supplied=supplied) for drivers in move.beside(audience_of)]
-    merged = merge_parts(move.drivers(audience_of), view, supplied=supplied, beside=beside)
+    drivers = move.drivers(view.policy.audience_of)
+    hidden = [driver for driver in drivers if confidential_parts([driver], view, supplied=supplied)]
+    beside = move.beside({member.feature.name for driver in hidden for member in driver.members})
+    merged = merge_parts(drivers, view, supplied=supplied, beside=beside)
     rest = merged.part if may_read(view, "Driver", "part") and may_read(view, "OtherFactors", "part") else None
     health = health_move(move, before=before, after=after) if move.target == "churn" else None
     shown = None

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from features import clock
 from features.errors import ServiceError, explain
 from features.feature import Feature, Target
-from serving.changes import Standing, Value, Values, log_odds_of, rows_of
+from serving.changes import Standing, Value, Values, log_odds_of
 from serving.health import HealthDefinition, health_of
 from serving.scoring import Manifest, ScoreSet, current_version, read_manifest
 from serving.supplies import Supplies, Supply
@@ -162,8 +162,7 @@ def standing_of(
     supplied: Mapping[str, Collection[str]],
 ) -> Standing:
     """Score values that no score set holds."""
-    scores = {target: package.score_rows(rows_of(package, values)) for target, package in packages.items()}
-    probability = {target: float(scored.probability[0]) for target, scored in scores.items()}
+    probability = {target: _probability(package, values) for target, package in packages.items()}
     return Standing(
         account_id=account_id,
         score_set=None,
@@ -177,6 +176,11 @@ def standing_of(
         models={target: package.hash for target, package in packages.items()},
         supplied=supplied,
     )
+
+
+def _probability(package: Package, values: Values) -> float:
+    levels = None if package.levels is None else np.array([values[package.levels.feature]], dtype=object)
+    return float(package.score_matrix(package.encode_rows([values]), levels).probability[0])
 
 
 def select_moment(moments: Sequence[Moment], instant: datetime) -> Moment | None:

@@ -8,6 +8,7 @@ But: all other features stay as they are, so a what-if is an account that is lik
 promise that changing the account would have this effect.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,8 +97,11 @@ def limits_of(feature: Feature, packages: Iterable[Package], rules: Rules, *, ow
     seen = [bounds for package in reading if (bounds := _seen(package, feature.name, tail)) is not None]
     if not seen:
         return None
+    whole = feature.name in rules.whole
+    if whole:
+        seen = [(math.ceil(lowest), math.floor(highest)) for lowest, highest in seen]
     ends = [*(end for bounds in seen for end in bounds), *([own] if isinstance(own, float) else [])]
-    return Limits(lowest=min(ends), highest=max(ends), whole=feature.name in rules.whole)
+    return Limits(lowest=float(min(ends)), highest=float(max(ends)), whole=whole)
 
 
 def _seen(package: Package, name: str, tail: float) -> tuple[float, float] | None:
@@ -237,16 +241,17 @@ def _refuse_beyond(
         if form is None or bound is None or bound.highest is None or not isinstance(share, float) or share <= bound.highest + _NEARLY:
             continue
         culprit = form.above if form.above in asked else next(iter(asked))
-        problems[culprit] = _too_much(name, form, changed, bound.highest, share)
+        problems[culprit] = _too_much(name, form, changed, bound.highest, share, along=culprit != form.above)
     if problems:
         raise ImpossibleError(problems)
 
 
-def _too_much(name: str, form: Quotient, changed: Mapping[str, Value], highest: float, share: float) -> str:
+def _too_much(name: str, form: Quotient, changed: Mapping[str, Value], highest: float, share: float, *, along: bool) -> str:
     below = changed[form.below]
     assert isinstance(below, float)
     most = number(highest * (below + form.added))
-    return f"would make {name} {number(share, 'share')}, beyond {number(highest, 'share')}: {form.above} may be at most {most}"
+    moving = f"{form.above}, which moves along," if along else form.above
+    return f"would make {name} {number(share, 'share')}, beyond {number(highest, 'share')}: {moving} may be at most {most}"
 
 
 def _depending(sources: Iterable[str], features: Mapping[str, Feature]) -> set[str]:

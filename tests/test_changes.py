@@ -7,12 +7,13 @@ from functools import cache
 
 import lightgbm as lgb
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
-from serving.changes import Standing, apportion, health_move, rows_of, score_move
+from serving.changes import Standing, apportion, health_move, score_move
 from serving.health import HealthDefinition, exact_health, health_of
 from tests.serving_book import CATALOGUE, feature, feature_rows, packages
 from training.calibration import BetaCalibrator, IsotonicCalibrator, PlattCalibrator
@@ -44,7 +45,9 @@ def wider_package():
 
 def standing(package, values, definition=DEFINITION, *, cutoff=datetime(2025, 7, 1), score_set="20250702T000000000000-00000000"):
     read = {name: values.get(name) for name in package.features}
-    raw = float(package.score_rows(rows_of(package, read)).raw[0])
+    raw = float(
+        package.score_matrix(package.encode_rows([read]), None if package.levels is None else np.array([read["partner_tier"]])).raw[0]
+    )
     log_odds = float(package.calibrator_at(read.get).log_odds(np.array([raw]))[0])
     probability = 1 / (1 + math.exp(-log_odds))
     return Standing(
@@ -153,7 +156,7 @@ def test_on_a_line_a_driver_is_the_difference_of_its_parts():
     package = replace(packages()["churn"], calibrator=PlattCalibrator(slope=2.0, intercept=-1.0))
     x0, x1 = feature_rows(np.random.default_rng(9), 2, decline=1.0).to_dict("records")
     move = score_move(package, before=standing(package, x0), after=standing(package, x1))
-    older, newer = package.explain_rows(rows_of(package, x0, x1))
+    older, newer = package.explain_rows(pd.DataFrame([x0, x1]))
     known = {member.feature.name: member.part for driver in move.drivers() for member in driver.members}
     for position, name in enumerate(package.features):
         assert known[name] == pytest.approx(2.0 * (newer[position] - older[position]), abs=1e-9)
