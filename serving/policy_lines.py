@@ -18,9 +18,15 @@ def policy_template() -> str:
     Only what is uncommented differs from the default, so what a later version adds or changes reaches the workspace too.
     """
     text = DEFAULT_FILE.read_text(encoding="utf-8")
-    decided = re.sub(rf'^(?:\w+ = "{ALWAYS}"|{EXTENDS} = .*)\n', "", text, flags=re.MULTILINE)  # what no file can change
-    without_empty = re.sub(r"^\[fields\.\w+\]\n+(?=\[|#|\Z)", "", decided, flags=re.MULTILINE)
-    return re.sub(r"^(?=\w)", "# ", without_empty, flags=re.MULTILINE)
+    decided = re.sub(rf'^(?:\w+ = "{ALWAYS}".*|{EXTENDS} = .*)\n', "", text, flags=re.MULTILINE)  # what no file can change
+    sections = re.split(r"^(?=\[)", decided, flags=re.MULTILINE)
+    kept = [part if re.search(r"^(?:# )?\w+ = ", part, flags=re.MULTILINE) else _comments(part) for part in sections]
+    return re.sub(r"^(?=\w)", "# ", "".join(kept), flags=re.MULTILINE)
+
+
+def _comments(section: str) -> str:
+    """Return the comments in a section without lines; they are about the next one."""
+    return "".join(f"{line}\n" for line in section.splitlines() if line.startswith("#"))
 
 
 @dataclass(frozen=True, kw_only=True)
