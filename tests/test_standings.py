@@ -21,9 +21,9 @@ def scores(tmp_path_factory):
 def test_a_kept_score_set_says_what_it_said(scores):
     archive, score_set = Archive(scores), load_score_set(scores)
     assert [archive.manifest(version).cutoff for version in archive.versions()] == list(CUTOFFS)
-    for account_id in ("acc-0000", "acc-0100", "acc-0238"):
+    for account_id in ("acc-0004", "acc-0000", "acc-0100", "acc-0238"):
         present = present_standing(score_set, score_set.index[account_id])
-        assert archive.standing(archive.versions()[-1], account_id) == present
+        assert archive.standing(archive.versions()[-1], account_id, score_set.features.values()) == present
         assert present.log_odds["churn"] == pytest.approx(
             math.log(present.probability["churn"]) - math.log1p(-present.probability["churn"]), abs=1e-12
         )
