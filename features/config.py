@@ -272,10 +272,10 @@ class Oidc:
     subject_claim
         The claim that names the person.
     caller_claim, callers
-        The claim that tells the vendor from the partners, and from its values to `vendor` or `partner:<partner_id>`; values that say this
-        themselves need no entry.
+        The claim that tells the vendor from the partners, and from its values to `vendor` or `partner:<partner_id>`; without entries the
+        values have to say this themselves, and with entries no other value counts.
     role_claim, roles
-        The claim that tells the role, and from its values to roles; values that are roles need no entry.
+        The claim that tells the role, and from its values to roles, in the same way.
     """
 
     issuer: str

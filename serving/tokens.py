@@ -168,16 +168,16 @@ class Tokens:
         return found.pop()
 
     def _caller_of(self, value: str) -> Caller | None:
-        if value in self._callers:
-            return self._callers[value]
+        if self._callers:
+            return self._callers.get(value)  # a group that happens to be called `vendor` says nothing
         try:
             return parse_caller(value)
         except ConfigError:
             return None  # one of the many other things that a claim such as `groups` says
 
     def _role(self, claims: Mapping[str, Any]) -> Role:
-        values = set(_values(claims, self._config.role_claim))
-        found = {self._roles.get(value, value) for value in values}
+        values = _values(claims, self._config.role_claim)
+        found = {self._roles.get(value) if self._roles else value for value in values}
         for role in ROLES:  # the one that may do most
             if role in found:
                 return role

@@ -26,6 +26,7 @@ role_claim = "roles"
 "northwind" = "partner:p1"
 [serving.oidc.roles]
 "analysts" = "analyst"
+"managers" = "csm"
 """
 
 
@@ -85,7 +86,7 @@ def test_a_token_that_is_no_good_is_answered_like_any_other_and_its_reason_is_in
 
 
 def test_a_role_that_may_not_export_is_told_so(client, issuer):
-    token = issuer.token(roles="csm")
+    token = issuer.token(roles="managers")
     assert client.get("/v1/accounts", headers=bearer(token)).status_code == 200
     answer = client.get("/v1/export/accounts", headers=bearer(token))
     assert answer.status_code == 403

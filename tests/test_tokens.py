@@ -67,6 +67,14 @@ def test_a_token_says_who_calls_in_which_role(tokens, issuer):
     assert not partner.scopes & {"admin", "metrics"}
 
 
+@pytest.mark.parametrize("groups", ["partner:", "staff", "", "Vendor", "partner", None, 7])
+def test_without_entries_a_claim_has_to_say_it_exactly(issuer, clock, groups):
+    plain = Tokens(config(issuer, callers={}, roles={}), clock=clock)
+    assert check(plain, issuer.token(groups="vendor", roles="csm")).caller == VENDOR
+    with pytest.raises(RefusedError, match="nobody"):
+        check(plain, issuer.token(groups=groups, roles="csm"))
+
+
 def test_claims_may_say_it_themselves_and_lie_deeper(issuer, clock):
     plain = config(
         issuer, callers={}, roles={}, caller_claim="renewcast.caller", role_claim="https://example.com/role", subject_claim="email"
@@ -93,7 +101,8 @@ def test_claims_may_say_it_themselves_and_lie_deeper(issuer, clock):
         ({"groups": {"staff": True}}, "nobody"),
         ({"groups": ["staff", "acme"]}, "several"),
         ({"groups": ["acme", "blue"]}, "several"),
-        ({"groups": "partner:"}, "nobody"),
+        ({"groups": ["vendor", "partner:p1"]}, "nobody"),
+        ({"roles": ["administrator"]}, "role"),
         ({"roles": "visitor"}, "role"),
         ({"roles": None}, "role"),
     ],
