@@ -342,10 +342,8 @@ def test_the_template_changes_nothing_and_shows_all_there_is_to_change():
     assert parse_policy(every_line).fingerprint == default_policy().fingerprint
     assert '"always"\n' not in every_line
     default, own = (tomllib.loads(text)["fields"] for text in (DEFAULT_FILE.read_text(), every_line))
-    changeable = {
-        record: {name for name, audience in lines.items() if name != "extends" and audience != "always"}
-        for record, lines in default.items()
-    }
+    kinds = {record: {name: one for name, one in lines.items() if name != "extends"} for record, lines in default.items()}
+    changeable = {record: {name for name, one in lines.items() if one != "always"} for record, lines in kinds.items()}
     assert {record: set(lines) for record, lines in own.items()} == {record: names for record, names in changeable.items() if names}
 
 
