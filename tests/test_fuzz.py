@@ -47,7 +47,8 @@ OPERATIONS = sorted(route.operation_id for router in ROUTERS for route in router
 
 def known_only_to_the_service(case):
     """Tell whether a good request may be refused: its cursor was not given, its word is no time, its features are not there."""
-    return bool((case.query or {}).keys() & {"cursor", "from", "to"}) or (isinstance(case.body, dict) and "rows" in case.body)
+    words = (case.query or {}).keys() & {"cursor", "from", "since", "to"}
+    return bool(words) or (isinstance(case.body, dict) and bool(case.body.keys() & {"features", "rows"}))
 
 
 def name_what_is_there(case, account, partner):
