@@ -308,7 +308,16 @@ def test_every_module_has_its_tests():
 
 
 def test_every_test_file_tests_a_module_or_the_whole_project():
-    whole = {"test_bad_input", "test_container", "test_docs", "test_layout", "test_notebooks", "test_staying_up", "test_tracking_server"}
+    whole = {
+        "test_bad_input",
+        "test_container",
+        "test_docs",
+        "test_layout",
+        "test_no_leaks",
+        "test_notebooks",
+        "test_staying_up",
+        "test_tracking_server",
+    }
     named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}
     workspaces = {"test_real_books", "test_recovery"}
     assert {file.stem for file in (ROOT / "tests").glob("test_*.py")} <= named_after | whole | workspaces
