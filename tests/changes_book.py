@@ -1,12 +1,13 @@
 """A book that was scored as of three cutoffs, for the tests of what changed: the last two with different models of churn."""
 
+import shutil
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from features.workspace import Workspace
+from features.workspace import Workspace, load_workspace
 from serving.batch import score_workspace
 from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages, write
 from training.calibration import PlattCalibrator
@@ -23,7 +24,18 @@ def older_churn():
 
 
 def make_scored_thrice(folder: Path) -> Workspace:
-    """Score a new workspace as of its last three cutoffs; the account `acc-0000` is in the last two, `acc-0239` in the first two only."""
+    """Make a workspace that was scored as of its last three cutoffs; `acc-0000` is in the last two, `acc-0239` in the first two only.
+
+    It is scored once; the next ones are copies.
+    """
+    template = folder.parent / "scored-thrice"
+    if not template.exists():
+        score_thrice(template)
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+    return load_workspace(folder, {})
+
+
+def score_thrice(folder: Path) -> None:
     workspace = make_workspace(folder)
     path = workspace.snapshots / "features.parquet"
     whole = pq.read_table(path).to_pandas()
@@ -32,4 +44,3 @@ def make_scored_thrice(folder: Path) -> Workspace:
         (packages()["churn"] if cutoff == CUTOFF else older_churn()).save(workspace.training / "champion" / "churn")
         write(path, whole[~whole["cutoff"].isin([later for later in CUTOFFS if later > cutoff])])
         score_workspace(workspace)
-    return workspace

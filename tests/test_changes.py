@@ -102,7 +102,7 @@ def made(model):
     return replace(wider_package() if wider else packages()["churn"], calibrator=calibrator, levels=levels)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(older=some_model, newer=some_model, x0=rows, x1=rows, odds=st.floats(0.01, 1))
 def test_the_parts_add_up_to_the_move(older, newer, x0, x1, odds):
     older, newer = made(older), made(newer)
@@ -118,7 +118,7 @@ def test_the_parts_add_up_to_the_move(older, newer, x0, x1, odds):
     assert sum(apportion(parts, health.after - health.before)) == health.after - health.before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(package=some_model, x0=rows, x1=rows)
 def test_the_same_model_moves_nothing_by_itself(package, x0, x1):
     package = made(package)
@@ -129,7 +129,7 @@ def test_the_same_model_moves_nothing_by_itself(package, x0, x1):
     assert [driver.part for driver in still.drivers()] == [0.0] * len(still.drivers())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(older=some_model, newer=some_model, x=rows)
 def test_without_a_change_of_values_all_of_the_move_is_the_models(older, newer, x):
     older, newer = made(older), made(newer)
