@@ -246,6 +246,10 @@ class ServingLimits:
         How long it may take until the answer begins.
     in_flight
         How many requests a worker answers at a time; who comes on top is told to come again.
+    requests_per_minute
+        How many requests each credential may send.
+    failures_per_minute
+        How many wrong credentials may come from one address.
     """
 
     body_megabytes: int = 32
@@ -253,6 +257,8 @@ class ServingLimits:
     body_seconds: float = 30.0
     request_seconds: float = 60.0
     in_flight: int = 64
+    requests_per_minute: int = 6000
+    failures_per_minute: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ from typing import Any
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
+from serving.idempotency import HEADER
 from serving.problems import PROBLEM_JSON, problems
+from serving.routing import StrictRoute
 
 __all__ = ["EXAMPLES_FILE", "METHODS", "TAGS", "api_document", "operations"]
 
@@ -67,6 +69,16 @@ _HEADERS: Mapping[str, tuple[str, str]] = {
 _HEADERS_OF = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-After",), "503": ("Retry-After",), "409": ("Retry-After",)}
 
 
+_KEY: Mapping[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A key of yours for this write: sent again with it within a day, it is not done again.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+    "example": "6c1f4c7e-4d5b-4c53-9f0e-1f6a2f0a5b1d",
+}
+
+
 def api_document(routes: Sequence[BaseRoute]) -> Document:
     """Return the OpenAPI 3.1 document of an application's routes."""
     document = get_openapi(
@@ -80,9 +92,13 @@ def api_document(routes: Sequence[BaseRoute]) -> Document:
     )
     used = {tag for _, _, operation in operations(document) for tag in operation.get("tags", ())}
     document["tags"] = [{"name": name, "description": TAGS.get(name, "")} for name in (*TAGS, *sorted(used - set(TAGS))) if name in used]
+    writes = {route.operation_id for route in routes if isinstance(route, StrictRoute) and route.is_write}
     for _, _, operation in operations(document):
+        if operation["operationId"] in writes:
+            operation.setdefault("parameters", []).append(_KEY)
+            operation["responses"] |= {str(status): response for status, response in problems(409).items()}
         _complete(operation, _examples().get(operation["operationId"], {}))
-    _mark_files(document["components"]["schemas"])
+    _make_plain(document["components"]["schemas"])
     _drop_unused(document["components"]["schemas"], document)
     return document
 
@@ -121,12 +137,15 @@ def _complete_response(status: str, response: dict[str, Any], example: Mapping[s
         response.setdefault("headers", {})[name] = {"description": meaning, "schema": {"type": kind}}
 
 
-def _mark_files(schemas: Mapping[str, Any]) -> None:
-    """Say that a file is bytes in the older way, too, which generators of clients understand."""
+def _make_plain(schemas: Mapping[str, Any]) -> None:
+    """Say in the older way, too, what generators of clients do not understand in the newer one: files, and names that have a pattern."""
     for schema in schemas.values():
         for field in schema.get("properties", {}).values():
             if field.get("contentMediaType") == "application/octet-stream":
                 field["format"] = "binary"
+            if "patternProperties" in field:
+                ((pattern, value),) = field.pop("patternProperties").items()
+                field |= {"additionalProperties": value, "propertyNames": {"pattern": pattern, **field.get("propertyNames", {})}}
 
 
 def _drop_unused(schemas: dict[str, Any], document: Document) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
-from features.config import ServingLimits
+from features.config import Serving, ServingLimits
 from features.workspace import Workspace
 from serving import (
     pages,
@@ -41,6 +41,7 @@ from serving.pages_all import PAGES
 from serving.pages_frame import STATIC
 from serving.policies import LivePolicy
 from serving.problems import add_problem_handlers
+from serving.rates import Rates
 from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
 from serving.standings import Archive
@@ -99,6 +100,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
         archive=Archive(workspace.scores),
         workspace=workspace,
         store=store,
+        rates=_rates(workspace.config.serving),
     )
     upkeep = Upkeep(workspace, desk, drain=Drain(workspace.config.serving.drain_seconds), metrics=metrics or Metrics())
 
@@ -120,6 +122,12 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
     _guard(app, upkeep, workspace.config.serving.limits)
     add_problem_handlers(app, pages.problem_answer, other_method=options_or_problem)
     return app
+
+
+def _rates(serving: Serving) -> Rates:
+    """Return the share of one worker."""
+    limits = serving.limits
+    return Rates(requests=limits.requests_per_minute, failures=limits.failures_per_minute, workers=serving.workers)
 
 
 def _guard(app: FastAPI, upkeep: Upkeep, limits: ServingLimits) -> None:

@@ -21,13 +21,17 @@ from serving.journal import Action, Journal
 from serving.live import LiveScores
 from serving.policies import LivePolicy
 from serving.problems import ProblemError, not_found
+from serving.rates import Rates, address_of
 from serving.scoring import ScoreSet
 from serving.sharing import View
 from serving.standings import Archive
 from serving.store import Store
 from serving.tables import now
 
-__all__ = ["Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
+__all__ = ["RATE_HEADERS", "Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
+
+RATE_HEADERS = "renewcast.rate_headers"
+"""Where the scope of a request keeps the headers that tell how often its credential may still ask."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Desk:
     archive: Archive
     workspace: Workspace
     store: Store
+    rates: Rates
 
 
 async def _desk(request: Request) -> Desk:
@@ -70,7 +75,7 @@ class Require(SecurityBase):
         Raises
         ------
         ProblemError
-            401 without a good credential, 403 if it is not good for this.
+            401 without a good credential, 403 if it is not good for this, 429 if it came too often.
         """
         known: dict[str, Principal] = request.scope.setdefault("renewcast.principals", {})
         if self.scope not in known:
@@ -83,11 +88,15 @@ class Require(SecurityBase):
         unknown = ProblemError(401, "Send an API key: `Authorization: Bearer rk_...`.", headers={"WWW-Authenticate": "Bearer"})
         if kind.casefold() != "bearer" or not token:
             raise unknown
+        address = address_of(request)
+        desk.rates.require_patience(address)
         try:
             principal = await desk.identity.authenticate(token.strip())
         except RefusedError as error:
+            desk.rates.count_failure(address)
             await desk.journal.refused(str(error), credential="key", action="authenticate")
             raise unknown from error
+        request.scope[RATE_HEADERS] = desk.rates.count_request(principal.credential)
         if self.scope not in principal.scopes:
             await desk.journal.refused(f"lacks scope {self.scope}", principal=principal, action="authenticate")
             raise ProblemError(403, f"This key may not do that: it lacks the scope {self.scope}.")

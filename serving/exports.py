@@ -58,7 +58,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def export_pieces(score_set: ScoreSet, rows: Rows, view: View, form: ExportFormat) -> Iterator[Piece]:
     """Return the file in pieces; a piece is made when it is asked for, and may hold no account at the start and the end."""
-    writer = _WRITERS[form](columns_of(view))
+    writer = _WRITERS[form](_columns_of(view))
     for start in range(0, len(rows), PIECE_ROWS):
         found = summary_bytes(score_set, rows[start : start + PIECE_ROWS].tolist(), view)
         summaries = [AccountSummary.model_validate_json(summary) for summary in found]
@@ -67,7 +67,7 @@ def export_pieces(score_set: ScoreSet, rows: Rows, view: View, form: ExportForma
         yield [], end
 
 
-def columns_of(view: View) -> tuple[str, ...]:
+def _columns_of(view: View) -> tuple[str, ...]:
     """Return the columns that the caller may read."""
     readable = view.share("AccountSummary", dict.fromkeys(AccountSummary.model_fields, True))
     return tuple(column for column, (field, _) in _COLUMNS.items() if readable[field])

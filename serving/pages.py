@@ -15,6 +15,7 @@ from serving.desk import Desk, DeskOf
 from serving.identity import Principal, RefusedError
 from serving.pages_frame import render_page
 from serving.problems import ProblemError, problem_response
+from serving.rates import address_of
 from serving.sessions import SESSION_SECONDS
 
 __all__ = ["Reader", "StaleFormError", "from_own_page", "problem_answer", "router", "signed_form", "signed_in"]
@@ -90,10 +91,13 @@ async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(ma
     """Exchange a sign-in link for a session, or say how to get a link."""
     if not token:
         return render_page(request, "sign_in.html", _ASK)
+    address = address_of(request)
+    desk.rates.require_patience(address)
     browser = request.cookies.get(_BROWSER) or secrets.token_urlsafe(24)
     try:
         session = await desk.identity.sessions.sign_in(token, browser=browser)
     except RefusedError as error:
+        desk.rates.count_failure(address)
         await desk.journal.refused(str(error), credential="link", action="sign in")
         return render_page(request, "sign_in.html", _ASK | {"refused": True}, status=401)
     if earlier := _session_of(request):

@@ -105,7 +105,13 @@ async def contribute_file(
     return await _contribute(desk, principal, given)
 
 
-@router.get("/v1/contributions", response_model=ContributionList, operation_id="list_contributions", summary="Your contributions")
+@router.get(
+    "/v1/contributions",
+    response_model=ContributionList,
+    operation_id="list_contributions",
+    summary="Your contributions",
+    responses=problems(404),
+)
 async def list_contributions(desk: DeskOf, principal: Reader, partner: PartnerQuery = None) -> ContributionList:
     """Return your newest contributions, at most 500; for the vendor those of all partners, or of one."""
     score_set = desk.live.current()
@@ -114,7 +120,13 @@ async def list_contributions(desk: DeskOf, principal: Reader, partner: PartnerQu
     return contributions_answer(found[:MOST_LISTED], score_set, view)
 
 
-@router.get("/v1/contributions/worth", response_model=Worth, operation_id="get_worth", summary="What your data are worth")
+@router.get(
+    "/v1/contributions/worth",
+    response_model=Worth,
+    operation_id="get_worth",
+    summary="What your data are worth",
+    responses=problems(404),
+)
 async def get_worth(desk: DeskOf, principal: Reader, partner: PartnerQuery = None) -> Worth:
     """Return what your data change in your own accounts' scores: the same accounts and the same models, with your data and without.
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from features.errors import nearest
-from serving.desk import Require
+from serving.desk import RATE_HEADERS, Desk, Require, view_of
+from serving.idempotency import OnlyOnce, fingerprint_of, key_of
 from serving.problems import ProblemError, problems
 from serving.schema import FieldProblem
 
@@ -27,6 +28,9 @@ __all__ = ["StrictRoute", "v1_router"]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _JSON_KINDS = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
+
+_WRITING = frozenset({"contribute", "feedback", "admin"})
+_WRITE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 _LARGE_BODY = 64 * 1024
 """Bytes; reading a larger one would keep the event loop from other requests, so a thread does it."""
@@ -42,6 +46,7 @@ class StrictRoute(APIRoute):
         known = frozenset(_query_names(self.dependant))
         model = self._model()
         answers_json = isinstance(self.response_class, DefaultPlaceholder)
+        once = self.is_write
 
         async def handle(request: Request) -> Response:
             if required is not None:
@@ -52,9 +57,18 @@ class StrictRoute(APIRoute):
                 _refuse_unknown(request, known)
             if model is not None:
                 request = await _read(request, model)
-            return await answer(request)
+            key = key_of(request) if once else None
+            response = await answer(request) if key is None else await _answer_once(request, key, answer)
+            response.headers.update(request.scope.get(RATE_HEADERS, {}))
+            return response
 
         return handle
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the route changes something, and so takes an idempotency key."""
+        required = next(_requirements(self.dependant), None)
+        return required is not None and required.scope in _WRITING and bool(_WRITE_METHODS & set(self.methods or ()))
 
     def _model(self) -> type[BaseModel] | None:
         """Return the model of the JSON body; None for a route without a body, or with another kind of one."""
@@ -108,6 +122,20 @@ def _refuse_other_forms(accepted: str) -> None:
     kinds = {part.partition(";")[0].strip().casefold() for part in accepted.split(",")}
     if not kinds & _JSON_KINDS:
         raise ProblemError(406, "This address answers in application/json.")
+
+
+async def _answer_once(request: Request, key: str, answer: Handler) -> Response:
+    """Answer a write that brings an idempotency key."""
+    desk: Desk = request.app.state.desk
+    principal = next(iter(request.scope["renewcast.principals"].values()))
+    fingerprint = fingerprint_of(request, await request.body())
+    score_set = desk.live.current()
+    account_id = request.path_params.get("account_id")
+    if account_id is not None:
+        row = score_set.index.get(account_id)
+        if row is None or not view_of(desk, principal, score_set).manages(row, score_set.assignments):
+            return await answer(request)  # which refuses it, and notes that in the journal
+    return await OnlyOnce(desk.store, principal.caller).answer(key, fingerprint, lambda: answer(request))
 
 
 async def _read(request: Request, model: type[BaseModel]) -> Request:

@@ -4,12 +4,11 @@ Every field of a response has a line in `serving/policy.toml`; what a caller may
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from features.feature import Target
 from serving.health import Band
@@ -122,7 +121,7 @@ class PredictRequest(Strict):
         return self
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Say that it is one of the two."""
         return {"oneOf": [handler(model.__pydantic_core_schema__) for model in (PredictAccounts, PredictRows)]}
 

@@ -111,7 +111,7 @@ class RetentionOutlook(Strict):
     group: str | None = Field(description="A partner's id or a segment; null for the book, and for those without one.")
     days: int = Field(description="How far ahead.", examples=[364])
     accounts: int
-    arr: float
+    arr: float | None
     ndr: ForecastInterval
     grr: ForecastInterval
     churned: ForecastInterval

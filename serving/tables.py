@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 __all__ = [
+    "ANSWERS",
     "API_KEYS",
     "CONTRIBUTIONS",
     "FEEDBACK",
@@ -22,7 +23,7 @@ __all__ = [
     "now",
 ]
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The version of these tables; `serving/migrations/` leads there from every earlier one."""
 
 METADATA = sa.MetaData()
@@ -157,6 +158,18 @@ FEEDBACK = _of_an_account(
     sa.Column("words", sa.String, nullable=True),
     sa.Column("score_set", sa.String, nullable=False),  # the one that was looked at
     sa.Column("probability", sa.Float, nullable=False),  # and what it said
+)
+
+ANSWERS = sa.Table(
+    "answers",
+    METADATA,
+    sa.Column("caller", sa.String, primary_key=True),
+    sa.Column("key", sa.String(200), primary_key=True),  # the caller's own, of one write
+    sa.Column("fingerprint", sa.String(64), nullable=False),  # of the request
+    sa.Column("begun_at", sa.DateTime, nullable=False),
+    sa.Column("status", sa.Integer, nullable=True),  # null while it is being answered
+    sa.Column("media_type", sa.String, nullable=True),
+    sa.Column("body", sa.LargeBinary, nullable=True),
 )
 
 

@@ -43,6 +43,9 @@ source = "accounts.csv"
 source = "telemetry.csv"
 [tables.subscriptions]
 source = "subscriptions.csv"
+[serving.limits]
+requests_per_minute = 1_000_000
+failures_per_minute = 1_000_000
 """
 
 

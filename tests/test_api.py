@@ -311,7 +311,7 @@ def test_a_body_that_is_too_large_is_refused(client, vendor):
 
 
 def test_an_error_of_ours_is_a_problem_that_gives_nothing_away(client, vendor, monkeypatch):
-    monkeypatch.setattr("serving.routes_accounts.account_answer", lambda *_: 1 / 0)
+    monkeypatch.setattr("serving.routes_accounts.account_bytes", lambda *_: 1 / 0)
     answer = client.get("/v1/accounts/acc-0001", headers=vendor)
     assert_problem(answer, status=500)
     assert "division" not in answer.text
