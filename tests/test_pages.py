@@ -8,6 +8,7 @@ import pytest
 from serving import wording
 from serving.app import create_app, sign_in_links
 from serving.batch import score_workspace
+from serving.policy import default_policy
 from serving.scoring import load_score_set
 from serving.sharing import VENDOR, Caller
 from tests.serving_book import CATALOGUE, TestClient, make_workspace
@@ -301,3 +302,35 @@ def test_colours_lead_nowhere_else(app):
     for back in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example", "javascript:alert(1)"):
         answer = client.post("/appearance", data={"theme": "dark", "back": back}, follow_redirects=False)
         assert answer.headers["location"] == "/"
+
+
+def test_pages_live_with_whatever_a_policy_keeps_back(tmp_path):
+    workspace = make_workspace(tmp_path)
+    lines = [
+        (record, name) for record, fields in default_policy().fields.items() for name, audience in fields.items() if audience == "shared"
+    ]
+    (workspace.folder / "policy.toml").write_text("".join(f'[fields.{record}]\n{name} = "vendor"\n' for record, name in _grouped(lines)))
+    score_workspace(workspace)
+    app = create_app(workspace)
+    with TestClient(app):
+        client = signed_in(app, Caller("p1"), role="analyst")
+        for path in (
+            "/",
+            "/accounts/acc-0004",
+            "/accounts/acc-0004/what-if",
+            "/track-record",
+            "/retention",
+            "/partners/p1",
+        ):
+            page = client.get(path)
+            assert page.status_code == 200, path
+            Elements(page.text)
+            assert not re.search(r"\bNone\b", re.sub("None (is|of)", "", text_of(page))), path
+
+
+def _grouped(lines):
+    """Return each record once, with its other fields below its first."""
+    found = {}
+    for record, name in lines:
+        found.setdefault(record, []).append(name)
+    return [(record, ' = "vendor"\n'.join(names)) for record, names in found.items()]

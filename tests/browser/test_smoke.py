@@ -99,7 +99,7 @@ def test_the_vendor_goes_from_the_book_to_an_account_and_back(page, address, wor
     assert page.get_by_role("heading", name="The book").is_visible()
     page.get_by_label("Health").select_option("red")
     page.get_by_role("button", name="Show").click()
-    assert page.locator("table.book tbody .health.red").count() == page.locator("table.book tbody tr").count() > 0
+    assert page.locator("table.book tbody .mark.fill-red").count() == page.locator("table.book tbody tr").count() > 0
     name = page.locator("table.book tbody a").first.inner_text()
     page.locator("table.book tbody a").first.click()
     assert page.get_by_role("heading", name=name).is_visible()

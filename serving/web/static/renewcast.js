@@ -18,6 +18,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     return;
   }
   event.detail.shouldSwap = false;
+  event.detail.isError = false;
   location.assign(event.detail.pathInfo.finalRequestPath);
 });
 
