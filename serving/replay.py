@@ -49,6 +49,11 @@ class Replayed:
     probability: Mapping[Target, Array]
     arr: Array
 
+    def at(self, positions: npt.NDArray[np.intp]) -> "Replayed":
+        """Return some of them, in this order."""
+        probability = {target: column[positions] for target, column in self.probability.items()}
+        return Replayed(row=self.row[positions], cutoff=self.cutoff[positions], probability=probability, arr=self.arr[positions])
+
 
 def replay_scores(score_set: ScoreSet, snapshots: Path, *, before: datetime) -> Replayed:
     """Score the values that a score set's accounts had at all cutoffs of the snapshots before an instant.

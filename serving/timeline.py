@@ -101,7 +101,7 @@ def write_history(score_set: ScoreSet, folder: Path, *, archive: Archive, snapsh
         blocks = _merged(carried, own)
     else:
         replayed = replay_scores(score_set, snapshots, before=score_set.manifest.cutoff)
-        blocks = _blocks(pa.concat_tables([own, _replayed(replayed, score_set)]))
+        blocks = _blocks(own, replayed, score_set)
     _write(blocks, score_set, folder)
 
 
@@ -167,15 +167,16 @@ def _replayed(replayed: Replayed, score_set: ScoreSet) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
-def _blocks(whole: pa.Table) -> Iterator[pa.Table]:
+def _blocks(own: pa.Table, replayed: Replayed, score_set: ScoreSet) -> Iterator[pa.Table]:
     """Yield the first history, some accounts at a time."""
-    encoded = whole["account_id"].combine_chunks().dictionary_encode()
-    ids = encoded.dictionary.to_numpy(zero_copy_only=False)
-    rank = np.argsort(np.argsort(ids))[encoded.indices.to_numpy()]
-    order = np.argsort(rank, kind="stable")
-    ends = np.searchsorted(rank[order], np.arange(_ACCOUNTS_IN_BLOCK, len(ids) + _ACCOUNTS_IN_BLOCK, _ACCOUNTS_IN_BLOCK))
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        yield _compact(whole.take(pa.array(order[start:end])))
+    by_id = np.argsort(score_set.accounts["account_id"].astype(str))
+    place = np.argsort(by_id)[replayed.row]
+    order = np.argsort(place, kind="stable")
+    starts = np.arange(0, len(by_id), _ACCOUNTS_IN_BLOCK)
+    bounds = np.append(np.searchsorted(place[order], starts), len(order))
+    for start, (first, end) in zip(starts.tolist(), pairwise(bounds.tolist()), strict=True):
+        said = own.take(pa.array(by_id[start : start + _ACCOUNTS_IN_BLOCK]))
+        yield _compact(pa.concat_tables([said, _replayed(replayed.at(order[first:end]), score_set)]))
 
 
 def _merged(carried: Path, own: pa.Table) -> Iterator[pa.Table]:

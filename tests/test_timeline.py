@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from serving import timeline
 from serving.batch import score_workspace
+from serving.scoring import load_score_set
 from serving.standings import Archive
-from serving.timeline import HISTORY, MOST_POINTS, RECENT, RECENT_POINTS, read_points, read_recent
+from serving.timeline import HISTORY, MOST_POINTS, RECENT, RECENT_POINTS, read_points, read_recent, write_history
 from tests.changes_book import CUTOFFS, EARLIER, MIDDLE, make_scored_thrice, older_churn
 from tests.serving_book import CUTOFF
 
@@ -89,6 +90,19 @@ def test_a_score_set_without_a_history_has_none_and_the_next_looks_back_anew(tmp
     assert [point.origin for point in found] == ["replayed"] * 3 + ["said"]
 
 
+def test_the_first_history_is_the_same_whatever_its_blocks(workspace, tmp_path, monkeypatch):
+    score_set, found = load_score_set(workspace.scores), []
+    for accounts in (512, 7):
+        monkeypatch.setattr(timeline, "_ACCOUNTS_IN_BLOCK", accounts)
+        folder = tmp_path / str(accounts)
+        folder.mkdir()
+        write_history(score_set, folder, archive=Archive(tmp_path / "none"), snapshots=workspace.snapshots)
+        found.append(pq.read_table(folder / HISTORY))
+    assert found[0].equals(found[1])
+    assert pq.ParquetFile(folder / HISTORY).num_row_groups == -(-len(score_set) // 7)
+    assert found[0]["account_id"].to_pylist() == sorted(found[0]["account_id"].to_pylist())
+
+
 ids = st.integers(0, 40).map("acc-{:02}".format)
 
 
@@ -131,7 +145,7 @@ def test_night_by_night_it_is_what_a_slow_twin_keeps(accounts, seed, block, tmp_
         nights[number] = said
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(timeline, "_ACCOUNTS_IN_BLOCK", block)
-            blocks = list(timeline._merged(path, table(said)) if path else timeline._blocks(table(said)))
+            blocks = list(timeline._merged(path, table(said)) if path else timeline._split(timeline._compact(table(said))))
         path = folder / f"{number}.parquet"
         with pq.ParquetWriter(path, timeline._SCHEMA) as writer:
             for each in blocks:
