@@ -29,6 +29,7 @@ THEMES = ("light", "dark")
 
 _PAGES = (("book", "/", "Book"), ("retention", "/retention", "Retention"), ("track", "/track-record", "Track record"))
 _OF_VENDOR = (("partners", "/partners", "Partners"), ("models", "/models", "Models"))
+_API = ("docs", "/docs", "API")
 
 _WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "short_day", "signed")
 
@@ -46,7 +47,7 @@ def frame(score_set: ScoreSet, reader: Principal, *, here: str) -> dict[str, Any
         "caller": reader.caller,
         "caller_name": "Vendor" if partner is None else partner_name(score_set, partner),
         "manifest": score_set.manifest,
-        "pages": _PAGES + (_OF_VENDOR if reader.caller.is_vendor else ()),
+        "pages": (*_PAGES, *(_OF_VENDOR if reader.caller.is_vendor else ()), _API),
         "here": here,
     }
 

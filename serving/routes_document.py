@@ -76,7 +76,7 @@ def _examples(described: dict[str, Any]) -> list[tuple[str, Any]]:
 def _type_of(schema: dict[str, Any]) -> str:
     """Say in a word or two what a parameter takes."""
     choices = [choice for choice in schema.get("anyOf", [schema]) if choice.get("type") != "null"]
-    words = [" ".join(map(str, choice["enum"])) if "enum" in choice else choice.get("format", choice.get("type", "")) for choice in choices]
+    words = [", ".join(map(str, choice["enum"])) if "enum" in choice else choice.get("format", choice.get("type", "")) for choice in choices]
     return " or ".join(words)
 
 
