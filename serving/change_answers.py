@@ -185,6 +185,8 @@ def _notes(before: Standing | None, after: Standing) -> list[str]:
             f"Nothing that was said as of {day(before.cutoff)} is kept: the values of that time are scored by the present models, "
             "so none of the move is theirs."
         )
+    if before.score_set is not None and after.score_set is not None and before.score_set > after.score_set:
+        notes.append("The older scores were made afterwards, from what was known then; nobody was told them at that time.")
     if before.models != after.models and before.score_set is not None:
         notes.append("The models changed in between; what they did by themselves is given apart.")
     if before.definition != after.definition:

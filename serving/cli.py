@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import replace as changed
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -125,9 +126,26 @@ def train(
 
 
 @app.command()
-def score(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+def score(
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+    cutoff: Annotated[
+        datetime | None, typer.Option(help="An earlier cutoff of the snapshots, to compare with; the present scores stay.")
+    ] = None,
+) -> None:
     """Score the book as of the last midnight of the data."""
-    _step("score", workspace, json)
+    if cutoff is None:
+        _step("score", workspace, json)
+        return
+    from serving.batch import score_workspace
+
+    with open_screen(json) as screen:
+        opened = open_workspace(workspace)
+        with opened.lock("renewcast score"), screen.progress("score") as on_progress:
+            scored = score_workspace(opened, cutoff=cutoff, on_progress=on_progress)
+        kept = f"{scored.accounts:,} accounts scored as of {scored.cutoff:%Y-%m-%d}, kept beside the present scores"
+        screen.say(f"[bold]score[/bold]     {kept}; {escape(str(scored.folder))}")
+        screen.result({"step": "score", "status": "done", "version": scored.version, "cutoff": scored.cutoff, "accounts": scored.accounts})
 
 
 @app.command()

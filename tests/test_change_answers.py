@@ -4,6 +4,7 @@ from datetime import datetime
 
 import pytest
 
+from serving.batch import score_workspace
 from serving.change_answers import NoMomentError, changes_answer
 from serving.policy import default_policy
 from serving.scoring import load_score_set
@@ -86,6 +87,16 @@ def test_times_without_scores_are_refused_with_the_range_that_there_is(ask, when
         ask(**when)
     assert caught.value.parameter == parameter
     assert "1 Apr 2025" in str(caught.value) or "24 Jun 2025" in str(caught.value)
+
+
+def test_scores_that_were_made_afterwards_are_compared_and_marked(tmp_path):
+    workspace = make_scored_thrice(tmp_path / "book")
+    score_set = load_score_set(workspace.scores)
+    score_workspace(workspace, cutoff=datetime(2024, 7, 1))
+    answer = changes_answer(Archive(workspace.scores), score_set, score_set.index["acc-0010"], VIEW, since=datetime(2024, 12, 31))
+    assert cutoffs(answer) == (datetime(2024, 7, 1), CUTOFF)
+    assert {move.model.changed for move in answer.moves} == {False}
+    assert answer.notes == ["The older scores were made afterwards, from what was known then; nobody was told them at that time."]
 
 
 def test_where_no_older_scores_are_kept_the_quarter_before_is_scored_by_the_present_models(scores, tmp_path):

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 
@@ -52,6 +53,20 @@ def test_each_step_has_a_summary_for_machines(finished_book, name):
     assert (found["step"], found["status"]) == (name, "unchanged")
     assert found.keys() >= {"seconds", "line", "place"} | FACTS[name]
     assert Path(found["place"]).exists()
+
+
+def test_scores_of_an_earlier_cutoff_are_kept_beside_the_present_ones(book):
+    scores = book / ".renewcast" / "scores"
+    present = (scores / "CURRENT").read_text()
+    cutoffs = sorted(set(pq.read_table(book / ".renewcast" / "snapshots" / "features.parquet")["cutoff"].to_pylist()))
+    ran = run("score", "--workspace", book, "--cutoff", f"{cutoffs[-3]:%Y-%m-%d}", "--json")
+    found = summary_of(ran)
+    assert found["cutoff"] == str(cutoffs[-3])
+    assert (scores / found["version"] / "manifest.json").exists()
+    assert (scores / "CURRENT").read_text() == present != found["version"]
+    assert "kept beside the present scores" in ran.stderr
+    wrong = run("score", "--workspace", book, "--cutoff", "1999-01-01", "--json")
+    assert (wrong.exit_code, summary_of(wrong)["error"]) == (1, "NotEnoughDataError")
 
 
 def test_a_deleted_result_is_made_again_and_nothing_else(book):
