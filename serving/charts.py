@@ -213,7 +213,7 @@ class Course:
 
 
 _COURSE_WIDTH, _COURSE_HEIGHT = 640.0, 150.0
-_COURSE_LEFT, _COURSE_RIGHT = 46.0, 596.0
+_COURSE_LEFT, _COURSE_RIGHT = 74.0, 592.0
 
 
 def over_time(points: Sequence[tuple[datetime, int, bool]], *, models: Sequence[datetime] = ()) -> Course | None:

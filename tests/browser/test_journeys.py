@@ -194,7 +194,7 @@ def test_the_whole_day_of_a_csm(visit, caller, home, address):
 def test_a_partner_finds_no_word_of_what_is_withheld(visit, address):
     page = visit(PARTNER)
     menu = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert menu == ["Book", "Retention", "Track record"]
+    assert menu == ["Book", "Retention", "Track record", "API"]
     page.goto(f"{address}/accounts/acc-0004")
     text = page.locator("body").inner_text()
     assert "ther factors" in text
