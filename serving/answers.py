@@ -17,6 +17,7 @@ __all__ = [
     "as_of",
     "as_of_json",
     "book_answer",
+    "book_bytes",
     "explain_account",
     "predict_rows",
     "predictions_bytes",
@@ -53,6 +54,19 @@ def book_answer(score_set: ScoreSet, rows: Iterable[int], totals: BookTotals, vi
         "as_of": as_of(score_set, view),
     }
     return schema.Book(**view.share("Book", values))
+
+
+def book_bytes(score_set: ScoreSet, rows: Sequence[int], totals: BookTotals, view: View, *, next_cursor: str | None = None) -> bytes:
+    """Return the same as `book_answer`, as JSON."""
+    cursor = view.share("Book", {"next_cursor": next_cursor})["next_cursor"]
+    return b"".join(
+        (
+            b'{"accounts":[' + b",".join(summary_bytes(score_set, rows, view)),
+            b'],"totals":' + totals_answer(totals, view).model_dump_json().encode(),
+            b',"next_cursor":' + as_json(cursor),
+            b',"as_of":' + as_of_json(score_set, view, "Book") + b"}",
+        )
+    )
 
 
 def totals_answer(totals: BookTotals, view: View) -> schema.Totals:

@@ -75,9 +75,8 @@ def _examples(described: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _type_of(schema: dict[str, Any]) -> str:
     """Say in a word or two what a parameter takes."""
-    choices = [choice for choice in schema.get("anyOf", [schema]) if choice.get("type") != "null"]
-    words = [", ".join(map(str, choice["enum"])) if "enum" in choice else choice.get("format", choice.get("type", "")) for choice in choices]
-    return " or ".join(words)
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    return " or ".join(", ".join(map(str, kind["enum"])) if "enum" in kind else kind.get("format", kind.get("type", "")) for kind in kinds)
 
 
 def _example_account(document: dict[str, Any]) -> str:

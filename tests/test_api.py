@@ -5,10 +5,13 @@ import pytest
 import sqlalchemy as sa
 
 from features.config import ServingLimits
+from serving.answers import book_answer, book_bytes
 from serving.app import create_app
 from serving.batch import score_workspace
+from serving.policy import default_policy
+from serving.portfolio import total_up
 from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller
+from serving.sharing import VENDOR, Caller, View
 from serving.store import SERVICE
 from serving.tables import JOURNAL
 from tests.serving_book import ACCOUNTS, CATALOGUE, TestClient, make_workspace
@@ -130,6 +133,15 @@ def test_filters_leave_what_meets_them_and_nothing_else(client, vendor, params, 
     found = client.get("/v1/accounts", params=params | {"limit": 500}, headers=vendor).json()
     assert found["accounts"] == [account for account in everything if meets(account)]
     assert 0 < found["totals"]["accounts"] < ACCOUNTS
+
+
+def test_the_book_as_bytes_is_the_book(score_set):
+    rows = [5, 3, 8]
+    for caller in (VENDOR, Caller("p1")):
+        view = View(caller, None, default_policy(), score_set.manifest.scored_at)
+        totals = total_up(score_set, np.array(rows))
+        book = book_answer(score_set, rows, totals, view, next_cursor='a"b')
+        assert json.loads(book_bytes(score_set, rows, totals, view, next_cursor='a"b')) == json.loads(book.model_dump_json())
 
 
 def everything(client, headers, **params):
