@@ -116,7 +116,8 @@ def _complete(operation: dict[str, Any], example: Mapping[str, Any]) -> None:
         if parameter["name"] in example.get("parameters", {}):
             parameter["example"] = example["parameters"][parameter["name"]]
     if "requestBody" in operation:
-        operation["responses"] |= {str(status): response for status, response in problems(408, 413, 415).items()}
+        read_as_json = "application/json" in operation["requestBody"]["content"]
+        operation["responses"] |= {str(status): said for status, said in problems(408, 413, 415 if read_as_json else 400).items()}
     if "body" in example and "requestBody" in operation:
         for media in operation["requestBody"]["content"].values():
             media.setdefault("examples", {"example": {"value": example["body"]}})

@@ -6,6 +6,7 @@ model: nothing is coerced, and neither a lone surrogate nor a number that is non
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -109,13 +110,19 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
 
 
 def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
+    """Refuse parameters that the route does not take, and those that are there twice: nobody knows which was meant."""
+    given = Counter(name for name, _ in request.query_params.multi_items())
     wrong = [
-        FieldProblem(pointer=f"/query/{name}"[:200], message=f"there is no such parameter here; {nearest(name, known)}".rstrip("; "))
-        for name in dict.fromkeys(request.query_params.keys())
-        if name not in known
+        FieldProblem(pointer=f"/query/{name}"[:200], message=said) for name, times in given.items() if (said := _wrong(name, times, known))
     ]
     if wrong:
-        raise ProblemError(422, "The address has parameters that there are not.", errors=wrong[:20])
+        raise ProblemError(422, "The address has parameters that there are not, or one of them twice.", errors=wrong[:20])
+
+
+def _wrong(name: str, times: int, known: frozenset[str]) -> str:
+    if name not in known:
+        return f"there is no such parameter here; {nearest(name, known)}".rstrip("; ")
+    return "" if times == 1 else "is given more than once"
 
 
 def _refuse_other_forms(accepted: str) -> None:

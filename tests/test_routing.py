@@ -30,6 +30,11 @@ def test_a_parameter_that_there_is_not_is_refused_with_the_one_that_was_meant(cl
     }
 
 
+def test_a_parameter_that_is_given_twice_is_refused(client, vendor):
+    answer = client.get("/v1/accounts?band=red&band=green", headers=vendor)
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"pointer": "/query/band", "message": "is given more than once"}])
+
+
 def test_who_has_not_shown_who_it_is_learns_nothing_about_the_request(client):
     assert client.get("/v1/accounts?nonsense=1").status_code == 401
     assert client.post("/v1/predict", content=b"{" * 100_000).status_code == 401
