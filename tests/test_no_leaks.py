@@ -158,6 +158,10 @@ def drawn_terms(rng):
 
 
 def drawn_policy(rng):
+    """Return a policy; often the default, under which the accounts' JSON that is kept beside the scores is used."""
+    if rng.random() < 0.4:
+        return default_policy()
+
     def audience():
         return rng.choice(['"shared"', '"vendor"', '["gold"]', '["silver"]', '["gold", "silver"]'])
 
