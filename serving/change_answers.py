@@ -103,7 +103,7 @@ def history_answer(archive: Archive, score_set: ScoreSet, row: int, view: View) 
     It holds numbers that were said of the account and nothing of what they were made from.
     """
     account_id = score_set.account(row).account_id
-    points = read_points(archive.folder(score_set.manifest.version), account_id)
+    points = archive.read(score_set.manifest.version, lambda folder: read_points(folder, account_id))
     values = {
         "account_id": account_id,
         "points": [_point(point, view) for point in points],

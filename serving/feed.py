@@ -145,12 +145,15 @@ def write_changes(score_set: ScoreSet, folder: Path, *, policy: Policy, before: 
     _write(folder, told, against=manifest.version, models=_changed_models(manifest, score_set.manifest))
 
 
-def read_change_set(folder: Path, manifest: Manifest) -> ChangeSet | None:
-    """Return what a score set says that changed; None if it was made without."""
-    path = folder / CHANGES
-    if not path.exists():
-        return None
-    lines = pq.read_table(path)
+def read_change_set(folder: Path, manifest: Manifest) -> ChangeSet:
+    """Return what a score set that was served says that changed.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, pa.ArrowException
+        If the file is not there, or damaged.
+    """
+    lines = pq.read_table(folder / CHANGES)
     said = json.loads(lines.schema.metadata[_META])
     hands = [(row, hand["changed_at"], hand["partner_id"]) for row, found in enumerate(lines["hands"].to_pylist()) for hand in found or ()]
     columns = {

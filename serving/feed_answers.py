@@ -7,13 +7,12 @@ kept. Where one is missing in between, changes are lost, and the caller is told 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from itsdangerous import BadData, URLSafeSerializer
 
 from serving import schema_changes as schema
 from serving.answers import as_of
-from serving.feed import AccountChange, ChangeSet, Lead, read_change_set
+from serving.feed import CHANGES, AccountChange, ChangeSet, Lead, read_change_set
 from serving.namesakes import share_alike
 from serving.scoring import ScoreSet
 from serving.sharing import Caller, View
@@ -40,6 +39,10 @@ class Bookmark:
     version: str
     read: int
     whole: bool
+
+
+_NOTHING_READ = Bookmark("", 0, whole=True)
+"""Where a caller is when there are no changes at all: whatever comes, it has missed some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +85,32 @@ def read_feed(archive: Archive, score_set: ScoreSet, view: View, *, since: Bookm
     since
         None for all that are kept.
     """
-    chain = list(_chain(archive, score_set))
-    end = Bookmark(score_set.manifest.version, 1 + len(chain[-1]) if chain else 0, whole=True)
-    ahead = _ahead(chain, since)
-    if ahead is None:
-        return Page(changes=(), bookmark=end, more=False, reset=True)
+    published = _published(archive, score_set)
+    end = Bookmark(published[-1], 1 + len(_change_set(archive, score_set, published[-1])), whole=True) if published else _NOTHING_READ
+    if since is None:
+        names, read, last = published, 0, None
+    elif since.version in published:
+        names, read, last = published[published.index(since.version) :], since.read, None
+    else:
+        names, read, last = [name for name in published if since.version < name], 0, since
+    if last is not None and (not last.whole or not names):
+        return _reset(end)
     found: list[tuple[ChangeSet, AccountChange | None]] = []
-    for change_set, start in ahead:
-        for position, change in _told(change_set, start, view, score_set):
+    for name in names:
+        change_set = _change_set(archive, score_set, name)
+        if last is not None and change_set.against != last.version:  # the one in between is no longer kept
+            return Page(changes=found, bookmark=last, more=True, reset=False) if found else _reset(end)
+        for position, change in _told(change_set, read, view, score_set):
             if len(found) == limit:
-                return Page(changes=found, bookmark=Bookmark(change_set.version, position, whole=False), more=True, reset=False)
+                return Page(changes=found, bookmark=Bookmark(name, position, whole=False), more=True, reset=False)
             found.append((change_set, change))
+        read, last = 0, Bookmark(name, 1 + len(change_set), whole=True)
     return Page(changes=found, bookmark=end, more=False, reset=False)
+
+
+def _reset(end: Bookmark) -> Page:
+    """Return the page of a caller that missed changes: it reads the book again and goes on from the end."""
+    return Page(changes=(), bookmark=end, more=False, reset=True)
 
 
 def feed_answer(page: Page, score_set: ScoreSet, view: View, *, cursor: str) -> schema.Feed:
@@ -110,48 +127,32 @@ def feed_answer(page: Page, score_set: ScoreSet, view: View, *, cursor: str) -> 
 
 def latest_changes(archive: Archive, score_set: ScoreSet, view: View) -> dict[str, AccountChange]:
     """Return what changed with the present score set, by account."""
+    if score_set.manifest.version not in _published(archive, score_set):
+        return {}
     latest = _change_set(archive, score_set, score_set.manifest.version)
-    return {} if latest is None else {change.account_id: change for _, change in latest.changes_for(view, score_set)}
+    return {change.account_id: change for _, change in latest.changes_for(view, score_set)}
 
 
 def _sealer(secret: bytes, caller: Caller) -> URLSafeSerializer:
     return URLSafeSerializer(secret, salt=f"renewcast.feed {caller.name}", signer_kwargs={"digest_method": hashlib.sha256})
 
 
-def _chain(archive: Archive, score_set: ScoreSet) -> Iterator[ChangeSet]:
-    """Yield the sets of changes that are kept, oldest first, up to the present one; only published score sets have one."""
-    for version in archive.versions():
-        found = _change_set(archive, score_set, version)
-        if found is not None:
-            yield found
-        if version == score_set.manifest.version:
-            return
+def _published(archive: Archive, score_set: ScoreSet) -> list[str]:
+    """Return the score sets that are kept and were served, oldest first, up to the present one."""
+    versions = [version for version in archive.versions() if (archive.folder(version) / CHANGES).exists()]
+    return versions[: versions.index(score_set.manifest.version) + 1] if score_set.manifest.version in versions else []
 
 
-def _change_set(archive: Archive, score_set: ScoreSet, version: str) -> ChangeSet | None:
+def _change_set(archive: Archive, score_set: ScoreSet, version: str) -> ChangeSet:
     """Return a set of changes; the newest that were read stay at hand as long as the score set is served."""
-    at_hand: dict[str, ChangeSet | None] = score_set.memory.setdefault("change sets", {})
-    if version not in at_hand:
-        at_hand[version] = read_change_set(archive.folder(version), archive.manifest(version))
-    found = at_hand[version]
+    at_hand: dict[str, ChangeSet] = score_set.memory.setdefault("change sets", {})
+    found = at_hand.get(version)
+    if found is None:
+        manifest = archive.manifest(version)
+        found = at_hand[version] = archive.read(version, lambda folder: read_change_set(folder, manifest))
     for oldest in sorted(at_hand)[:-_SETS_AT_HAND]:
         at_hand.pop(oldest, None)
     return found
-
-
-def _ahead(chain: Sequence[ChangeSet], since: Bookmark | None) -> list[tuple[ChangeSet, int]] | None:
-    """Return the sets from the bookmark on, each with how much of it is read; None if one in between is missing."""
-    if since is None:
-        return [(change_set, 0) for change_set in chain]
-    at = next((place for place, change_set in enumerate(chain) if change_set.version == since.version), None)
-    if at is not None:
-        ahead = [(chain[at], since.read), *((change_set, 0) for change_set in chain[at + 1 :])]
-    else:
-        ahead = [(change_set, 0) for change_set in chain if since.version < change_set.version]
-        if not ahead or not since.whole or ahead[0][0].against != since.version:
-            return None
-    unbroken = all(newer.against == older.version for (older, _), (newer, _) in pairwise(ahead))
-    return ahead if unbroken else None
 
 
 def _told(change_set: ChangeSet, start: int, view: View, score_set: ScoreSet) -> Iterator[tuple[int, AccountChange | None]]:

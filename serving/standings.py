@@ -86,8 +86,23 @@ class Archive:
             If it is gone or damaged.
         """
         if version not in self._manifests:
-            self._manifests[version] = _undamaged(self.folder(version), read_manifest)
+            self._manifests[version] = self.read(version, read_manifest)
         return self._manifests[version]
+
+    def read(self, version: str, read: Callable[[Path], _T]) -> _T:
+        """Return what a function reads from a version's folder.
+
+        Raises
+        ------
+        ServiceError
+            If it is gone or damaged.
+        """
+        folder = self.folder(version)
+        try:
+            return read(folder)
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            what = f"older scores cannot be read: {type(error).__name__}: {error}"
+            raise ServiceError(explain(what, given=folder.name, todo="It is still possible to compare with other times.")) from error
 
     def packages(self, version: str) -> dict[Target, Package]:
         """Read the models behind a version; they are verified.
@@ -113,7 +128,7 @@ class Archive:
             If the version is gone or damaged.
         """
         manifest = self.manifest(version)
-        stored = _undamaged(self.folder(version), lambda folder: _stored_rows(folder, account_id, features))
+        stored = self.read(version, lambda folder: _stored_rows(folder, account_id, features))
         return _stored_standing(manifest, stored) if stored else None
 
 
@@ -260,16 +275,6 @@ def _read_row(file: pq.ParquetFile, row: int) -> dict[str, Any]:
             return columns
         row -= size
     raise ValueError("there are fewer rows of values than accounts")
-
-
-def _undamaged(folder: Path, read: Callable[[Path], _T]) -> _T:
-    try:
-        return read(folder)
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        todo = "It is still possible to compare with other times."
-        raise ServiceError(
-            explain(f"older scores cannot be read: {type(error).__name__}: {error}", given=folder.name, todo=todo)
-        ) from error
 
 
 def _plain(value: Any) -> Value:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.batch import score_workspace
-from serving.feed import CHANGES, read_change_set
+from serving.feed import read_change_set
 from serving.leads import read_leads
 from serving.policy import default_policy, parse_policy
 from serving.scoring import load_score_set
@@ -140,9 +140,3 @@ def test_an_account_that_came_by_a_change_of_hands_is_new_and_one_that_went_is_n
     for view in (ALL, *PARTNERS):  # who is gone is told to whoever would manage it now, as far as the scores before knew
         found = told(latest, view, score_set).get(mine[6])
         assert (found and found.kinds) == (("gone_account",) if view in (ALL, PARTNERS[0]) else None)
-
-
-def test_a_score_set_without_changes_has_none(workspace, tmp_path):
-    archive = Archive(workspace.scores)
-    assert read_change_set(tmp_path, archive.manifest(archive.versions()[0])) is None
-    assert (archive.folder(archive.versions()[0]) / CHANGES).exists()

@@ -1,13 +1,16 @@
 """Whoever follows the feed is told each change once, in order, whatever the pages; and is told when changes were missed."""
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.errors import ServiceError
 from serving.feed_answers import Bookmark, latest_changes, open_bookmark, read_feed, seal_bookmark
 from serving.policy import default_policy
 from serving.scoring import load_score_set
@@ -98,6 +101,35 @@ def test_where_changes_were_missed_the_caller_starts_again_from_the_end(kept, sc
     assert (after.reset, list(after.changes)) == (False, [])
     unknown = replace(since, version="20200101T000000000000-00000000")
     assert read_feed(Archive(kept), score_set, ALL, since=unknown, limit=10).reset
+
+
+def test_what_comes_before_a_gap_is_told_before_the_reset(kept, score_set):
+    bare, (first, second, third) = replace(score_set, memory={}), Archive(kept).versions()
+    path = kept / third / "changes.parquet"
+    table = pq.read_table(path)
+    told = json.loads(table.schema.metadata[b"renewcast"]) | {"against": "20250101T000000000000-00000000"}
+    pq.write_table(table.replace_schema_metadata({b"renewcast": json.dumps(told)}), path)
+    page = read_feed(Archive(kept), bare, ALL, since=Bookmark(first, 1, whole=True), limit=10_000)
+    assert {version for version, _ in read(page)} == {second}
+    assert (page.more, page.reset, page.bookmark.version) == (True, False, second)
+    assert read_feed(Archive(kept), bare, ALL, since=page.bookmark, limit=10).reset
+
+
+def test_damaged_changes_are_said_to_be_unreadable(kept, score_set):
+    version = Archive(kept).versions()[1]
+    (kept / version / "changes.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ServiceError, match="older scores cannot be read"):
+        read_feed(Archive(kept), replace(score_set, memory={}), ALL, since=None, limit=10)
+
+
+def test_without_changes_there_is_nothing_to_follow(kept, score_set):
+    for version in Archive(kept).versions():
+        (kept / version / "changes.parquet").unlink()
+    bare = replace(score_set, memory={})
+    page = read_feed(Archive(kept), bare, ALL, since=None, limit=10)
+    assert (list(page.changes), page.more, page.reset) == ([], False, False)
+    assert latest_changes(Archive(kept), bare, ALL) == {}
+    assert read_feed(Archive(kept), bare, ALL, since=page.bookmark, limit=10).reset
 
 
 def test_a_bookmark_is_the_callers_own():
