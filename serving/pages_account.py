@@ -17,7 +17,7 @@ from serving.identity import Principal
 from serving.pages import Reader
 from serving.pages_frame import frame, render_page
 from serving.pages_remarks import remarks_of
-from serving.pages_what_if import levers_of, may_ask
+from serving.pages_what_if import levers_of, may_ask, outcomes_of
 from serving.playbook import load_playbook
 from serving.schema_track import CalibrationBin
 from serving.scoring import ScoreSet
@@ -56,6 +56,7 @@ async def account_context(desk: Desk, reader: Principal, score_set: ScoreSet, ro
             "may_say": "feedback" in reader.scopes and view.may("feedback"),
             "levers": await asyncio.to_thread(levers_of, score_set, row, view, answer.scores) if may_ask(reader, view) else (),
             "may_ask": may_ask(reader, view),
+            "outcomes": outcomes_of(score_set, row, view),
             "wrong": {},
             "typed": {},
             "form": "",

@@ -21,12 +21,14 @@ from serving.sharing import View
 from serving.whatif import ImpossibleError
 from serving.whatif_answers import adjustable, what_if_answer
 
-__all__ = ["MOST_LEVERS", "Lever", "levers_of", "may_ask", "router"]
+__all__ = ["MOST_LEVERS", "Lever", "Outcomes", "levers_of", "may_ask", "outcomes_of", "router"]
 
 MOST_LEVERS = 6
 """So many levers are shown, those of the strongest reasons; an application can pull all of them."""
 
 _SHARES = ("share", "ratio")
+_USUAL = ("active_users_28d", "tickets_open", "outcomes_verified", "outcomes_overdue", "training_contacts_364d", "nps_last")
+"""What people ask about first, where the reasons leave room."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -80,8 +82,26 @@ def may_ask(reader: Principal, view: View) -> bool:
     return "predict" in reader.scopes and view.may("what_if")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """The success plan of an account: how many outcomes were agreed, proven from data, and missed their date."""
+
+    agreed: float
+    verified: float
+    overdue: float
+
+
+def outcomes_of(score_set: ScoreSet, row: int, view: View) -> Outcomes | None:
+    """Return an account's success plan; None where none was agreed, or the view does not show it."""
+    values = {one.feature: one.value for one in adjustable(score_set, row, view)}
+    agreed, verified, overdue = (values.get(f"outcomes_{name}") for name in ("agreed", "verified", "overdue"))
+    if not isinstance(agreed, float) or not isinstance(verified, float) or not agreed:
+        return None
+    return Outcomes(agreed=agreed, verified=verified, overdue=overdue if isinstance(overdue, float) else 0.0)
+
+
 def levers_of(score_set: ScoreSet, row: int, view: View, scores: Iterable[schema.Score]) -> tuple[Lever, ...]:
-    """Return the levers behind the reasons of an account's scores, the strongest reasons first, one a reason."""
+    """Return the levers behind the reasons of an account's scores, the strongest reasons first, one a reason; then the usual ones."""
     numbers = {one.feature: one for one in adjustable(score_set, row, view) if one.levels is None and isinstance(one.value, float)}
     found: dict[str, Lever] = {}
     for score in scores:
@@ -89,7 +109,8 @@ def levers_of(score_set: ScoreSet, row: int, view: View, scores: Iterable[schema
             name = next((name for name in driver.features if name in numbers), None)
             if name and not any(member in found for member in driver.features):
                 found[name] = _lever(numbers[name])
-    return tuple(found.values())[:MOST_LEVERS]
+    usual = {name: _lever(numbers[name]) for name in _USUAL if name in numbers and name not in found}
+    return tuple({**found, **usual}.values())[:MOST_LEVERS]
 
 
 def _lever(one: Adjustable) -> Lever:
