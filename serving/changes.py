@@ -25,6 +25,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
+from features.errors import PackageError, explain
 from features.feature import Feature, Target
 from serving.health import HealthDefinition, exact_health, health_points
 from serving.reasons import Contribution, Driver, group_drivers
@@ -39,6 +40,8 @@ Values = Mapping[str, Value]
 AudienceOf = Callable[[Feature], Hashable]
 
 _NEARLY_EQUAL = 1e-9
+_ROUNDING = 1e-5
+"""Log-odds that two ways to the same score may differ by, of which most is lost where a probability is nearly 0 or 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,11 @@ def score_move(package: Package, *, before: Standing, after: Standing) -> Move:
     ----------
     before, after
         `after` was scored by this package; `before` by any that has the target.
+
+    Raises
+    ------
+    PackageError
+        If `after` was not scored by this package.
     """
     target = package.target
     new = tuple(name for name in package.features if name not in before.values)
@@ -222,11 +230,22 @@ def _slope(calibrator: Calibrator, older: float, newer: float) -> float:
 
 
 def _adding_up(parts: Array, total: float) -> list[float]:
-    """Give what the rounding of floating-point numbers left to the largest part."""
+    """Give what the rounding of floating-point numbers left to the largest part.
+
+    Raises
+    ------
+    PackageError
+        If more is left than that: then the package is not the one that scored the newer values.
+    """
     exact = [float(part) for part in parts]
+    left = total - math.fsum(exact)
+    if abs(left) > _ROUNDING:
+        raise PackageError(
+            explain("the parts of a score do not lead from one to the other", given=f"{left:+.3g} log-odds are left", todo="Score again.")
+        )
     largest = max(range(len(exact)), key=lambda position: abs(exact[position]))
     if exact[largest]:
-        exact[largest] += total - math.fsum(exact)
+        exact[largest] += left
     return exact
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
+from features.errors import PackageError
 from serving.changes import Standing, apportion, health_move, score_move
 from serving.health import HealthDefinition, exact_health, health_of
 from tests.serving_book import CATALOGUE, feature, feature_rows, packages
@@ -160,6 +161,14 @@ def test_on_a_line_a_driver_is_the_difference_of_its_parts():
     known = {member.feature.name: member.part for driver in move.drivers() for member in driver.members}
     for position, name in enumerate(package.features):
         assert known[name] == pytest.approx(2.0 * (newer[position] - older[position]), abs=1e-9)
+
+
+def test_scores_that_are_not_the_packages_are_refused():
+    package = packages()["churn"]
+    x0, x1 = feature_rows(np.random.default_rng(9), 2, decline=1.0).to_dict("records")
+    after = standing(package, x1)
+    with pytest.raises(PackageError, match="do not lead from one to the other"):
+        score_move(package, before=standing(package, x0), after=replace(after, log_odds={"churn": after.log_odds["churn"] + 0.01}))
 
 
 def test_a_move_to_another_segment_is_the_segments():
