@@ -8,6 +8,7 @@ from functools import cache, partial
 
 import pyarrow.parquet as pq
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from features.config import Serving, ServingLimits
@@ -118,7 +119,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
     app.openapi = cache(partial(api_document, app.routes))  # type: ignore[method-assign]
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")  # pages hold secrets: they are not compressed
     _guard(app, upkeep, workspace.config.serving.limits)
     add_problem_handlers(app, pages.problem_answer, other_method=options_or_problem)
     return app
