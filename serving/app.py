@@ -1,5 +1,6 @@
 """The web application: the API and the pages over one workspace, without the process tree around it."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from functools import cache, partial
 
 import pyarrow.parquet as pq
 from fastapi import APIRouter, FastAPI
+from opentelemetry.sdk.trace import TracerProvider
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
@@ -47,6 +49,7 @@ from serving.scoring import current_version
 from serving.sharing import VENDOR, Caller
 from serving.standings import Archive
 from serving.store import open_store
+from serving.tracing import Traced
 from serving.upkeep import Upkeep
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "sign_in_links"]
@@ -69,6 +72,9 @@ ROUTERS: tuple[APIRouter, ...] = (
 """All that is served, most wanted first. Their routes are put side by side: FastAPI matches each router that it includes twice."""
 
 
+_FLUSH_MILLISECONDS = 2000
+
+
 @dataclass(frozen=True, kw_only=True)
 class SignInLinks:
     """A link for the vendor, and one for the partner with the most accounts; None if no account has a partner."""
@@ -78,13 +84,15 @@ class SignInLinks:
     partner_name: str | None
 
 
-def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastAPI:
+def create_app(workspace: Workspace, *, metrics: Metrics | None = None, traces: TracerProvider | None = None) -> FastAPI:
     """Make the application that serves a workspace's current score set, and the next ones.
 
     Parameters
     ----------
     metrics
         Where it counts; counts of its own if None.
+    traces
+        Makes spans of the requests; none are made if None.
 
     Raises
     ------
@@ -110,6 +118,8 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
         with upkeep.running():
             yield
         store.dispose()
+        if traces is not None:
+            await asyncio.to_thread(traces.force_flush, _FLUSH_MILLISECONDS)
 
     app = FastAPI(
         openapi_url=None,
@@ -120,6 +130,8 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None) -> FastA
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")  # pages hold secrets: they are not compressed
+    if traces is not None:
+        app.add_middleware(Traced, provider=traces)
     _guard(app, upkeep, workspace.config.serving.limits)
     add_problem_handlers(app, pages.problem_answer, other_method=options_or_problem)
     return app

@@ -37,7 +37,8 @@ from serving.app import create_app
 from serving.connections import limit_connections
 from serving.logs import configure_logs
 from serving.metrics import Metrics
-from serving.settings import Settings, read_settings
+from serving.settings import Settings, read_settings, traces_to
+from serving.tracing import open_traces
 
 __all__ = ["Front", "Mounted", "Renewcast", "require_port", "serve"]
 
@@ -57,7 +58,8 @@ class Front:
         workspace = settings.load_workspace()
         limit_connections(workspace.config.serving.limits)
         self._bentoml = app
-        self._application = create_app(workspace, metrics=Metrics(settings.metrics))
+        traces = traces_to()
+        self._application = create_app(workspace, metrics=Metrics(settings.metrics), traces=open_traces(traces) if traces else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop both, and leave everything else to the application."""

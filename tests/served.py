@@ -33,6 +33,8 @@ header_seconds = 1
 body_seconds = 1
 request_seconds = 20
 in_flight = 6
+requests_per_minute = 10_000_000
+failures_per_minute = 10_000_000
 """
 
 
@@ -113,7 +115,7 @@ class Service:
 def serving(workspace, *, log, workers=2, ready=True, environ=None):
     """Serve a workspace while the block runs; the block may end the service itself."""
     config = workspace.folder / "renewcast.toml"
-    plain = re.sub(r"\n\[serving\].*", "", config.read_text(), flags=re.DOTALL)
+    plain = re.sub(r"\n\[serving.*", "", config.read_text(), flags=re.DOTALL)
     config.write_text(plain + SETTINGS.format(workers=workers))
     port = free_port()
     command = [sys.executable, "-c", "from serving.cli import main; main()", "serve", "--workspace", workspace.folder, "--port", str(port)]

@@ -410,7 +410,6 @@ EXTRAS = requirements(text for extra in PROJECT["project"]["optional-dependencie
 PINS = [Requirement(text) for text in PROJECT["tool"]["uv"]["constraint-dependencies"]]
 
 NOT_IMPORTED = {
-    "opentelemetry-sdk",  # bentoml's; here for its upper bound alone
     "python-multipart",  # FastAPI reads forms with it
     "shap",  # for notebooks, and in the tests that hold our parts against it
 }
