@@ -1,6 +1,6 @@
 """What goes over the wire about the past and the possible: history, what changed, what-if, and the feed of changes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -43,10 +43,6 @@ _SHOWN = "The same in whole points, so rounded that all of them add up to the mo
 _WITHHELD = "null where sizes are withheld"
 
 
-def _example(example: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [example]})
-
-
 class HistoryPoint(Strict):
     """How an account stood as of one cutoff."""
 
@@ -68,30 +64,6 @@ class HistoryPoint(Strict):
 
 class AccountHistory(Strict):
     """How an account's health went, oldest first."""
-
-    model_config = _example(
-        {
-            "account_id": "acc-0001",
-            "points": [
-                {
-                    "cutoff": "2025-04-01T00:00:00Z",
-                    "scored_at": None,
-                    "origin": "replayed",
-                    "health": 61,
-                    "band": "green",
-                    "health_version": 1,
-                    "churn_probability": 0.031,
-                    "contraction_probability": None,
-                    "expansion_probability": 0.12,
-                    "arr": 42000.0,
-                    "score_set": None,
-                    "package": "5d41402abc4b2a76b9719d911017c592ae2f0e9b1f3d8c6b7a1e4f20c9d3b8aa",
-                }
-            ],
-            "note": "Replayed points are no track record: the model may have learnt from those very months.",
-            "as_of": None,
-        }
-    )
 
     account_id: str
     points: list[HistoryPoint]
@@ -196,7 +168,7 @@ class AccountChanges(Strict):
 class WhatIfRequest(Strict):
     """Values that an account's features might have."""
 
-    model_config = _example({"features": {"active_users_28d": 40, "open_tickets": 0}})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"features": {"active_users_28d": 40, "open_tickets": 0}}]})
 
     features: dict[Name, Value] = Field(
         description="New values of features that somebody can act on, by name.", min_length=1, max_length=MOST_ADJUSTED
