@@ -221,7 +221,7 @@ def test_every_command_can_be_read_by_machines_and_takes_a_workspace():
     inner = {name: getattr(command, "commands", {"": command}) for name, command in commands.items()}
     leaves = {f"{name} {below}".strip(): leaf for name, found in inner.items() for below, leaf in found.items()}
     options = {name: {option for part in leaf.params for option in part.opts} for name, leaf in leaves.items()}
-    assert {name for name, found in options.items() if not {"--workspace", "--json"} <= found} == {"reference", "journal export"}
+    assert {name for name, found in options.items() if not {"--workspace", "--json"} <= found} == {"reference", "openapi", "journal export"}
 
 
 def test_ctrl_c_keeps_what_is_finished(book, monkeypatch):
