@@ -24,7 +24,10 @@ from serving.scoring import ScoreSet
 from serving.sharing import View
 from serving.track_record import track_record_answer
 
-__all__ = ["account_context", "router"]
+__all__ = ["MOST_POINTS", "account_context", "router"]
+
+MOST_POINTS = 24
+"""So many points of health are drawn, the newest."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -102,7 +105,7 @@ def _changes(desk: Desk, score_set: ScoreSet, row: int, view: View) -> schema_ch
 def _course(history: schema_changes.AccountHistory | None) -> Course | None:
     if history is None:
         return None
-    points = [point for point in history.points if point.health is not None]
+    points = [point for point in history.points if point.health is not None][-MOST_POINTS:]
     newer = [point.cutoff for earlier, point in itertools.pairwise(points) if earlier.package != point.package]
     return over_time([(point.cutoff, point.health or 0, point.origin == "said") for point in points], models=newer)
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Self, get_args
 from urllib.parse import urlencode
 
+import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -117,9 +118,9 @@ async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
         "asked": address,
         "selected": selected,
         "filters": _filters(score_set, view),
-        "views": _views(answer, view),
+        "views": _views(answer, view) if _has_renewals(score_set) else (),
         "sortable": {sort for sort in SORTS if _may_sort(sort, view)},
-        "renewals": _RENEWALS,
+        "renewals": _RENEWALS if _has_renewals(score_set) else (),
         "shares": band_shares(answer.totals.bands),
         "trends": _trends(score_set, selected, courses),
         "movement": courses and courses.movement(book_rows(score_set, query, view)[1]),
@@ -146,6 +147,11 @@ def _trends(score_set: ScoreSet, selected: BookPage, courses: Courses | None) ->
         return {}
     drawn = {score_set.accounts["account_id"][row]: sparkline([health for _, health in courses.of(row)]) for row in selected.rows}
     return {account_id: spark for account_id, spark in drawn.items() if spark}
+
+
+def _has_renewals(score_set: ScoreSet) -> bool:
+    """Tell whether any account of the book has a contract that renews."""
+    return not np.isnat(score_set.accounts["renewal_at"]).all()
 
 
 def _is_page(text: str) -> bool:

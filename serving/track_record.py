@@ -24,7 +24,7 @@ from training.backtest import read_backtest
 
 __all__ = ["MOST_MISSES", "BandRecord", "Cohort", "Miss", "Record", "read_record", "record_of", "track_record_answer"]
 
-MOST_MISSES = 20
+MOST_MISSES = 10
 """So many misses of each kind are listed, those that were furthest off first."""
 
 _KEY: Hashable = "track record"
