@@ -134,7 +134,7 @@ class WorthOfTarget(Strict):
 
 
 class WorthOfFeature(Strict):
-    """A feature whose value rests on your data; null where there is no value."""
+    """A feature whose value rests on your data; null where there is no value, or where it is the vendor's to know."""
 
     feature: str
     meaning: str
@@ -187,7 +187,7 @@ class Worth(Strict):
                             "meaning": "trainings in the last 91 days",
                             "unit": "trainings",
                             "value": 3.0,
-                            "without": 1.0,
+                            "without": None,
                         }
                     ],
                 }

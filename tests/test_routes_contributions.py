@@ -223,9 +223,11 @@ def test_worth_is_told_in_words_and_numbers_to_its_partner_and_the_vendor(client
         f"Your data changed the health of 2 of your {MANAGED} accounts, by 4.5 points on average. The most: {name}, from 44 to 50."
     )
     assert [one["feature"] for one in found["accounts"][0]["features"]] == ["trainings_182d"]  # the discount is the vendor's
+    assert [one["without"] for one in found["accounts"][0]["features"]] == [None]  # what the vendor knows by itself
     assert found["accounts"][0]["targets"] == [{"target": "churn", "probability": 0.1, "without": 0.2}]
     seen = worth_for(client, vendor, partner="p1")
     assert [one["feature"] for one in seen["accounts"][0]["features"]] == ["trainings_182d", "discount"]
+    assert seen["accounts"][0]["features"][1]["without"] == 0.2
     assert seen["text"].startswith("Its data changed the health of 2 of its")
     assert client.get(f"{ADDRESS}/worth", headers=vendor).status_code == 422
     assert client.get(f"{ADDRESS}/worth", params={"partner": "p2"}, headers=p1).status_code == 404
