@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from serving.health import AMBER_FROM, AMBER_TO, BANDS, Band, band_of
 from serving.schema import Driver, Score
@@ -202,15 +202,17 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """Health over time, in front of its bands, in a view box of 640 by 150."""
+    """Health over time, in front of its bands, in a view box of 640 by 150; a line breaks where nothing was scored for long."""
 
-    line: str
+    lines: tuple[str, ...]
     dots: tuple[Dot, ...]
     zones: tuple[Zone, ...]
     models: tuple[float, ...]
     left: float
     right: float
 
+
+_LONGEST_GAP = timedelta(days=200)
 
 _COURSE_WIDTH, _COURSE_HEIGHT = 640.0, 150.0
 _COURSE_LEFT, _COURSE_RIGHT = 74.0, 592.0
@@ -238,13 +240,24 @@ def over_time(points: Sequence[tuple[datetime, int, bool]], *, models: Sequence[
     edges: tuple[tuple[Band, int, int], ...] = (("green", AMBER_TO, 100), ("amber", AMBER_FROM, AMBER_TO), ("red", 0, AMBER_FROM))
     zones = tuple(Zone(band, _course_y(high), round(_course_y(low) - _course_y(high), 1)) for band, low, high in edges)
     return Course(
-        line=_polyline([dot.at for dot in dots]),
+        lines=tuple(_polyline([dot.at for dot in run]) for run in _runs(dots) if len(run) > 1),
         dots=dots,
         zones=zones,
         models=tuple(across(when) for when in models),
         left=_COURSE_LEFT,
         right=_COURSE_RIGHT,
     )
+
+
+def _runs(dots: Sequence[Dot]) -> list[list[Dot]]:
+    """Part a course where nothing was scored for long: no line leads over years of which nothing is known."""
+    runs: list[list[Dot]] = []
+    for dot in dots:
+        if runs and dot.when - runs[-1][-1].when <= _LONGEST_GAP:
+            runs[-1].append(dot)
+        else:
+            runs.append([dot])
+    return runs
 
 
 def _course_y(health: float) -> float:

@@ -8,10 +8,11 @@ import pytest
 from serving import wording
 from serving.app import create_app, sign_in_links
 from serving.batch import score_workspace
+from serving.charts import over_time
 from serving.policy import default_policy
 from serving.scoring import load_score_set
 from serving.sharing import VENDOR, Caller
-from tests.serving_book import CATALOGUE, TestClient, make_workspace
+from tests.serving_book import CATALOGUE, CUTOFF, TestClient, make_workspace
 
 HTML = {"accept": "text/html"}
 
@@ -334,3 +335,11 @@ def _grouped(lines):
     for record, name in lines:
         found.setdefault(record, []).append(name)
     return [(record, ' = "vendor"\n'.join(names)) for record, names in found.items()]
+
+
+def test_no_line_leads_over_years_of_which_nothing_is_known():
+    days = (0, 30, 60, 2000, 2030)
+    course = over_time([(CUTOFF + timedelta(days=day), 50, True) for day in days])
+    assert [line.count(",") for line in course.lines] == [3, 2]
+    assert len(course.dots) == len(days)
+    assert over_time([(CUTOFF, 50, True)]) is None
