@@ -19,7 +19,7 @@ import psutil
 from serving.credentials import opened_identity
 from serving.sharing import VENDOR
 
-__all__ = ["ROOT", "Load", "Service", "ask", "free_port", "kept_busy", "raw_connection", "serving", "vendor_key", "wait_until"]
+__all__ = ["ROOT", "Load", "Service", "ask", "configure", "free_port", "kept_busy", "raw_connection", "serving", "vendor_key", "wait_until"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,12 +111,17 @@ class Service:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
+def configure(folder, *, workers):
+    """Write short limits into a workspace's config, so that tests need not wait for long ones."""
+    config = folder / "renewcast.toml"
+    plain = re.sub(r"\n\[serving.*", "", config.read_text(), flags=re.DOTALL)
+    config.write_text(plain + SETTINGS.format(workers=workers))
+
+
 @contextmanager
 def serving(workspace, *, log, workers=2, ready=True, environ=None):
     """Serve a workspace while the block runs; the block may end the service itself."""
-    config = workspace.folder / "renewcast.toml"
-    plain = re.sub(r"\n\[serving.*", "", config.read_text(), flags=re.DOTALL)
-    config.write_text(plain + SETTINGS.format(workers=workers))
+    configure(workspace.folder, workers=workers)
     port = free_port()
     command = [sys.executable, "-c", "from serving.cli import main; main()", "serve", "--workspace", workspace.folder, "--port", str(port)]
     with log.open("w") as sink:

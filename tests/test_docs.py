@@ -175,8 +175,7 @@ def test_variables_that_are_named_are_read():
     )
     variable = r"\b(?:RENEWCAST|MLFLOW_TRACKING)_[A-Z_]+"
     named = set(re.findall(variable, EVERYTHING))
-    own = {"RENEWCAST_WORKSPACE"}  # the service tells it to its own workers
-    assert named == set(re.findall(variable, code)) - own
+    assert named == set(re.findall(variable, code))
 
 
 def test_the_map_shows_every_module_below_those_that_it_imports():

@@ -7,15 +7,19 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
+from datetime import datetime, timedelta
 
 import pytest
 
+from serving.app import create_app
 from serving.batch import score_workspace
-from tests.served import ask, kept_busy, raw_connection, send, serving, vendor_key, wait_until
-from tests.serving_book import CATALOGUE, make_workspace, packages
+from serving.sharing import VENDOR
+from tests.served import ROOT, ask, kept_busy, raw_connection, send, serving, vendor_key, wait_until
+from tests.serving_book import CATALOGUE, TestClient, make_workspace, packages
 from training.calibration import PlattCalibrator
 
 ACCOUNTS = [f"acc-{number:04d}" for number in range(0, 240, 24)]
@@ -337,3 +341,47 @@ def test_the_log_holds_requests_and_nothing_of_accounts(service, key, first):
         assert canary not in text, canary
     assert "Traceback" not in text
     assert not [line for line in service.lines() if line["level"] == "error" and "cannot be read" not in line["message"]]
+
+
+def shifted(seconds):
+    """Return a class like `datetime` of a clock that is so many seconds ahead; what it makes are plain times."""
+
+    class OfDatetime(type):
+        def __instancecheck__(cls, value):
+            return isinstance(value, datetime)
+
+    class Shifted(datetime, metaclass=OfDatetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(seconds=seconds)
+
+    return Shifted
+
+
+def jump(monkeypatch, seconds):
+    """Set the wall clock of all modules of the service; the monotonic one goes on."""
+    monkeypatch.undo()
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() + seconds)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("serving.") and getattr(module, "datetime", None) is datetime:
+            monkeypatch.setattr(module, "datetime", shifted(seconds))
+
+
+def test_a_clock_that_jumps_by_an_hour_stops_nothing(workspace, key, monkeypatch):
+    app = create_app(workspace[0])
+    with TestClient(app) as client:
+        token = app.state.desk.identity.sign_in_token(VENDOR)
+        assert client.get("/sign-in", params={"token": token}, follow_redirects=False).status_code in (200, 303)
+        client.post("/sign-in", data={"token": token})
+        for seconds in (0, 3600, -3600, 3600, 0):
+            jump(monkeypatch, seconds)
+            for account in ACCOUNTS:
+                assert client.get(f"/v1/accounts/{account}", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+            assert client.get("/", headers={"Accept": "text/html"}).status_code == 200, "the session holds"
+            assert client.get("/readyz").json()["status"] == "ready"
+        monkeypatch.undo()
+
+
+def test_durations_are_not_taken_from_the_wall_clock():
+    own = {file.name for file in (ROOT / "serving").glob("*.py") if "time.time(" in file.read_text(encoding="utf-8")}
+    assert own <= {"keys.py"}, "there it is compared with the time of a file, which is the wall clock's"

@@ -3,7 +3,8 @@
 Three questions, each answered by processes of their own on loopback:
 
     stalls    the 99th percentile beside the median of one explained account, asked again and again over one connection: once of a plain
-              BentoML service with the same application mounted in it, once of `renewcast serve`
+              BentoML service with the same application mounted in it, once of `renewcast serve`; and of a server that sends back one line,
+              which shows what the machine itself adds
     memory    what the workers hold after 20,000 requests and after all of them
     series    how many series `/metrics` shows after so many addresses that there are not
 
@@ -14,6 +15,7 @@ Run from the project's folder, on the simulated book of `renewcast up` or on ano
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import socket
@@ -33,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from features.workspace import load_workspace  # noqa: E402
 from serving.scoring import load_score_set  # noqa: E402
 from tests.served import Service as Served  # noqa: E402
-from tests.served import end, free_port, serving, vendor_key, wait_until  # noqa: E402
+from tests.served import configure, end, free_port, serving, vendor_key, wait_until  # noqa: E402
 
 PLAIN = """
 import gc, time
@@ -107,6 +109,38 @@ def stalls(port, key, accounts, requests):
     return f"median {median:.2f} ms, 99th percentile {high:.2f} ms ({high / median:.1f} times), slowest {highest:.0f} ms, {over} over 50 ms"
 
 
+ECHO = """
+import asyncio, sys
+
+async def answer(reader, writer):
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 1\\r\\n\\r\\n.")
+
+async def main():
+    async with await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def echo(accounts, requests):
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", ECHO, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port))
+        return stalls(port, "", accounts, requests)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 def memory(service, key, accounts, requests):
     clients = [Client(service.port, key) for _ in range(4)]  # some for each worker
     told, started = [], time.monotonic()
@@ -141,9 +175,11 @@ def main():
         copy = Path(folder) / "workspace"
         ignored = shutil.ignore_patterns("snapshots", "training", "tables", "rollups", "mlflow*", "*.log")
         shutil.copytree(asked.workspace, copy, ignore=ignored)
+        configure(copy, workers=2)
         workspace = load_workspace(copy, dict(os.environ))
         key = vendor_key(workspace)
         accounts = load_score_set(workspace.scores).accounts["account_id"].tolist()
+        print(f"stalls   the machine        {echo(accounts, min(asked.requests, 20_000))}", flush=True)
         with plainly_served(workspace, Path(folder) / "plain.log") as service:
             print(f"stalls   BentoML by itself  {stalls(service.port, key, accounts, min(asked.requests, 20_000))}", flush=True)
         with serving(workspace, log=Path(folder) / "log", workers=2) as service:
