@@ -1,7 +1,4 @@
-"""What leaves the project: a bento that serves, and an image whose steps hold as far as they can be looked at without building it.
-
-`tests/benchmarks/container_steps.py` runs the steps in a fresh environment.
-"""
+"""What leaves the project: a bento that serves, and an image whose steps hold as far as they can be looked at without building it."""
 
 import ast
 import os
