@@ -218,6 +218,8 @@ def _serve(screen: Screen, workspace: Workspace, host: str | None, port: int | N
     screen.say(f"  vendor:   {links.vendor}")
     if links.partner:
         screen.say(f"  partner:  {links.partner}  ({escape(str(links.partner_name))})")
+    if not (workspace.scores / "CURRENT").exists():
+        screen.say("There are no scores yet, so nothing can be shown. Run `renewcast score`: they are served as soon as they are there.")
     screen.result({"status": "serving", "address": address, "vendor_link": links.vendor, "partner_link": links.partner, "steps": done})
     sys.stdout.flush()
     serve(workspace, host=host, port=port)
