@@ -28,7 +28,7 @@ from serving.standings import Archive
 from serving.store import Store
 from serving.tables import now
 
-__all__ = ["RATE_HEADERS", "Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "require", "view_of"]
+__all__ = ["RATE_HEADERS", "Desk", "DeskOf", "Predictor", "Reader", "Require", "account_row", "desk_of", "require", "view_of"]
 
 RATE_HEADERS = "renewcast.rate_headers"
 """Where the scope of a request keeps the headers that tell how often its credential may still ask."""
@@ -48,12 +48,13 @@ class Desk:
     rates: Rates
 
 
-async def _desk(request: Request) -> Desk:
+async def desk_of(request: Request) -> Desk:
+    """Return the desk of the application that a request came to."""
     desk: Desk = request.app.state.desk
     return desk
 
 
-DeskOf = Annotated[Desk, Depends(_desk)]
+DeskOf = Annotated[Desk, Depends(desk_of)]
 
 
 class Require(SecurityBase):

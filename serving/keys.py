@@ -263,10 +263,18 @@ class KeyRing:
         return f"keys are checked against a list that is {hours:.1f} hours old: {self._fault}"
 
     async def _refreshed(self, seconds: float) -> None:
-        """Read the list again if nobody has tried for so long; whoever comes while it is read takes the one that is there."""
-        if self._clock() - self._tried > seconds and not self._refreshing.locked():
+        """Read the list again if nobody has tried for so long; whoever comes while it is read takes the one that is there, if any is."""
+        if self._refreshing.locked():
+            if self._good is None:
+                await to_thread(self._awaited)
+        elif self._clock() - self._tried > seconds:
             with suppress(StoreDownError):
                 await to_thread(self.refresh)
+
+    def _awaited(self) -> None:
+        """Wait until the list has been read that is being read."""
+        with self._refreshing:
+            pass
 
     def _checked(self, key_id: str, secret: str) -> Principal:
         key = self._keys.get(key_id)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Query, Request
+from starlette.responses import Response
 
 from serving import schema
 from serving.answers import account_bytes, book_bytes
@@ -70,7 +71,7 @@ async def list_accounts(
     summary="One account",
     responses=problems(404) | NOT_MODIFIED,
 )
-async def get_account(request: Request, desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> Any:
+async def get_account(request: Request, desk: DeskOf, principal: Reader, account_id: schema.AccountId) -> Response:
     """Return one account with its scores explained: `base + parts of the drivers + part of the other factors = raw_score`."""
     score_set = desk.live.current()
     view = view_of(desk, principal, score_set)

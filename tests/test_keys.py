@@ -293,3 +293,24 @@ def test_a_disk_that_takes_no_mirror_is_told_and_stops_nothing(keys, source, tmp
     ring = KeyRing(source, hashed, tmp_path / "no such folder" / "keys.json")
     assert check(ring, key).caller == VENDOR
     assert "mirrored" in ring.fault()
+
+
+@ONE_DATABASE
+def test_who_comes_while_the_first_list_is_read_waits_for_it(keys, source, tmp_path):
+    """A worker that has just begun has no list to go on with, and none of its first callers is turned away."""
+    key = keys.issue(VENDOR, label="crm")
+    began, may_end = Event(), Event()
+
+    def slow():
+        began.set()
+        assert may_end.wait(5)
+        return source()
+
+    ring = KeyRing(slow, hashed, tmp_path / "new.json")
+    with ThreadPoolExecutor(3) as callers:
+        answers = [callers.submit(lambda: run(ring.check(key))) for _ in range(2)]
+        assert began.wait(5)
+        answers.append(callers.submit(lambda: run(ring.check(key))))
+        time.sleep(0.05)
+        may_end.set()
+        assert len({answer.result(5).credential for answer in answers}) == 1
