@@ -5,6 +5,10 @@ name). The service runs as `renewcast serve` runs it, with one worker: BentoML's
 key and the journal. Its empty address asks for no key. CPU is that of the server's whole tree of processes, divided by the answers; the
 sides take turns, and each ratio is the median over the rounds of the ratio within a round. A machine that does other things at the same
 time makes all sides dearer, but not by the same factor.
+
+Measured on 2 idle cores, one round: microseconds of CPU an answer: empty 308, by id 371 (1.20 times), by row 1,416, of which bare
+`pred_contrib` of the same three models for the row takes 858 ((by row - 1.3 empty) / pred_contrib = 1.18), MLflow with SHAP 3,839 (10 times
+by id, 2.7 times by row); 10,000 accounts in one call 370,000 explained scores a second.
 """
 
 import argparse
