@@ -124,7 +124,8 @@ def partner_book(known: KnownTables) -> ir.Table:
     """
     assigned = known.engine.table(assigned_partner(known).select("row", "cutoff", "account", "partner_id"), name="assigned")
     pairs = assigned.select("cutoff", account=assigned.partner_id).distinct()
-    pairs = known.engine.table(pairs.mutate(row=ibis.row_number().cast("int32")), name="partner_cutoffs")
+    numbers = ibis.row_number().over(ibis.window(order_by=["cutoff", "account"]))
+    pairs = known.engine.table(pairs.mutate(row=numbers.cast("int32")), name="partner_cutoffs")
     members = known.engine.table(_members(known, pairs), name="partner_members")
     sums = members.group_by("pair").agg(managed=members.managed.sum(), paid=members.paid.sum(), stayed=(members.paid * members.pays).sum())
     rows = assigned.join(pairs.select("cutoff", pair=pairs.row, partner_id=pairs.account), ["cutoff", "partner_id"])

@@ -285,7 +285,9 @@ def newest_versions(rows: ir.Table, contract: TableContract, *, of: Sequence[str
 def real_ends(rows: ir.Table, contract: TableContract) -> ir.IntegerValue:
     """Return the instants at which terms end: the planned ones, or earlier ones where they ended before; missing for open ends."""
     names = [name for name in (contract.term and contract.term[1], contract.ended) if name in rows.columns]
-    return ibis.least(*[rows[name] for name in names]) if names else ibis.null("int64")
+    if len(names) > 1:  # of one value Spark takes no least one
+        return ibis.least(*[rows[name] for name in names])
+    return rows[names[0]] if names else ibis.null("int64")
 
 
 def _masked(rows: ir.Table, contract: TableContract) -> dict[str, ir.Value]:

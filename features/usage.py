@@ -257,8 +257,8 @@ def _stickiness(days: int) -> Feature:
         sentence=f"how often a user comes back {{moved}} {span(days)}",
         source=_USER_DAYS,
         expression=lambda user_days: (
-            user_days.count(where=within(user_days, days))
-            / float(days)
+            user_days.count(where=within(user_days, days)).cast("float64")
+            / days
             / user_days.user_id.nunique(where=within(user_days, days)).nullif(0)
         ),
         needs=frozenset({"user_id"}),
