@@ -4,22 +4,22 @@ import importlib as _importlib
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
-    from serving.answers import explain_account
-    from serving.reasons import Driver, Explanation
-    from serving.scoring import AccountScore, ScoreSet, load_score_set
-    from serving.steps import StepResult, run_steps
+    from serving.answers.account_answers import explain_account
+    from serving.commands.steps import StepResult, run_steps
+    from serving.scores.reasons import Driver, Explanation
+    from serving.scores.scoring import AccountScore, ScoreSet, load_score_set
 
 __all__ = ["AccountScore", "Driver", "Explanation", "ScoreSet", "StepResult", "explain_account", "load_score_set", "run_steps"]
 
 _LOADED_WHEN_USED = {
-    "AccountScore": "serving.scoring",
-    "Driver": "serving.reasons",
-    "Explanation": "serving.reasons",
-    "ScoreSet": "serving.scoring",
-    "StepResult": "serving.steps",
-    "explain_account": "serving.answers",
-    "load_score_set": "serving.scoring",
-    "run_steps": "serving.steps",
+    "AccountScore": "serving.scores.scoring",
+    "Driver": "serving.scores.reasons",
+    "Explanation": "serving.scores.reasons",
+    "ScoreSet": "serving.scores.scoring",
+    "StepResult": "serving.commands.steps",
+    "explain_account": "serving.answers.account_answers",
+    "load_score_set": "serving.scores.scoring",
+    "run_steps": "serving.commands.steps",
 }
 """What brings LightGBM or the web framework: the command must answer at once."""
 

@@ -15,42 +15,41 @@ from starlette.staticfiles import StaticFiles
 
 from features.config import Serving, ServingLimits
 from features.workspace import Workspace
-from serving import (
-    pages,
+from serving.answers.live import LiveScores
+from serving.answers.problems import add_problem_handlers
+from serving.api import (
     routes_accounts,
     routes_changes,
     routes_contributions,
-    routes_document,
     routes_export,
     routes_feedback,
     routes_models,
     routes_partners,
     routes_predict,
     routes_retention,
-    routes_service,
     routes_track,
 )
-from serving.access import Access
-from serving.api_document import api_document
-from serving.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
-from serving.credentials import identity_of, opened_identity
-from serving.desk import Desk
-from serving.draining import Drain
-from serving.journal import Journal
-from serving.live import LiveScores
-from serving.methods import AnswerHead, options_or_problem
-from serving.metrics import Metrics
-from serving.pages_all import PAGES
-from serving.pages_frame import STATIC
-from serving.policies import LivePolicy
-from serving.problems import add_problem_handlers
-from serving.rates import Rates
-from serving.scoring import current_version
-from serving.sharing import VENDOR, Caller
-from serving.standings import Archive
-from serving.store import open_store
-from serving.tracing import Traced
-from serving.upkeep import Upkeep
+from serving.api.api_document import api_document
+from serving.api.desk import Desk
+from serving.api.methods import AnswerHead, options_or_problem
+from serving.api.rates import Rates
+from serving.callers.credentials import identity_of, opened_identity
+from serving.callers.journal import Journal
+from serving.operations import routes_service
+from serving.operations.access import Access
+from serving.operations.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
+from serving.operations.draining import Drain
+from serving.operations.metrics import Metrics
+from serving.operations.tracing import Traced
+from serving.operations.upkeep import Upkeep
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policies import LivePolicy
+from serving.records.store import open_store
+from serving.scores.scoring import current_version
+from serving.scores.standings import Archive
+from serving.web import pages, routes_document
+from serving.web.pages_all import PAGES
+from serving.web.pages_frame import STATIC
 
 __all__ = ["ROUTERS", "SignInLinks", "create_app", "has_accounts", "sign_in_links"]
 

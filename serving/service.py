@@ -34,11 +34,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from features.errors import ServiceError, explain
 from features.workspace import Workspace
 from serving.app import create_app
-from serving.connections import limit_connections
-from serving.logs import configure_logs
-from serving.metrics import Metrics
+from serving.operations.connections import limit_connections
+from serving.operations.logs import configure_logs
+from serving.operations.metrics import Metrics
+from serving.operations.tracing import open_traces
 from serving.settings import Settings, read_settings, traces_to
-from serving.tracing import open_traces
 
 __all__ = ["Front", "Mounted", "Renewcast", "require_port", "serve"]
 

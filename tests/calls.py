@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
 from tests.serving_book import CATALOGUE
 
 __all__ = ["CALLS", "Call", "features_of"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from features.workspace import Workspace, load_workspace
-from serving.batch import score_workspace
+from serving.scores.batch import score_workspace
 from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages, write
 from training.calibration import PlattCalibrator
 

@@ -309,7 +309,7 @@ SERVING_ROLE = "renewcast"
 @pytest.fixture(scope="session")
 def empty_sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with its tables, in a file: copying it takes no time. Read only."""
-    from serving.store import upgrade_store
+    from serving.records.store import upgrade_store
 
     file = tmp_path_factory.mktemp("store") / "renewcast.db"
     upgrade_store(file)
@@ -321,7 +321,7 @@ def empty_postgres_store(postgres_server: str) -> str:
     """The name of a database with a store in it, to make copies of; the service's role may use it, and owns nothing."""
     import psycopg
 
-    from serving.store import upgrade_store
+    from serving.records.store import upgrade_store
 
     with psycopg.connect(f"postgresql://reader@{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {SERVING_ROLE} LOGIN")
@@ -353,7 +353,7 @@ def store_address(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
 @pytest.fixture
 def store(store_address: Path | str):
     """An empty store, on each kind of database."""
-    from serving.store import open_store
+    from serving.records.store import open_store
 
     store = open_store(store_address)
     yield store

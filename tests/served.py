@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from serving.credentials import opened_identity
-from serving.sharing import VENDOR
+from serving.callers.credentials import opened_identity
+from serving.permissions.caller import VENDOR
 
 __all__ = ["ROOT", "Load", "Service", "ask", "configure", "free_port", "kept_busy", "raw_connection", "serving", "vendor_key", "wait_until"]
 
@@ -123,7 +123,16 @@ def serving(workspace, *, log, workers=2, ready=True, environ=None):
     """Serve a workspace while the block runs; the block may end the service itself."""
     configure(workspace.folder, workers=workers)
     port = free_port()
-    command = [sys.executable, "-c", "from serving.cli import main; main()", "serve", "--workspace", workspace.folder, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-c",
+        "from serving.commands.cli import main; main()",
+        "serve",
+        "--workspace",
+        workspace.folder,
+        "--port",
+        str(port),
+    ]
     with log.open("w") as sink:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}, stdout=subprocess.DEVNULL, stderr=sink

@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from serving import schema
-from serving.answers import as_of
-from serving.explained import MOST_OTHERS
-from serving.policy import default_policy, parse_policy
-from serving.reasons import Contribution, explain_score
-from serving.scoring import NEW_ACCOUNT_DAYS
-from serving.sharing import NOTHING_SUPPLIED, VENDOR, Caller, View, shared_explanation
+from serving.answers import schema
+from serving.answers.account_answers import as_of
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.scores.explained import MOST_OTHERS
+from serving.scores.reasons import Contribution, explain_score
+from serving.scores.scoring import NEW_ACCOUNT_DAYS
+from serving.scores.sharing import NOTHING_SUPPLIED, View, shared_explanation
 from serving.wording import day
 
 OPEN = parse_policy('[families]\ncommercial = ["gold"]\n[features]\nactive_users_91d = "vendor"\n[fields.Driver]\npeers = "vendor"\n')

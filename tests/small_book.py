@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from typer.testing import CliRunner, Result
 
-from serving.cli import app
+from serving.commands.cli import app
 
 __all__ = ["run", "summary_of", "write_book", "write_config"]
 

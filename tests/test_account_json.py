@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from serving import answers, schema
-from serving.account_json import account_json, prediction_json, render
-from serving.batch import score_workspace
-from serving.scoring import load_score_set
+from serving.answers import schema
+from serving.answers.account_answers import account_answers as answers
+from serving.scores.account_json import account_json, prediction_json, render
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
 from tests import slow_answers
 from tests.serving_book import make_workspace
 from tests.slow_answers import OPEN, VIEWS, without_merged_factor

@@ -5,15 +5,16 @@ import pytest
 import sqlalchemy as sa
 
 from features.config import ServingLimits
-from serving.answers import book_answer, book_bytes
+from serving.answers.account_answers import book_answer, book_bytes
+from serving.answers.portfolio import total_up
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.policy import default_policy
-from serving.portfolio import total_up
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
-from serving.store import SERVICE
-from serving.tables import JOURNAL
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.records.store import SERVICE
+from serving.records.tables import JOURNAL
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.serving_book import ACCOUNTS, CATALOGUE, TestClient, make_workspace
 
 LARGEST_BODY = ServingLimits().body_megabytes * 1024**2
@@ -323,7 +324,7 @@ def test_a_body_that_is_too_large_is_refused(client, vendor):
 
 
 def test_an_error_of_ours_is_a_problem_that_gives_nothing_away(client, vendor, monkeypatch):
-    monkeypatch.setattr("serving.routes_accounts.account_bytes", lambda *_: 1 / 0)
+    monkeypatch.setattr("serving.api.routes_accounts.account_bytes", lambda *_: 1 / 0)
     answer = client.get("/v1/accounts/acc-0001", headers=vendor)
     assert_problem(answer, status=500)
     assert "division" not in answer.text

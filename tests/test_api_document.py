@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from serving.api_document import EXAMPLES_FILE, TAGS, operations
+from serving.answers.problems import KINDS, PROBLEM_JSON
+from serving.api.api_document import EXAMPLES_FILE, TAGS, operations
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.cli import app as cli
-from serving.problems import KINDS, PROBLEM_JSON
-from serving.sharing import VENDOR, Caller
+from serving.commands.cli import app as cli
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.calls import CALLS
 from tests.changes_book import make_scored_thrice
 from tests.serving_book import TestClient

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.assignments import Assignments, Term
+from serving.permissions.assignments import Assignments, Term
 
 START = datetime(2025, 1, 1)
 days = st.integers(0, 12).map(lambda day: START + timedelta(days=day))

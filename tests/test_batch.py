@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import NotEnoughDataError, ServiceError, WorkspaceError
-from serving.batch import score_workspace
-from serving.policy import default_policy
-from serving.scoring import load_score_set
+from serving.permissions.policy import default_policy
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
 from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages
 
 
@@ -133,7 +133,7 @@ def test_a_changed_package_is_not_believed(tmp_path):
 def test_a_run_that_was_interrupted_leaves_the_old_scores_current(tmp_path, monkeypatch):
     workspace = make_workspace(tmp_path)
     version = score_workspace(workspace).version
-    monkeypatch.setattr("serving.score_files.pq.write_table", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("serving.scores.score_files.pq.write_table", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         score_workspace(workspace)
     assert load_score_set(workspace.scores).manifest.version == version

@@ -4,12 +4,13 @@ from datetime import datetime
 
 import pytest
 
-from serving.batch import score_workspace
-from serving.change_answers import NoMomentError, changes_answer
-from serving.policy import default_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, View
-from serving.standings import Archive
+from serving.answers.change_answers import NoMomentError, changes_answer
+from serving.permissions.caller import VENDOR
+from serving.permissions.policy import default_policy
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
+from serving.scores.standings import Archive
 from tests.changes_book import CUTOFFS, EARLIER, MIDDLE, make_scored_thrice
 from tests.serving_book import CUTOFF
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
 from features.errors import PackageError
-from serving.changes import Standing, apportion, health_move, score_move
 from serving.health import HealthDefinition, exact_health, health_of
+from serving.scores.changes import Standing, apportion, health_move, score_move
 from tests.serving_book import CATALOGUE, feature, feature_rows, packages
 from training.calibration import BetaCalibrator, IsotonicCalibrator, PlattCalibrator
 from training.dataset import encode_features, learn_categories

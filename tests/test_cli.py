@@ -14,8 +14,8 @@ import typer
 
 from features.ledger import fingerprint_files
 from features.workspace import load_workspace
-from serving import cli, steps
-from serving.steps import STEPS
+from serving.commands import cli, steps
+from serving.commands.steps import STEPS
 from tests.small_book import run, summary_of, write_book
 
 ROOT = Path(__file__).parent.parent
@@ -141,7 +141,17 @@ def answer(address: str, **options: object) -> dict[str, object]:
 
 def test_scores_are_served_until_ctrl_c(book):
     port = free_port()
-    command = [sys.executable, "-c", "from serving.cli import app; app()", "serve", "--workspace", str(book), "--port", str(port), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from serving.commands.cli import app; app()",
+        "serve",
+        "--workspace",
+        str(book),
+        "--port",
+        str(port),
+        "--json",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as service:
         try:
             found = json.loads(service.stdout.readline())
@@ -237,7 +247,7 @@ def test_ctrl_c_keeps_what_is_finished(book, monkeypatch):
 
 def test_the_command_answers_at_once():
     code = """
-import sys, serving.cli
+import sys, serving.commands.cli
 print(sorted({"pandas", "sklearn", "lightgbm", "scipy", "pyarrow", "duckdb", "ibis", "mlflow", "bentoml", "sqlalchemy"} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -275,7 +285,7 @@ def replace(self, target):
     return put_in_place(self, target)
 
 Path.replace = replace
-from serving.cli import app
+from serving.commands.cli import app
 app(arguments)
 """
 

@@ -6,10 +6,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from serving.feedback import Feedback, Note, Remarks
-from serving.identity import Principal
-from serving.sharing import Caller
-from serving.store import open_store
+from serving.answers.feedback import Feedback, Note, Remarks
+from serving.callers.identity import Principal
+from serving.permissions.caller import Caller
+from serving.records.store import open_store
 from tests.serving_book import make_workspace
 from tests.small_book import run, summary_of
 

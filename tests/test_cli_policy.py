@@ -3,12 +3,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from serving.batch import score_workspace
-from serving.cli import app
-from serving.disclosure import disclose
-from serving.policy import POLICY_NAME, default_policy, parse_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View, merge_parts
+from serving.answers.disclosure import disclose
+from serving.commands.cli import app
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import POLICY_NAME, default_policy, parse_policy
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View, merge_parts
 from tests.serving_book import CUTOFF, make_workspace, stamps, write
 
 

@@ -6,7 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from features.workspace import load_workspace
-from serving import cli_retention
+from serving.commands import cli_retention
 from tests.past_book import tell_training, write_book
 from training import reconciliation
 from training.forecasting import read_forecast, read_forecast_accounts

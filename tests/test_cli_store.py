@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from features.workspace import load_workspace
-from serving.identity import Principal
-from serving.journal import Journal
-from serving.sharing import VENDOR
-from serving.store import open_store
-from serving.tables import NEWEST
+from serving.callers.identity import Principal
+from serving.callers.journal import Journal
+from serving.permissions.caller import VENDOR
+from serving.records.store import open_store
+from serving.records.tables import NEWEST
 from tests.serving_book import CONFIG
 from tests.small_book import run, summary_of
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from features.errors import ConfigError, explain
-from serving.console import Screen
-from serving.steps import StepResult
+from serving.commands.console import Screen
+from serving.commands.steps import StepResult
 
 
 def result(**changes):

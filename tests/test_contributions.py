@@ -14,13 +14,13 @@ from filelock import FileLock
 from features import contributed, receipt
 from features.errors import SourceError, StoreDownError, WorkspaceError
 from features.workspace import load_workspace
-from serving import contributions as module
-from serving.contributions import Contributions, assigned_accounts, given_file, given_rows_of
-from serving.identity import Principal
-from serving.sharing import VENDOR, Caller
-from serving.steps import run_steps
-from serving.store import SERVICE, open_store
-from serving.tables import NOTES
+from serving.answers.account_answers import contributions as module
+from serving.answers.contributions import Contributions, assigned_accounts, given_file, given_rows_of
+from serving.callers.identity import Principal
+from serving.commands.steps import run_steps
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE, open_store
+from serving.records.tables import NOTES
 from tests.small_book import write_book, write_config
 
 NOW = datetime(2025, 7, 1, 12)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from serving.batch import score_workspace
-from serving.courses import courses_of
 from serving.health import band_of
-from serving.scoring import load_score_set
-from serving.standings import Archive
-from serving.timeline import RECENT, read_recent
+from serving.scores.batch import score_workspace
+from serving.scores.courses import courses_of
+from serving.scores.scoring import load_score_set
+from serving.scores.standings import Archive
+from serving.scores.timeline import RECENT, read_recent
 from tests.serving_book import make_workspace
 
 
@@ -46,7 +46,7 @@ def test_movement_counts_what_a_person_would_count(score_set, archive):
 
 
 def test_a_score_set_from_before_has_none(score_set, archive, monkeypatch):
-    monkeypatch.setattr("serving.courses.RECENT", f"no-{RECENT}")
+    monkeypatch.setattr("serving.scores.courses.RECENT", f"no-{RECENT}")
     assert courses_of(archive, score_set) is None
 
 

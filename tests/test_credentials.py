@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from features.errors import StoreDownError
 from features.workspace import Workspace, load_workspace
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE
-from serving.tables import JOURNAL
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import JOURNAL
+from serving.scores.batch import score_workspace
 from tests.issuer import FOREIGN_KEY, Issuer
 from tests.serving_book import CONFIG, TestClient, make_workspace
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_in_the_journal_is_not_answered(app, client, monkeypatch)
     key = bearer(app.state.desk.identity.issue_key(VENDOR, label="crm"))
     account = client.get("/v1/accounts", headers=key).json()["accounts"][0]["account_id"]
     with monkeypatch.context() as full:
-        full.setattr("serving.spool.Segments._write", lambda _self, _lines: False)
+        full.setattr("serving.callers.spool.Segments._write", lambda _self, _lines: False)
         full.setattr(app.state.desk.journal._segments, "_held_at_most", 0)
         answers = [client.get(path, headers=key) for path in ("/v1/accounts", f"/v1/accounts/{account}", "/v1/accounts/none")]
         answers.append(client.post("/v1/predict", headers=key, json={"accounts": [account]}))

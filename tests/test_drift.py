@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batch import score_workspace
-from serving.drift import THRESHOLDS, drift_of, read_drift, stability_index, write_drift
-from serving.scoring import load_score_set
+from serving.scores.batch import score_workspace
+from serving.scores.drift import THRESHOLDS, drift_of, read_drift, stability_index, write_drift
+from serving.scores.scoring import load_score_set
 from tests.serving_book import feature_rows, make_workspace, packages
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serving.drivers import Calibrated, DriverGroups, slope
-from serving.reasons import Contribution, group_drivers, log_odds_slope
+from serving.scores.drivers import Calibrated, DriverGroups, slope
+from serving.scores.reasons import Contribution, group_drivers, log_odds_slope
 from tests.serving_book import feature
 from training.calibration import BetaCalibrator, IsotonicCalibrator, PlattCalibrator
 

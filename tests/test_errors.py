@@ -23,7 +23,7 @@ def test_every_error_is_raised_somewhere():
     calls = (
         node.func.id
         for package in ("features", "training", "serving")
-        for file in (ROOT / package).glob("*.py")
+        for file in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     )

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import PackageError
-from serving import answers, schema
-from serving.account_json import render_rows
-from serving.batch import score_workspace
-from serving.explained import closed_fields
-from serving.scoring import load_score_set
+from serving.answers import schema
+from serving.answers.account_answers import account_answers as answers
+from serving.scores.account_json import render_rows
+from serving.scores.batch import score_workspace
+from serving.scores.explained import closed_fields
+from serving.scores.scoring import load_score_set
 from tests import slow_answers
 from tests.serving_book import CATALOGUE, make_workspace
 from tests.slow_answers import OPEN, VIEWS, without_merged_factor

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from serving.answers.exports import _cell, export_pieces
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.exports import _cell, export_pieces
-from serving.policy import default_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.serving_book import ACCOUNTS, TestClient, make_workspace
 
 
@@ -119,7 +120,7 @@ def test_text_is_never_a_formula(text):
 
 
 def test_a_large_export_needs_no_more_memory_than_a_small_one(workspace, monkeypatch):
-    monkeypatch.setattr("serving.exports.PIECE_ROWS", 60)
+    monkeypatch.setattr("serving.answers.exports.PIECE_ROWS", 60)
     score_set = load_score_set(workspace.scores)
     view = View(VENDOR, None, default_policy())
 

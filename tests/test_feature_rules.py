@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.feature import Feature, Window
-from serving.feature_rules import find_rules
+from serving.answers.feature_rules import find_rules
 
 N = 40
 

@@ -7,13 +7,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from serving.batch import score_workspace
-from serving.feed import read_change_set
-from serving.leads import read_leads
-from serving.policy import default_policy, parse_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
-from serving.standings import Archive
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.scores.batch import score_workspace
+from serving.scores.feed import read_change_set
+from serving.scores.leads import read_leads
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
+from serving.scores.standings import Archive
 from tests.changes_book import make_scored_thrice
 from tests.serving_book import CUTOFF, write
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import ServiceError
-from serving.feed_answers import Bookmark, latest_changes, open_bookmark, read_feed, seal_bookmark
-from serving.policy import default_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
-from serving.standings import Archive
+from serving.answers.feed_answers import Bookmark, latest_changes, open_bookmark, read_feed, seal_bookmark
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
+from serving.scores.standings import Archive
 from tests.changes_book import make_scored_thrice
 
 NOW = datetime.now(UTC).replace(tzinfo=None)

@@ -3,13 +3,14 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from serving import feedback
-from serving.feedback import Feedback, Note, Play, Remarks
-from serving.identity import Principal
-from serving.policy import parse_policy
-from serving.sharing import Caller, View
-from serving.store import SERVICE
-from serving.tables import CONTRIBUTIONS, NOTES
+from serving.answers.account_answers import feedback
+from serving.answers.feedback import Feedback, Note, Play, Remarks
+from serving.callers.identity import Principal
+from serving.permissions.caller import Caller
+from serving.permissions.policy import parse_policy
+from serving.records.store import SERVICE
+from serving.records.tables import CONTRIBUTIONS, NOTES
+from serving.scores.sharing import View
 
 NOW = datetime(2025, 7, 1, 12)
 DAY = timedelta(days=1)

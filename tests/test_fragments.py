@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from serving import account_json
-from serving.account_json import pieces_of, render
-from serving.batch import score_workspace
-from serving.fragments import Pieces, Stamp, read_fragments, seal_fragments, write_shelf
-from serving.policy import default_policy, parse_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.scores import account_json
+from serving.scores.account_json import pieces_of, render
+from serving.scores.batch import score_workspace
+from serving.scores.fragments import Pieces, Stamp, read_fragments, seal_fragments, write_shelf
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.serving_book import PARTNERS, make_workspace
 
 STAMP = Stamp(policy="p", writer="w", at=datetime(2025, 7, 1))

@@ -13,8 +13,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from serving.app import ROUTERS, create_app
-from serving.batch import score_workspace
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.serving_book import make_workspace
 
 FEW = 8

@@ -14,7 +14,7 @@ import pytest
 from openapi_python_client import generate
 from openapi_python_client.config import Config, ConfigFile, MetaType
 
-from serving.api_document import operations
+from serving.api.api_document import operations
 from tests.calls import CALLS
 from tests.test_api_document import client as client  # the application, with all that the calls need
 from tests.test_api_document import keys as keys

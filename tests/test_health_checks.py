@@ -3,10 +3,10 @@ import logging
 
 import pytest
 
-from serving import health_checks
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.health_checks import Check, HealthChecks, disk_fault
+from serving.operations import health_checks
+from serving.operations.health_checks import Check, HealthChecks, disk_fault
+from serving.scores.batch import score_workspace
 from tests.serving_book import TestClient, make_workspace
 
 

@@ -7,13 +7,13 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.answers.problems import ProblemError
+from serving.api.idempotency import OnlyOnce, fingerprint_of
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.idempotency import OnlyOnce, fingerprint_of
-from serving.problems import ProblemError
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE
-from serving.tables import ANSWERS, now
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import ANSWERS, now
+from serving.scores.batch import score_workspace
 from tests.serving_book import TestClient, make_workspace
 
 P1 = Caller("p1")
@@ -167,5 +167,5 @@ def test_after_a_hand_over_an_answer_is_not_repeated(client, monkeypatch):
     headers = key_of(client, P1) | {"Idempotency-Key": "hand-over"}
     path = "/v1/accounts/acc-0001/plays"
     assert client.post(path, json=PLAY, headers=headers).status_code == 201
-    monkeypatch.setattr("serving.sharing.View.manages", lambda *_: False)
+    monkeypatch.setattr("serving.scores.sharing.View.manages", lambda *_: False)
     assert client.post(path, json=PLAY, headers=headers).status_code == 404

@@ -2,8 +2,8 @@ import stat
 
 import pytest
 
-from serving.identity import ROLES, SCOPES, default_scopes, read_secret
-from serving.sharing import VENDOR, Caller
+from serving.callers.identity import ROLES, SCOPES, default_scopes, read_secret
+from serving.permissions.caller import VENDOR, Caller
 
 
 def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):

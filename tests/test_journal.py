@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.errors import StoreDownError
-from serving.background import repeating
-from serving.identity import Principal
-from serving.journal import REQUEST_ID, Journal
-from serving.sharing import VENDOR, Caller
-from serving.spool import Segment, Segments
-from serving.store import SERVICE, open_store
-from serving.tables import JOURNAL
+from serving.callers.background import repeating
+from serving.callers.identity import Principal
+from serving.callers.journal import REQUEST_ID, Journal
+from serving.callers.spool import Segment, Segments
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE, open_store
+from serving.records.tables import JOURNAL
 
 VENDOR_KEY = Principal(VENDOR, "key:1", frozenset(), "analyst", "crm")
 PARTNER_KEY = Principal(Caller("p1"), "key:2", frozenset(), "csm", "portal")
@@ -118,11 +118,11 @@ def test_a_crash_between_the_store_and_the_disk_doubles_no_line(journal, store, 
 WORKERS = """
 import asyncio, os, sys
 from pathlib import Path
-from serving.background import repeating
-from serving.identity import Principal
-from serving.journal import Journal
-from serving.sharing import VENDOR
-from serving.store import open_store
+from serving.callers.background import repeating
+from serving.callers.identity import Principal
+from serving.callers.journal import Journal
+from serving.permissions.caller import VENDOR
+from serving.records.store import open_store
 
 principal = Principal(VENDOR, "key:1", frozenset(), "analyst", "crm")
 
@@ -218,8 +218,8 @@ def test_a_full_disk_is_bridged_by_memory_up_to_a_bound_and_then_refuses(store, 
 
 def test_what_is_in_memory_is_shipped_while_the_disk_is_full(store, folder, monkeypatch):
     journal = Journal(store, folder)
-    monkeypatch.setattr("serving.spool.os.open", full_disk)
-    monkeypatch.setattr("serving.spool.Segments._begin", lambda _self: full_disk(0, b""))
+    monkeypatch.setattr("serving.callers.spool.os.open", full_disk)
+    monkeypatch.setattr("serving.callers.spool.Segments._begin", lambda _self: full_disk(0, b""))
     read(journal, "a")
     read(journal, "b")
     assert journal.backlog() == 2
@@ -257,7 +257,7 @@ def test_lines_that_a_disk_has_spoilt_are_set_aside_and_hold_up_nothing(store, f
 
 @ONE_DATABASE
 def test_large_segments_are_ended(store, folder, monkeypatch):
-    monkeypatch.setattr("serving.spool.LARGEST_SEGMENT", 1000)
+    monkeypatch.setattr("serving.callers.spool.LARGEST_SEGMENT", 1000)
     journal = Journal(store, folder)
     for number in range(20):
         read(journal, f"a{number}")
@@ -267,7 +267,7 @@ def test_large_segments_are_ended(store, folder, monkeypatch):
 
 
 def test_lines_are_shipped_while_the_block_runs_and_when_it_ends(journal, store, monkeypatch):
-    monkeypatch.setattr("serving.journal._SHIPPED_EVERY", 0.01)
+    monkeypatch.setattr("serving.callers.journal._SHIPPED_EVERY", 0.01)
     with journal.shipping():
         read(journal, "a")
         until = time.monotonic() + 10

@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from features.errors import ConfigError, StoreDownError
-from serving.identity import RefusedError
-from serving.keys import OFFLINE_SECONDS, REFRESH_SECONDS, ApiKeys, KeyRing
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE
-from serving.tables import API_KEYS, now
+from serving.callers.identity import RefusedError
+from serving.callers.keys import OFFLINE_SECONDS, REFRESH_SECONDS, ApiKeys, KeyRing
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import API_KEYS, now
 
 
 def hashed(text):
@@ -133,7 +133,7 @@ def test_a_key_expires(keys, ring, monkeypatch):
     key = keys.issue(VENDOR, label="crm", lifetime=timedelta(days=30))
     assert check(ring, key).caller == VENDOR
     later = now() + timedelta(days=30, seconds=1)
-    monkeypatch.setattr("serving.keys.now", lambda: later)
+    monkeypatch.setattr("serving.callers.keys.now", lambda: later)
     with pytest.raises(RefusedError, match="expired"):
         check(ring, key)
 
@@ -149,7 +149,7 @@ def test_a_rotated_key_is_good_for_the_overlap_and_its_successor_beyond(keys, ri
     assert first.replaced_by == second.key_id
     assert second.expires_at - second.created_at == timedelta(days=90)
     later = now() + timedelta(hours=25)
-    monkeypatch.setattr("serving.keys.now", lambda: later)
+    monkeypatch.setattr("serving.callers.keys.now", lambda: later)
     assert check(ring, new).role == "csm"
     with pytest.raises(RefusedError, match="expired"):
         check(ring, old)

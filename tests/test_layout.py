@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("features", "training", "serving")
 FOLDERS = {*PACKAGES, "notebooks", "tests", "mlflow"}
-FILES = sorted(file for package in PACKAGES for file in (ROOT / package).glob("*.py"))
+FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py") if "migrations" not in file.parts)
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -56,7 +56,8 @@ def places(tree: ast.AST, kind: type[ast.AST]) -> list[ast.AST]:
 
 
 IMPORTS = {module(file): imported(tree) for file, tree in TREES.items()}
-OWN_IMPORTS = {name: sorted(names & set(IMPORTS) - {name, *PACKAGES}) for name, names in IMPORTS.items()}
+FOLDERS_OF_MODULES = {module(file) for file in FILES if file.stem == "__init__"}
+OWN_IMPORTS = {name: sorted(names & set(IMPORTS) - {name} - FOLDERS_OF_MODULES) for name, names in IMPORTS.items()}
 
 
 def test_top_level_folders_are_the_agreed_ones():
@@ -76,7 +77,7 @@ def test_imports_point_one_way(package, above):
 
 
 def test_modules_import_modules_and_never_what_a_package_shows():
-    shown = [node for tree in TREES.values() for node in places(tree, ast.ImportFrom) if node.module in PACKAGES]
+    shown = [node for tree in TREES.values() for node in places(tree, ast.ImportFrom) if node.module in FOLDERS_OF_MODULES]
     assert shown
     assert [ast.unparse(node) for node in shown if not {f"{node.module}.{alias.name}" for alias in node.names} <= set(IMPORTS)] == []
 
@@ -93,19 +94,19 @@ def test_no_module_imports_itself_through_others():
         ("mlflow", {"training.registry"}),
         ("bentoml", {"serving.service"}),
         ("psycopg", {"features.databases"}),
-        ("typer", {"serving.options", "serving.cli", *(name for name in IMPORTS if name.startswith("serving.cli_"))}),
+        ("typer", {"serving.commands.options", *(name for name in IMPORTS if name.startswith("serving.commands.cli"))}),
         (
             "sqlalchemy",
             {
-                "serving.contributions",
-                "serving.feedback",
-                "serving.idempotency",
-                "serving.tables",
-                "serving.store",
-                "serving.extracts",
-                "serving.keys",
-                "serving.sessions",
-                "serving.shipping",
+                "serving.answers.contributions",
+                "serving.answers.feedback",
+                "serving.api.idempotency",
+                "serving.records.tables",
+                "serving.records.store",
+                "serving.callers.extracts",
+                "serving.callers.keys",
+                "serving.callers.sessions",
+                "serving.callers.shipping",
                 "training.registry",
             },
         ),
@@ -247,79 +248,80 @@ TESTED_WITH = {
     "features.row_times": "test_probes",
     "training.giveaways": "test_audit",
     "training.screening": "test_audit",
-    "serving.answers": "test_api",
-    "serving.contribution_answers": "test_routes_contributions",
-    "serving.remarks": "test_routes_feedback",
-    "serving.schema_contributions": "test_routes_contributions",
-    "serving.schema_feedback": "test_routes_feedback",
-    "serving.partner_facts": "test_supplies",
-    "serving.policies": "test_policy",
-    "serving.policy_lines": "test_policy",
-    "serving.disclosure": "test_cli_policy",
+    "serving.answers.account_answers": "test_api",
+    "serving.answers.contribution_answers": "test_routes_contributions",
+    "serving.api.remarks": "test_routes_feedback",
+    "serving.answers.schema_contributions": "test_routes_contributions",
+    "serving.answers.schema_feedback": "test_routes_feedback",
+    "serving.permissions.partner_facts": "test_supplies",
+    "serving.permissions.caller": "test_sharing",
+    "serving.permissions.policies": "test_policy",
+    "serving.permissions.policy_lines": "test_policy",
+    "serving.answers.disclosure": "test_cli_policy",
     "serving.app": "test_api",
-    "serving.namesakes": "test_moves",
-    "serving.schema_changes": "test_routes_changes",
-    "serving.options": "test_cli",
+    "serving.answers.namesakes": "test_moves",
+    "serving.answers.schema_changes": "test_routes_changes",
+    "serving.commands.options": "test_cli",
     "training.backtest": "test_procedure",
     "training.copies": "test_pipeline",
-    "serving.borders": "test_api",
-    "serving.background": "test_journal",
-    "serving.extracts": "test_cli_store",
-    "serving.spool": "test_journal",
-    "serving.shipping": "test_journal",
-    "serving.access": "test_staying_up",
-    "serving.connections": "test_staying_up",
-    "serving.draining": "test_staying_up",
-    "serving.gauges": "test_metrics",
-    "serving.schema_service": "test_api",
-    "serving.upkeep": "test_staying_up",
-    "serving.routes_service": "test_api",
-    "serving.portfolio": "test_api",
-    "serving.cli_api": "test_api_document",
-    "serving.cursors": "test_api",
-    "serving.desk": "test_api",
-    "serving.filters": "test_api",
-    "serving.methods": "test_routing",
-    "serving.routes_accounts": "test_api",
-    "serving.routes_document": "test_api_document",
-    "serving.routes_export": "test_exports",
-    "serving.routes_models": "test_model_answers",
-    "serving.routes_partners": "test_partner_books",
-    "serving.routes_predict": "test_api",
-    "serving.routes_retention": "test_retention_answers",
-    "serving.schema_portfolio": "test_partner_books",
-    "serving.tags": "test_routing",
-    "serving.problems": "test_api",
-    "serving.schema": "test_api",
-    "serving.charts": "test_pages",
-    "serving.charts_record": "test_track_record",
-    "serving.pages_account": "test_pages",
-    "serving.pages_all": "test_pages",
-    "serving.charts_retention": "test_pages_portfolio",
-    "serving.pages_models": "test_pages_portfolio",
-    "serving.pages_partners": "test_pages_portfolio",
-    "serving.pages_retention": "test_pages_portfolio",
-    "serving.pages_remarks": "test_pages_forms",
-    "serving.pages_what_if": "test_pages",
-    "serving.pages_appearance": "test_pages",
-    "serving.pages_book": "test_pages",
-    "serving.pages_frame": "test_pages",
-    "serving.pages_track": "test_track_record",
-    "serving.routes_track": "test_track_record",
-    "serving.schema_track": "test_track_record",
-    "serving.facts": "test_batch",
-    "serving.scoring": "test_batch",
+    "serving.operations.borders": "test_api",
+    "serving.callers.background": "test_journal",
+    "serving.callers.extracts": "test_cli_store",
+    "serving.callers.spool": "test_journal",
+    "serving.callers.shipping": "test_journal",
+    "serving.operations.access": "test_staying_up",
+    "serving.operations.connections": "test_staying_up",
+    "serving.operations.draining": "test_staying_up",
+    "serving.operations.gauges": "test_metrics",
+    "serving.answers.schema_service": "test_api",
+    "serving.operations.upkeep": "test_staying_up",
+    "serving.operations.routes_service": "test_api",
+    "serving.answers.portfolio": "test_api",
+    "serving.commands.cli_api": "test_api_document",
+    "serving.api.cursors": "test_api",
+    "serving.api.desk": "test_api",
+    "serving.api.filters": "test_api",
+    "serving.api.methods": "test_routing",
+    "serving.api.routes_accounts": "test_api",
+    "serving.web.routes_document": "test_api_document",
+    "serving.api.routes_export": "test_exports",
+    "serving.api.routes_models": "test_model_answers",
+    "serving.api.routes_partners": "test_partner_books",
+    "serving.api.routes_predict": "test_api",
+    "serving.api.routes_retention": "test_retention_answers",
+    "serving.answers.schema_portfolio": "test_partner_books",
+    "serving.api.tags": "test_routing",
+    "serving.answers.problems": "test_api",
+    "serving.answers.schema": "test_api",
+    "serving.web.charts": "test_pages",
+    "serving.web.charts_record": "test_track_record",
+    "serving.web.pages_account": "test_pages",
+    "serving.web.pages_all": "test_pages",
+    "serving.web.charts_retention": "test_pages_portfolio",
+    "serving.web.pages_models": "test_pages_portfolio",
+    "serving.web.pages_partners": "test_pages_portfolio",
+    "serving.web.pages_retention": "test_pages_portfolio",
+    "serving.web.pages_remarks": "test_pages_forms",
+    "serving.web.pages_what_if": "test_pages",
+    "serving.web.pages_appearance": "test_pages",
+    "serving.web.pages_book": "test_pages",
+    "serving.web.pages_frame": "test_pages",
+    "serving.web.pages_track": "test_track_record",
+    "serving.api.routes_track": "test_track_record",
+    "serving.answers.schema_track": "test_track_record",
+    "serving.scores.facts": "test_batch",
+    "serving.scores.scoring": "test_batch",
     "serving.settings": "test_service",
-    "serving.tables": "test_store",
+    "serving.records.tables": "test_store",
 }
 
 
 def test_every_module_has_its_tests():
     tests = {file.stem for file in (ROOT / "tests").glob("test_*.py")}
-    modules = {name for name in IMPORTS if "." in name}
-    untested = {name for name in modules if TESTED_WITH.get(name, f"test_{name.split('.')[1]}") not in tests}
+    modules = set(IMPORTS) - FOLDERS_OF_MODULES
+    untested = {name for name in modules if TESTED_WITH.get(name, f"test_{name.split('.')[-1]}") not in tests}
     assert untested == set()
-    assert {name for name in TESTED_WITH if name not in modules or f"test_{name.split('.')[1]}" in tests} == set()
+    assert {name for name in TESTED_WITH if name not in modules or f"test_{name.split('.')[-1]}" in tests} == set()
 
 
 def test_every_test_file_tests_a_module_or_the_whole_project():
@@ -373,7 +375,7 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
-@pytest.mark.parametrize(("imports", "loaded"), [("import features, training, serving", "[]"), ("import serving.cli", "[]")])
+@pytest.mark.parametrize(("imports", "loaded"), [("import features, training, serving", "[]"), ("import serving.commands.cli", "[]")])
 def test_importing_does_nothing_and_loads_nothing_heavy(tmp_path, imports, loaded):
     home = tmp_path / "home"
     home.mkdir()

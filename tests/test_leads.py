@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from serving.account_json import tier_of
-from serving.answers import account_answer
-from serving.batch import score_workspace
-from serving.leads import leads_of, read_leads, write_leads
-from serving.policy import default_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
+from serving.answers.account_answers import account_answer
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.scores.account_json import tier_of
+from serving.scores.batch import score_workspace
+from serving.scores.leads import leads_of, read_leads, write_leads
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.serving_book import make_workspace
 
 

@@ -7,10 +7,10 @@ import weakref
 
 import pytest
 
-from serving.batch import score_workspace
-from serving.live import LiveScores
-from serving.problems import ProblemError
-from serving.scoring import current_version
+from serving.answers.live import LiveScores
+from serving.answers.problems import ProblemError
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import current_version
 from tests.serving_book import make_workspace
 
 

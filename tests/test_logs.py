@@ -8,10 +8,10 @@ import pytest
 
 from features.errors import ServiceError, explain
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.journal import REQUEST_ID
-from serving.logs import JsonLines
-from serving.sharing import VENDOR
+from serving.callers.journal import REQUEST_ID
+from serving.operations.logs import JsonLines
+from serving.permissions.caller import VENDOR
+from serving.scores.batch import score_workspace
 from tests.serving_book import TestClient, make_workspace
 
 
@@ -55,7 +55,7 @@ CONFIGURE = """
 import logging, sys
 import bentoml
 from bentoml._internal.log import configure_server_logging
-from serving.logs import configure_logs
+from serving.operations.logs import configure_logs
 configure_server_logging()
 configure_logs()
 logging.getLogger("bentoml.serve").warning("canary")

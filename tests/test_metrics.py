@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.credentials import opened_identity
-from serving.metrics import Metrics
-from serving.sharing import VENDOR, Caller
+from serving.callers.credentials import opened_identity
+from serving.operations.metrics import Metrics
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.serving_book import PARTNERS, TestClient, make_workspace
 
 
@@ -89,7 +89,7 @@ def test_states_are_shown_and_nobody_is_named(client, watcher, workspace):
 
 COUNT = """
 import os, pathlib
-from serving.metrics import Metrics
+from serving.operations.metrics import Metrics
 metrics = Metrics(pathlib.Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
 metrics.in_flight.inc()
 metrics.answered(route="/livez", method="GET", status=200, kind=None, seconds=0.01)

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from serving.answers.model_answers import find_card
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.model_answers import find_card
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.serving_book import CATALOGUE, TestClient, make_workspace
 
 

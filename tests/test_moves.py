@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from serving.changes import score_move
-from serving.moves import health_answer, move_answer, share_move
-from serving.policy import default_policy, parse_policy
-from serving.sharing import VENDOR, Caller, View
+from serving.answers.moves import health_answer, move_answer, share_move
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.scores.changes import score_move
+from serving.scores.sharing import View
 from tests.serving_book import packages
 from tests.test_changes import DEFINITION, standing
 

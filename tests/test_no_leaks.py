@@ -22,16 +22,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from starlette.routing import Mount
 
-from serving.account_json import keep_pieces
-from serving.answers import explain_account
+from serving.answers.account_answers import explain_account
 from serving.app import create_app
-from serving.assignments import Assignments, Term
-from serving.batch import score_workspace
-from serving.fragments import read_fragments
-from serving.policy import default_policy, parse_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
-from serving.supplies import SUPPLIED, Supplies, Supply
+from serving.permissions.assignments import Assignments, Term
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.permissions.supplies import SUPPLIED, Supplies, Supply
+from serving.scores.account_json import keep_pieces
+from serving.scores.batch import score_workspace
+from serving.scores.fragments import read_fragments
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.serving_book import CATALOGUE, CUTOFF, TestClient, make_workspace, stamps, write
 
 PARTNERS = {f"quagga-{letter}": f"Quagga Holdings {letter.upper()}" for letter in "abc"}
@@ -498,11 +499,21 @@ def ways(world, me, path):
     What stands around every request is left out too: it may not be over when the answer is there.
     """
     called = []
-    around = {"serving.access", "serving.borders", "serving.draining", "serving.logs", "serving.metrics", "serving.rates"}
+    around = {
+        "serving.operations.access",
+        "serving.operations.borders",
+        "serving.operations.draining",
+        "serving.operations.logs",
+        "serving.operations.metrics",
+        "serving.api.rates",
+    }
 
     def note(frame, event, _argument):
         module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_qualname
-        counts = module.startswith(("serving.", "features.")) and module not in around | {"serving.assignments", "features.clock"}
+        counts = module.startswith(("serving.", "features.")) and module not in around | {
+            "serving.permissions.assignments",
+            "features.clock",
+        }
         if event == "call" and counts and name not in {"View.manages", "Caller.is_vendor"}:
             called.append(f"{module}.{name}")
 

@@ -7,11 +7,11 @@ import pytest
 
 from serving import wording
 from serving.app import create_app, sign_in_links
-from serving.batch import score_workspace
-from serving.charts import over_time
-from serving.policy import default_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.web.charts import over_time
 from tests.serving_book import CATALOGUE, CUTOFF, TestClient, make_workspace
 
 HTML = {"accept": "text/html"}

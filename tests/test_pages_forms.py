@@ -5,9 +5,9 @@ import re
 import pytest
 
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.pages_forms import LARGEST_FORM
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
+from serving.web.pages_forms import LARGEST_FORM
 from tests.serving_book import TestClient, make_workspace
 
 HTML = {"accept": "text/html"}

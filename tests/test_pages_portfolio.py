@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from serving.answers.schema_portfolio import ForecastInterval, RetentionWindow
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.charts_retention import retention_plot, span_bar
-from serving.schema_portfolio import ForecastInterval, RetentionWindow
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
+from serving.web.charts_retention import retention_plot, span_bar
 from tests.serving_book import CUTOFF, PARTNERS, TestClient, make_workspace
 from tests.test_pages import Elements, signed_in, text_of
 

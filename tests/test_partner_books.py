@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
+from serving.answers.partner_books import partner_answer, partners_answer
 from serving.app import create_app
-from serving.assignments import Assignments, Term
-from serving.batch import score_workspace
-from serving.partner_books import partner_answer, partners_answer
-from serving.policy import default_policy, parse_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
+from serving.permissions.assignments import Assignments, Term
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.serving_book import ACCOUNTS, CUTOFF, EARLIER, TestClient, make_workspace
 
 

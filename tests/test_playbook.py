@@ -5,8 +5,8 @@ import pytest
 from features.errors import ConfigError
 from features.reference import full_catalogue
 from features.workspace import load_workspace
-from serving.playbook import CATEGORIES, load_playbook
-from serving.schema import Driver, OtherFactors, Score
+from serving.answers.playbook import CATEGORIES, load_playbook
+from serving.answers.schema import Driver, OtherFactors, Score
 from tests.serving_book import CONFIG
 
 

@@ -17,10 +17,11 @@ from features.errors import ConfigError
 from features.feature import Family
 from features.workspace import load_workspace
 from serving.app import ROUTERS
-from serving.policies import SETTLED_SECONDS, LivePolicy
-from serving.policy import DEFAULT_FILE, POLICY_NAME, admits, default_policy, load_policy, parse_policy
-from serving.policy_lines import differences, policy_template
-from serving.sharing import VENDOR, Caller, View
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policies import SETTLED_SECONDS, LivePolicy
+from serving.permissions.policy import DEFAULT_FILE, POLICY_NAME, admits, default_policy, load_policy, parse_policy
+from serving.permissions.policy_lines import differences, policy_template
+from serving.scores.sharing import View
 from tests.serving_book import CATALOGUE, CONFIG, feature
 
 TIERS = ("gold", "silver", "bronze")

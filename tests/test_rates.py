@@ -3,11 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.workspace import load_workspace
+from serving.answers.problems import ProblemError
+from serving.api.rates import Counters, Rates
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.problems import ProblemError
-from serving.rates import Counters, Rates
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.serving_book import TestClient, make_workspace
 
 

@@ -36,7 +36,7 @@ def needs(name: str) -> Path:
 def command(*arguments: object, data: Path, status: int = 0) -> dict[str, Any]:
     """Run the command and return what it says to machines."""
     ran = subprocess.run(
-        [sys.executable, "-c", "from serving.cli import main; main()", *map(str, arguments), "--json"],
+        [sys.executable, "-c", "from serving.commands.cli import main; main()", *map(str, arguments), "--json"],
         cwd=ROOT,
         env=os.environ | {"RENEWCAST_DATA": str(data)},
         capture_output=True,

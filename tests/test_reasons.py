@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.reasons import Contribution, explain_score, log_odds_slope, worded
+from serving.scores.reasons import Contribution, explain_score, log_odds_slope, worded
 from tests.serving_book import CATALOGUE, feature
 from training.calibration import BetaCalibrator, IsotonicCalibrator, PlattCalibrator
 

@@ -461,7 +461,7 @@ def test_only_the_registry_imports_mlflow_and_only_when_it_is_opened():
     code = "import sys, training.registry, training.pipeline; print([name for name in sys.modules if name.startswith('mlflow')])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-    for path in [*ROOT.glob("features/*.py"), *ROOT.glob("training/*.py"), *ROOT.glob("serving/*.py")]:
+    for path in [*ROOT.glob("features/*.py"), *ROOT.glob("training/*.py"), *ROOT.glob("serving/**/*.py")]:
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         names = [node.module or "" for node in tree if isinstance(node, ast.ImportFrom)]
         names += [alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import) for alias in node.names]

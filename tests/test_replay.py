@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serving import replay
-from serving.batch import score_workspace
-from serving.replay import replay_scores
-from serving.scoring import load_score_set
+from serving.scores import replay
+from serving.scores.batch import score_workspace
+from serving.scores.replay import replay_scores
+from serving.scores.scoring import load_score_set
 from tests.serving_book import CUTOFF, EARLIER, make_workspace
 
 

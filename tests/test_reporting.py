@@ -3,7 +3,7 @@ import json
 
 from rich.console import Console
 
-from serving.reporting import MEASURES, show_target
+from serving.commands.reporting import MEASURES, show_target
 from tests.test_report import SKIPPED, TRAINED
 from training.breakdown import WeakSpot
 from training.evaluation import Estimate

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 from features.retention import measure_monthly
+from serving.answers.retention_answers import retention_answer
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.policy import default_policy
-from serving.retention_answers import retention_answer
-from serving.sharing import VENDOR, Caller, View
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.scores.batch import score_workspace
+from serving.scores.sharing import View
 from tests.serving_book import TestClient, make_workspace
 from training.coverage import Coverage
 from training.forecast import Interval, Outlook

@@ -3,8 +3,8 @@
 import pytest
 
 from serving.app import create_app
-from serving.sharing import VENDOR, Caller
-from serving.standings import Archive
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.standings import Archive
 from tests.changes_book import make_scored_thrice
 from tests.serving_book import TestClient
 from tests.test_api import as_caller, journal

@@ -5,14 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from serving import worth
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.scoring import current_version
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE
-from serving.tables import JOURNAL
-from serving.worth import FILE, AccountWorth, MovedFeature, TargetWorth
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import JOURNAL
+from serving.scores import worth
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import current_version
+from serving.scores.worth import FILE, AccountWorth, MovedFeature, TargetWorth
 from tests.serving_book import TestClient, make_workspace
 
 ADDRESS = "/v1/contributions"

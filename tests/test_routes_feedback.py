@@ -2,11 +2,11 @@ import pytest
 import sqlalchemy as sa
 
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.scoring import current_version
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE
-from serving.tables import JOURNAL
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import JOURNAL
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import current_version
 from tests.serving_book import TestClient, make_workspace
 
 OWN, THEIRS = "acc-0004", "acc-0007"  # of p1 and of p2

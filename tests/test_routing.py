@@ -3,8 +3,8 @@
 import pytest
 
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.serving_book import TestClient, make_workspace
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from features.errors import ServiceError
-from serving.batch import score_workspace
-from serving.score_files import (
+from serving.scores.batch import score_workspace
+from serving.scores.score_files import (
     current_version,
     keep_newest,
     make_current,
@@ -16,7 +16,7 @@ from serving.score_files import (
     verified_manifest,
     write_columns,
 )
-from serving.scoring import load_score_set
+from serving.scores.scoring import load_score_set
 from tests.serving_book import make_workspace
 
 VERSIONS = [f"2025070{day}T000000000000-0123abcd" for day in range(1, 7)]

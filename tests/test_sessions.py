@@ -5,11 +5,11 @@ import pytest
 import sqlalchemy as sa
 
 from features.errors import StoreDownError
-from serving.identity import RefusedError, default_scopes
-from serving.sessions import CACHE_SECONDS, IDLE_SECONDS, LINK_SECONDS, SESSION_SECONDS, Sessions
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE
-from serving.tables import SESSIONS, SIGN_IN_LINKS, now
+from serving.callers.identity import RefusedError, default_scopes
+from serving.callers.sessions import CACHE_SECONDS, IDLE_SECONDS, LINK_SECONDS, SESSION_SECONDS, Sessions
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import SESSIONS, SIGN_IN_LINKS, now
 
 
 class Clock:
@@ -41,7 +41,7 @@ def signed_in(sessions, caller=VENDOR, *, role="analyst", subject="ada", browser
 def later(monkeypatch, clock, seconds):
     clock.at += seconds
     at = now() + timedelta(seconds=clock.at - 1000.0)
-    monkeypatch.setattr("serving.sessions.now", lambda: at)
+    monkeypatch.setattr("serving.callers.sessions.now", lambda: at)
 
 
 @pytest.mark.parametrize("caller", [VENDOR, Caller("p2")])
@@ -182,7 +182,7 @@ def test_a_form_is_good_for_its_session_alone(sessions):
 
 @ONE_DATABASE
 def test_memory_for_sessions_is_bounded(sessions, monkeypatch):
-    monkeypatch.setattr("serving.sessions._CACHED_AT_MOST", 3)
+    monkeypatch.setattr("serving.callers.sessions._CACHED_AT_MOST", 3)
     for _ in range(5):
         run(sessions.check(signed_in(sessions)))
     assert len(sessions._known) == 3

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.assignments import Assignments, Term
-from serving.policy import default_policy
-from serving.reasons import Contribution, explain_score, group_drivers
-from serving.sharing import VENDOR, Caller, View, confidential_parts, merge_parts, shared_explanation
+from serving.permissions.assignments import Assignments, Term
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy
+from serving.scores.reasons import Contribution, explain_score, group_drivers
+from serving.scores.sharing import View, confidential_parts, merge_parts, shared_explanation
 from tests.serving_book import feature
 from training.calibration import PlattCalibrator
 

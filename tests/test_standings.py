@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import ServiceError
-from serving.scoring import load_score_set
-from serving.standings import Archive, Moment, earlier_standing, present_standing, select_moment
+from serving.scores.scoring import load_score_set
+from serving.scores.standings import Archive, Moment, earlier_standing, present_standing, select_moment
 from tests.changes_book import CUTOFFS, EARLIER, make_scored_thrice, older_churn
 from tests.serving_book import packages
 

@@ -7,8 +7,8 @@ import pytest
 from features.errors import RenewcastError, WorkspaceError
 from features.progress import silent
 from features.workspace import load_workspace
-from serving import steps
-from serving.steps import STEPS, run_step, run_steps
+from serving.commands import steps
+from serving.commands.steps import STEPS, run_step, run_steps
 
 CONFIG = """
 [tables.accounts]

@@ -15,9 +15,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from features.errors import ConfigError, ServiceError, StoreDownError
-from serving.sharing import VENDOR, Caller
-from serving.store import SERVICE, open_store, upgrade_store
-from serving.tables import API_KEYS, CONTRIBUTIONS, FEEDBACK, JOURNAL, METADATA, NEWEST, NOTES, PLAYS, SESSIONS, SIGN_IN_LINKS, now
+from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE, open_store, upgrade_store
+from serving.records.tables import API_KEYS, CONTRIBUTIONS, FEEDBACK, JOURNAL, METADATA, NEWEST, NOTES, PLAYS, SESSIONS, SIGN_IN_LINKS, now
 
 P1, P2 = Caller("p1"), Caller("p2")
 AT = datetime(2026, 1, 1)
@@ -51,7 +51,7 @@ def test_the_tables_are_those_that_the_migrations_make(store):
 
 def test_the_newest_version_is_the_last_migration():
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent.parent / "serving" / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "serving" / "records" / "migrations"))
     assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
 
 
@@ -267,7 +267,7 @@ def test_a_postgresql_database_is_upgraded_by_its_owner_and_only_then_served(pos
 
 
 def test_workers_that_start_at_once_upgrade_once(tmp_path):
-    code = "import sys; from pathlib import Path; from serving.store import open_store; open_store(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from serving.records.store import open_store; open_store(Path(sys.argv[1]))"
     file = tmp_path / "renewcast.db"
     workers = [subprocess.Popen([sys.executable, "-c", code, str(file)], stderr=subprocess.PIPE) for _ in range(2)]
     assert [(worker.communicate()[1], worker.returncode) for worker in workers] == [(b"", 0)] * 2

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from features.feature import Window
 from features.reference import full_catalogue
-from serving.assignments import Assignments, Term
-from serving.partner_facts import PartnerRow, read_partners, read_supplies, read_terms
-from serving.policy import default_policy
-from serving.sharing import VENDOR, Caller, View
-from serving.supplies import ABOUT_PARTNERS, SUPPLIED, Supplies, Supply, fed_by
+from serving.permissions.assignments import Assignments, Term
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.partner_facts import PartnerRow, read_partners, read_supplies, read_terms
+from serving.permissions.policy import default_policy
+from serving.permissions.supplies import ABOUT_PARTNERS, SUPPLIED, Supplies, Supply, fed_by
+from serving.scores.sharing import View
 from tests.serving_book import feature, stamps, write
 
 CATALOGUE = full_catalogue()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving import timeline
-from serving.batch import score_workspace
-from serving.scoring import load_score_set
-from serving.standings import Archive
-from serving.timeline import HISTORY, MOST_POINTS, RECENT, RECENT_POINTS, read_points, read_recent, write_history
+from serving.scores import timeline
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.standings import Archive
+from serving.scores.timeline import HISTORY, MOST_POINTS, RECENT, RECENT_POINTS, read_points, read_recent, write_history
 from tests.changes_book import CUTOFFS, EARLIER, MIDDLE, make_scored_thrice, older_churn
 from tests.serving_book import CUTOFF
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import serialization
 
 from features.config import Oidc
 from features.errors import ConfigError, IssuerDownError
-from serving.identity import RefusedError, default_scopes
-from serving.sharing import VENDOR, Caller
-from serving.tokens import KEYS_SECONDS, RETRY_SECONDS, Tokens
+from serving.callers.identity import RefusedError, default_scopes
+from serving.callers.tokens import KEYS_SECONDS, RETRY_SECONDS, Tokens
+from serving.permissions.caller import VENDOR, Caller
 from tests.issuer import FOREIGN_KEY, NEW_KEY, RSA_KEY, Issuer, public
 
 

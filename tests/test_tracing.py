@@ -8,9 +8,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from features.errors import ServiceError
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.sharing import VENDOR
-from serving.tracing import open_traces, provider_of
+from serving.operations.tracing import open_traces, provider_of
+from serving.permissions.caller import VENDOR
+from serving.scores.batch import score_workspace
 from tests.serving_book import TestClient, make_workspace
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -51,7 +51,7 @@ def test_an_error_is_a_status_without_words(workspace, monkeypatch):
     exporter = InMemorySpanExporter()
     provider = provider_of(exporter)
     client, key = client_of(workspace, provider)
-    monkeypatch.setattr("serving.live.LiveScores.current", lambda _: {}["canary"])
+    monkeypatch.setattr("serving.answers.live.LiveScores.current", lambda _: {}["canary"])
     assert client.get("/v1/accounts/acc-0100", headers={"Authorization": f"Bearer {key}"}).status_code == 500
     provider.force_flush()
     (span,) = exporter.get_finished_spans()

@@ -5,14 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from serving.answers.schema_track import CalibrationBin
+from serving.answers.track_record import record_of
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.charts_record import calibration_plot
 from serving.health import BANDS, band_of, health_of
-from serving.schema_track import CalibrationBin
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller
-from serving.track_record import record_of
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.web.charts_record import calibration_plot
 from tests.serving_book import CUTOFF, TestClient, make_workspace
 
 RUN = "20250601T000000-abcd"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
-from serving.feature_rules import Quotient, Rank, Rules
-from serving.whatif import ImpossibleError, Limits, adjust, limits_of
+from serving.answers.feature_rules import Quotient, Rank, Rules
+from serving.answers.whatif import ImpossibleError, Limits, adjust, limits_of
 from tests.serving_book import packages
 from tests.test_feature_rules import FEATURES, derived, measured
 from training.package import Reference

@@ -5,11 +5,12 @@ import math
 import pandas as pd
 import pytest
 
-from serving.policy import default_policy, parse_policy
-from serving.scoring import load_score_set
-from serving.sharing import VENDOR, Caller, View
-from serving.whatif import ImpossibleError
-from serving.whatif_answers import adjustable, what_if_answer
+from serving.answers.whatif import ImpossibleError
+from serving.answers.whatif_answers import adjustable, what_if_answer
+from serving.permissions.caller import VENDOR, Caller
+from serving.permissions.policy import default_policy, parse_policy
+from serving.scores.scoring import load_score_set
+from serving.scores.sharing import View
 from tests.changes_book import make_scored_thrice
 from tests.serving_book import CATALOGUE, packages
 

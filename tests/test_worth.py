@@ -10,10 +10,10 @@ import pytest
 
 from features.catalogue import Catalogue
 from features.engagement import engagement_features
-from serving.batch import score_workspace
 from serving.health import health_of
-from serving.scoring import load_score_set
-from serving.worth import FILE, MovedFeature, read_worth, write_worth
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
+from serving.scores.worth import FILE, MovedFeature, read_worth, write_worth
 from tests.serving_book import CUTOFF, make_workspace, packages, stamps, write
 from training.dataset import encode_features
 

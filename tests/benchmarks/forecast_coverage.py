@@ -35,8 +35,8 @@ import numpy as np
 
 from features.simulate import WorldSettings, simulate_workspace
 from features.workspace import CONFIG_NAME, Workspace, load_workspace
+from serving.commands.steps import run_steps
 from serving.settings import process_environment
-from serving.steps import run_steps
 from training.coverage import Coverage, PastForecast, backtest_forecasts, measure_coverage, weigh_periods
 from training.history import Groups, History
 from training.records import read_records

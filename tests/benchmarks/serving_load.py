@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from features.workspace import load_workspace  # noqa: E402
-from serving.scoring import load_score_set  # noqa: E402
+from serving.scores.scoring import load_score_set  # noqa: E402
 from tests.served import Service as Served  # noqa: E402
 from tests.served import configure, end, free_port, serving, vendor_key, wait_until  # noqa: E402
 

@@ -36,11 +36,11 @@ import psutil
 from speed_book import TARGETS, make_book
 
 from features.workspace import Workspace
-from serving.batch import score_workspace
-from serving.credentials import opened_identity
-from serving.explained import json_value
-from serving.scoring import ScoreSet, load_score_set
-from serving.sharing import VENDOR
+from serving.callers.credentials import opened_identity
+from serving.permissions.caller import VENDOR
+from serving.scores.batch import score_workspace
+from serving.scores.explained import json_value
+from serving.scores.scoring import ScoreSet, load_score_set
 
 HERE = Path(__file__).parent
 DEMANDS = {

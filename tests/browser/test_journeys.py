@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 
 from serving.app import create_app
-from serving.batch import score_workspace
-from serving.sharing import VENDOR, Caller
+from serving.permissions.caller import VENDOR, Caller
+from serving.scores.batch import score_workspace
 from tests.serving_book import make_workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from serving.app import sign_in_links
-from serving.batch import score_workspace
+from serving.scores.batch import score_workspace
 from tests.serving_book import make_workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

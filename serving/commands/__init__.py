@@ -1,0 +1,3 @@
+"""The `renewcast` command."""
+
+__all__: list[str] = []

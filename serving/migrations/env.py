@@ -1,9 +1,0 @@
-"""What Alembic runs for each upgrade of the store; `serving.store` hands it an open connection."""
-
-from alembic import context
-
-from serving.tables import METADATA
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
-with context.begin_transaction():
-    context.run_migrations()

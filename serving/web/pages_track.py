@@ -1,0 +1,37 @@
+"""The page of the track record: what was said of the past, and what happened."""
+
+import asyncio
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from serving.answers.schema_track import CalibrationBin
+from serving.answers.track_record import track_record_answer
+from serving.api.desk import DeskOf, view_of
+from serving.web.charts_record import calibration_plot
+from serving.web.pages import Reader
+from serving.web.pages_frame import frame, render_page
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/track-record")
+async def track_record_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
+    """Show of the accounts that were flagged how many left, whether chances could be taken at their word, and the misses."""
+    score_set = desk.live.current()
+    answer = await asyncio.to_thread(track_record_answer, desk.workspace, score_set, view_of(desk, reader, score_set))
+    context = {"record": answer, "plot": calibration_plot(answer.calibration or []), "verdict": _verdict(answer.calibration or [])}
+    return render_page(request, "track.html", frame(score_set, reader, here="track") | context)
+
+
+def _verdict(bins: Sequence[CalibrationBin]) -> str:
+    """Say how many groups of accounts came out as they were told."""
+    told = [one.low <= one.probability <= one.high for one in bins if None not in (one.low, one.probability, one.high)]  # type: ignore[operator]
+    right = sum(told)
+    if right == len(told):
+        return f"Yes: in all {len(told)} groups of accounts as many left as was said, as far as chance lets one tell."
+    most = "Mostly" if right >= 0.8 * len(told) else "Not quite" if right >= 0.5 * len(told) else "No"
+    return f"{most}: in {right} of {len(told)} groups of accounts as many left as was said, as far as chance lets one tell."
