@@ -20,7 +20,7 @@ def _overdue(rows: ir.Table) -> ir.BooleanValue:
 
 def outcome_features() -> list[Feature]:
     """Return the outcome features."""
-    return [*_counts(), *_pace()]
+    return [*_counts(), *_pace(), *_proof()]
 
 
 def _counts() -> list[Feature]:
@@ -91,6 +91,12 @@ def _pace() -> list[Feature]:
             empty=0.0,
             actionable=True,
         ),
+    ]
+
+
+def _proof() -> list[Feature]:
+    """Return when something was last proven, and what the proven outcomes are worth."""
+    return [
         Feature(
             name="days_since_outcome_verified",
             family="outcomes",
