@@ -69,3 +69,22 @@ def test_a_link_for_one_person(folder):
     made = summary_of(run("links", "--as", "partner:p1", "--role", "analyst", "--person", "ada", "--workspace", folder, "--json"))
     assert made["link"].startswith("http://127.0.0.1:3000/sign-in?token=")
     assert (made["caller"], made["role"], made["person"]) == ("partner:p1", "analyst", "ada")
+
+
+def test_what_is_handed_on_stands_alone_on_standard_output(folder):
+    issued_key = run("keys", "issue", "--as", "vendor", "--label", "crm", "--workspace", folder)
+    key = issued_key.stdout.removesuffix("\n")
+    assert re.fullmatch(r"rk_[0-9a-f]{12}_\S+", key)
+    rotated = run("keys", "rotate", key.split("_")[1], "--workspace", folder)
+    link = run("links", "--as", "vendor", "--workspace", folder)
+    assert re.fullmatch(r"rk_\S+\n", rotated.stdout)
+    assert re.fullmatch(r"http://127.0.0.1:3000/sign-in\?token=\S+\n", link.stdout)
+    assert run("links", "--workspace", folder).stdout.count("/sign-in?token=") == 1, "no partner has accounts yet"
+    for ran in (issued_key, rotated, link):
+        assert ran.stdout.strip() not in ran.stderr
+        assert ran.stderr
+
+
+def test_a_machine_finds_the_secret_in_its_summary_and_nowhere_else(folder):
+    ran = keys(folder, "issue", "--as", "vendor", "--label", "crm")
+    assert summary_of(ran)["key"] not in ran.stderr

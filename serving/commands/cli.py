@@ -246,13 +246,16 @@ def links(
         if who is not None:
             with opened_identity(opened) as identity:
                 token = identity.sign_in_token(parse_caller(who), role=cli_keys.role_named(role), subject=person)
-            screen.say(f"{escape(who)}:   {address}/sign-in?token={token}")
+            screen.say(f"For {escape(who)}, good for one browser within a day:")
+            screen.hand_over(f"{address}/sign-in?token={token}")
             screen.result({"link": f"{address}/sign-in?token={token}", "caller": who, "role": role, "person": person})
             return
         made = sign_in_links(opened, address=address)
-        screen.say(f"vendor:   {made.vendor}")
+        screen.say("For the vendor, good for one browser within a day:")
+        screen.hand_over(made.vendor)
         if made.partner:
-            screen.say(f"partner:  {made.partner}  ({escape(str(made.partner_name))})")
+            screen.say(f"For the partner {escape(str(made.partner_name))}:")
+            screen.hand_over(made.partner)
         screen.result({"vendor_link": made.vendor, "partner_link": made.partner})
 
 

@@ -43,7 +43,8 @@ def issue_key(
             key = identity.issue_key(caller, label=label, role=role_named(role), scopes=scope and _scopes(scope), lifetime=lifetime)
         if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
             screen.say(f"[yellow]look at[/yellow]  the key shows nothing yet: no scored account is assigned to {escape(who)}")
-        screen.say(f"Keep this key, it is not shown again: {key}")
+        screen.say("Keep this key, it is not shown again:")
+        screen.hand_over(key)
         screen.result({"key": key, "caller": who, "label": label, "role": role})
 
 
@@ -78,8 +79,8 @@ def rotate_key(
         with opened_identity(open_workspace(workspace)) as identity:
             key = identity.keys.rotate(key_id, overlap=timedelta(hours=overlap_hours))
             old = next(known for known in identity.keys.known() if known.key_id == key_id)
-        screen.say(f"Keep this key, it is not shown again: {key}")
-        screen.say(f"{escape(key_id)} is good until {old.expires_at:%Y-%m-%d %H:%M} UTC.")
+        screen.say(f"{escape(key_id)} is good until {old.expires_at:%Y-%m-%d %H:%M} UTC. Keep the new key, it is not shown again:")
+        screen.hand_over(key)
         screen.result({"key": key, "replaces": key_id, "old_expires_at": old.expires_at})
 
 

@@ -1,4 +1,7 @@
-"""What the command shows: progress bars, one line for each step, errors that say what to do. All of it goes to standard error."""
+"""What the command shows: progress bars, one line for each step, errors that say what to do. All of it goes to standard error.
+
+Only what was made to be handed on, such as a key, goes to standard output, alone on its line, so that it can be piped or stored.
+"""
 
 import json
 from collections.abc import Iterator
@@ -64,6 +67,11 @@ class Screen:
         """Write the machine-readable summary, if one was asked for."""
         if self._json:
             print(json.dumps(summary, default=str))  # noqa: T201
+
+    def hand_over(self, made: str) -> None:
+        """Write what somebody will need elsewhere, such as a key; where a machine reads the summary, it stands in that and nowhere else."""
+        if not self._json:
+            print(made, flush=True)  # noqa: T201
 
     def failed(self, error: RenewcastError) -> None:
         """Say what went wrong."""
