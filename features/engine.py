@@ -135,6 +135,21 @@ class Engine:
         return _epoch_us(time.cast("timestamp"))
 
     @property
+    def version(self) -> str:
+        """Name and version: another one may give other hashes."""
+        return f"duckdb {duckdb.__version__}"
+
+    @property
+    def in_process(self) -> bool:
+        """Whether tables lie in this process, so that its arrays and numbers for rows are cheap."""
+        return True
+
+    @property
+    def refusal(self) -> type[Exception]:
+        """What a query raises when the engine refuses it."""
+        return QueryError
+
+    @property
     def cutoff(self) -> ir.IntegerValue:
         """The instant of `at`, as an expression: one compiled query serves any number of cutoffs."""
         return _getvariable("cutoff")

@@ -17,9 +17,9 @@ from features import clock
 from features.catalogue import Catalogue
 from features.config import ATTRIBUTE
 from features.contracts import CONTRACT
-from features.engine import Engine
 from features.feature import Feature
 from features.findings import Audit, Finding, listed
+from features.queries import QueryEngine
 from features.slices import Spine
 
 __all__ = ["HINDSIGHT", "Rebuild", "find_hindsight", "without_future"]
@@ -38,7 +38,7 @@ _WEEKS = np.timedelta64(28, "D")
 _EXAMPLES = 3
 
 
-def find_hindsight(engine: Engine, tables: Mapping[str, ir.Table], matrix: pa.Table, catalogue: Catalogue, rebuild: Rebuild) -> Audit:
+def find_hindsight(engine: QueryEngine, tables: Mapping[str, ir.Table], matrix: pa.Table, catalogue: Catalogue, rebuild: Rebuild) -> Audit:
     """Compute features of the past again from tables that end there, and name every feature that differs.
 
     One cutoff in the middle of the history is looked at, or an earlier one where more than `_ROWS` rows of telemetry were known by
@@ -72,7 +72,7 @@ def find_hindsight(engine: Engine, tables: Mapping[str, ir.Table], matrix: pa.Ta
     return Audit(tuple(findings), probes)
 
 
-def without_future(engine: Engine, name: str, table: ir.Table, instant: np.datetime64) -> ir.Table:
+def without_future(engine: QueryEngine, name: str, table: ir.Table, instant: np.datetime64) -> ir.Table:
     """Return a checked table as it was at the instant: rows and fields that became known later are not there."""
     now = _literal(instant)
     rows = table
@@ -91,7 +91,7 @@ def _literal(instant: np.datetime64) -> ir.IntegerValue:
     return ibis.literal(int(instant.astype("M8[us]").astype(np.int64)), "int64")
 
 
-def _probed_instant(engine: Engine, telemetry: ir.Table, matrix: pa.Table) -> np.datetime64:
+def _probed_instant(engine: QueryEngine, telemetry: ir.Table, matrix: pa.Table) -> np.datetime64:
     """Return the cutoff to look at: the middle one, or an earlier one if that takes too many rows."""
     cutoffs = np.unique(matrix["cutoff"].to_numpy().astype("M8[us]"))
     candidates = list(dict.fromkeys(cutoffs[len(cutoffs) // part] for part in (2, 3, 4, 8, 16, len(cutoffs) + 1)))

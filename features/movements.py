@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import clock
-from features.engine import Engine
 from features.groups import build_groups
+from features.queries import QueryEngine
 from features.slices import KnownTables, Spine
 from features.spine import every_pair
 from features.terms import bridged, final_terms
@@ -29,7 +29,7 @@ MOVEMENT_GROUPS = ("segment", "partner_id", "partner_type")
 """The groups of an account that its movements carry."""
 
 
-def build_movements(engine: Engine, tables: Mapping[str, ir.Table], *, data_until: datetime, grace_days: int) -> pa.Table:
+def build_movements(engine: QueryEngine, tables: Mapping[str, ir.Table], *, data_until: datetime, grace_days: int) -> pa.Table:
     """Return the ARR of every account that pays, at the first midnight of each month and at the last midnight of the data.
 
     Parameters
@@ -56,7 +56,7 @@ def build_movements(engine: Engine, tables: Mapping[str, ir.Table], *, data_unti
     return pa.table({name: paid[name] for name in paid.column_names} | {name: groups[name] for name in MOVEMENT_GROUPS})
 
 
-def _instants(engine: Engine, terms: ir.Table, data_until: datetime) -> list[datetime]:
+def _instants(engine: QueryEngine, terms: ir.Table, data_until: datetime) -> list[datetime]:
     """Return the month starts from the first payment on, and the last midnight of the data."""
     now = clock.midnight(data_until)
     first = engine.to_arrow(terms.aggregate(first=terms.starts.min()))["first"].cast(pa.timestamp("us"))[0].as_py()

@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from features.catalogue import Catalogue
-from features.engine import Engine, QueryError
 from features.errors import ConfigError, explain, nearest
 from features.families import KEYS, MADE_FROM, VIEWS
 from features.feature import Feature, Window
 from features.progress import Progress, silent
+from features.queries import QueryEngine
 from features.slices import KnownTables, Spine, summed
 from features.snapshots import build_matrix
 from features.workspace import Workspace
@@ -124,7 +124,12 @@ def _declared(file: Path, names: Mapping[str, object]) -> Sequence[Feature]:
 
 
 def add_own_features(
-    catalogue: Catalogue, own: Sequence[OwnFeature], tables: Mapping[str, ir.Table], *, engine: Engine, levels: Mapping[str, Sequence[str]]
+    catalogue: Catalogue,
+    own: Sequence[OwnFeature],
+    tables: Mapping[str, ir.Table],
+    *,
+    engine: QueryEngine,
+    levels: Mapping[str, Sequence[str]],
 ) -> Catalogue:
     """Return the catalogue with one's own features at its end, each tried on tables without rows.
 
@@ -187,7 +192,7 @@ def _try_measured(own: OwnFeature, window: Window, known: KnownTables) -> None:
     _compute(own, known.engine, rows.group_by("row").agg(value=value))
 
 
-def _try_derived(own: OwnFeature, catalogue: Catalogue, engine: Engine) -> None:
+def _try_derived(own: OwnFeature, catalogue: Catalogue, engine: QueryEngine) -> None:
     """Compute a derived feature on no rows at all; its formula sees its inputs and no other feature."""
     unknown = [name for name in own.feature.inputs if name not in catalogue]
     if unknown:
@@ -226,10 +231,10 @@ def _columns(rows: ir.Table) -> str:
     return f"columns {', '.join(sorted(rows.columns))}"
 
 
-def _compute(own: OwnFeature, engine: Engine, query: ir.Table) -> None:
+def _compute(own: OwnFeature, engine: QueryEngine, query: ir.Table) -> None:
     try:
         engine.to_arrow(query)
-    except QueryError as error:
+    except engine.refusal as error:
         raise own.wrong(f"cannot be computed: {error}") from error
 
 
@@ -258,19 +263,19 @@ def build_matrix_of_own(
     """
     try:
         matrix = build_matrix(known, spine, catalogue, on_progress=on_progress)
-    except QueryError:
+    except known.engine.refusal:
         for declared in own:
-            _name_failure(declared, lambda feature: build_matrix(known, spine, with_inputs(feature, catalogue)))
+            _name_failure(declared, known, lambda feature: build_matrix(known, spine, with_inputs(feature, catalogue)))
         raise
     for declared in own:
         _refuse_infinite(declared, matrix)
     return matrix
 
 
-def _name_failure(own: OwnFeature, compute: Callable[[Feature], object]) -> None:
+def _name_failure(own: OwnFeature, known: KnownTables, compute: Callable[[Feature], object]) -> None:
     try:
         compute(own.feature)
-    except QueryError as error:
+    except known.engine.refusal as error:
         raise own.wrong(f"cannot be computed: {error}", todo="Read text as a number with .try_cast('float64').") from error
 
 

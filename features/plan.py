@@ -17,6 +17,7 @@ from features.errors import ConfigError, NotEnoughDataError, WorkspaceError, exp
 from features.families import build_catalogue
 from features.labels import eligible_rows
 from features.own import OwnFeature, add_own_features, read_own_features
+from features.queries import QueryEngine
 from features.slices import KnownTables, Spine
 from features.spine import every_pair, existing, renewal_pairs, scoring_cutoff, shared_cutoffs
 from features.workspace import Workspace
@@ -70,7 +71,7 @@ def open_tables(engine: Engine, folder: Path) -> dict[str, ir.Table]:
     return {file.stem: engine.read_parquet(file) for file in files}
 
 
-def plan_snapshots(engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> SnapshotPlan:
+def plan_snapshots(engine: QueryEngine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> SnapshotPlan:
     """Find the features that the tables allow, and the customers at each cutoff.
 
     Raises
@@ -111,7 +112,7 @@ def _refuse_impossible(config: Config, tables: Mapping[str, ir.Table]) -> None:
             raise ConfigError(explain(f"{key} needs {column} of {table}, which is not there", given=", ".join(tables), todo=todo))
 
 
-def _built_in(engine: Engine, config: Config, tables: Mapping[str, ir.Table]) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
+def _built_in(engine: QueryEngine, config: Config, tables: Mapping[str, ir.Table]) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
     """Build the catalogue, and list the kinds of event that have features of their own."""
     telemetry = tables["telemetry"]
     carried = telemetry.quantity.count() if "quantity" in telemetry.columns else ibis.literal(0)
@@ -132,7 +133,7 @@ def _built_in(engine: Engine, config: Config, tables: Mapping[str, ir.Table]) ->
     return catalogue, {"event": events}
 
 
-def _known_times(engine: Engine, tables: Mapping[str, ir.Table]) -> tuple[datetime, datetime]:
+def _known_times(engine: QueryEngine, tables: Mapping[str, ir.Table]) -> tuple[datetime, datetime]:
     """Return the first and the last known time of telemetry."""
     known_at = tables["telemetry"].known_at
     found = engine.to_arrow(tables["telemetry"].aggregate(first=known_at.min(), last=known_at.max())).to_pylist()[0]
@@ -141,7 +142,7 @@ def _known_times(engine: Engine, tables: Mapping[str, ir.Table]) -> tuple[dateti
     return found["first"], found["last"]
 
 
-def _spine(engine: Engine, config: Config, tables: Mapping[str, ir.Table], data_from: datetime, data_until: datetime) -> Spine:
+def _spine(engine: QueryEngine, config: Config, tables: Mapping[str, ir.Table], data_from: datetime, data_until: datetime) -> Spine:
     """Return the customers at each cutoff, by what was known then."""
     accounts = engine.to_arrow(tables["accounts"]).sort_by("account_id")
     everyone = accounts["account_id"].combine_chunks()

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from features.catalogue import Catalogue
 from features.config import ATTRIBUTE
 from features.contracts import CONTRACT
-from features.engine import Engine
 from features.findings import Audit, Finding, listed
 from features.hindsight import HINDSIGHT, Rebuild, find_hindsight
 from features.label_times import (
@@ -30,6 +29,7 @@ from features.label_times import (
     find_outcome_dates,
     find_overwritten_ends,
 )
+from features.queries import QueryEngine
 from features.row_times import find_early_rows, find_odd_recording
 from features.workspace import Workspace
 
@@ -52,7 +52,7 @@ class Book:
         Days from a cutoff to the end of its label window.
     """
 
-    engine: Engine
+    engine: QueryEngine
     tables: Mapping[str, ir.Table]
     matrix: pa.Table
     labels: pa.Table

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from features import clock
 from features.contracts import CONTRACT
-from features.engine import Engine
 from features.findings import Audit, Finding, Severity
+from features.queries import QueryEngine
 
 __all__ = ["BEFORE_ACCOUNT", "RECORDING", "find_early_rows", "find_odd_recording"]
 
@@ -24,7 +24,7 @@ _EARLY, _LATE, _LATE_DAYS = 0.01, 0.5, 30
 """Shares of a table's rows that were recorded before they happened, and so many days after."""
 
 
-def find_early_rows(engine: Engine, tables: Mapping[str, ir.Table]) -> Audit:
+def find_early_rows(engine: QueryEngine, tables: Mapping[str, ir.Table]) -> Audit:
     """Count rows that are older than their account, or than its first term where nobody knows when the account was created."""
     born = _born(tables)
     happening = [name for name in tables if CONTRACT[name].occurred and "account_id" in CONTRACT[name].columns]
@@ -44,7 +44,7 @@ def _born(tables: Mapping[str, ir.Table]) -> ir.Table:
     return joined.select("account_id", born=joined.created_at.coalesce(joined.begun), created=joined.created_at.notnull())
 
 
-def _early_rows(engine: Engine, name: str, table: ir.Table, born: ir.Table) -> list[Finding]:
+def _early_rows(engine: QueryEngine, name: str, table: ir.Table, born: ir.Table) -> list[Finding]:
     occurred = str(CONTRACT[name].occurred)
     rows = table.select("account_id", happened=table[occurred]).join(born.filter(born.born.notnull()), "account_id")
     is_early = ~clock.known_by(rows.born, rows.happened)
@@ -81,7 +81,7 @@ def _early_finding(subject: str, part: Mapping[str, int], first: pa.Table, sever
     )
 
 
-def find_odd_recording(engine: Engine, tables: Mapping[str, ir.Table]) -> Audit:
+def find_odd_recording(engine: QueryEngine, tables: Mapping[str, ir.Table]) -> Audit:
     """Compare when rows were recorded with when they happened, in tables whose rows cannot be booked ahead."""
     recorded = [
         name
@@ -94,7 +94,7 @@ def find_odd_recording(engine: Engine, tables: Mapping[str, ir.Table]) -> Audit:
     return Audit(tuple(findings), {RECORDING: f"whether recorded_at of {', '.join(recorded)} fits to when the rows happened"})
 
 
-def _oddly_recorded(engine: Engine, name: str, table: ir.Table) -> list[Finding]:
+def _oddly_recorded(engine: QueryEngine, name: str, table: ir.Table) -> list[Finding]:
     happened, recorded = (engine.microseconds(table[column]) for column in (str(CONTRACT[name].occurred), "recorded_at"))
     early, late = ~clock.known_by(happened, recorded), ~clock.known_by(recorded, clock.shifted(happened, _LATE_DAYS))
     (found,) = _counted(engine, table.aggregate(n=recorded.count(), early=early.sum(), late=late.sum()))
@@ -122,6 +122,6 @@ _BACKFILLED = (
 )
 
 
-def _counted(engine: Engine, counts: ir.Table) -> list[dict[str, int]]:
+def _counted(engine: QueryEngine, counts: ir.Table) -> list[dict[str, int]]:
     """Return rows of counts, which the engine gives in numbers too large for JSON."""
     return [{name: int(count or 0) for name, count in row.items()} for row in engine.to_arrow(counts).to_pylist()]

@@ -36,8 +36,8 @@ import pyarrow.compute as pc
 from features import clock
 from features.config import ATTRIBUTE
 from features.contracts import CONTRACT, TableContract
-from features.engine import Engine
 from features.feature import LOOKBACKS, Window
+from features.queries import QueryEngine
 
 __all__ = ["KnownTables", "Spine", "cut", "gather", "newest_versions", "real_ends", "summed"]
 
@@ -100,7 +100,7 @@ class KnownTables:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: QueryEngine,
         tables: Mapping[str, ir.Table],
         spine: Spine,
         *,
@@ -167,7 +167,9 @@ class KnownTables:
         return self._loaded[name]
 
     def _with_numbered_users(self, rows: ir.Table, source: ir.Table) -> ir.Table:
-        """Replace user ids by numbers, which group several times faster than texts."""
+        """Replace user ids by numbers, which group several times faster than texts; numbering needs all users in one place."""
+        if not self.engine.in_process:
+            return rows
         users = source.select("user_id").distinct().filter(lambda users: users.user_id.notnull())
         numbered = self.engine.table(users.mutate(user=ibis.row_number().cast("int32")), name="numbered_users")
         return rows.left_join(numbered, "user_id").drop("user_id", "user_id_right").rename(user_id="user")
@@ -186,18 +188,21 @@ class KnownTables:
         at_once = self._n_rows[table] * self._rows_per_account <= len(self.cutoffs) * ROWS_WORTH_A_QUERY
         return 1 if at_once else len(self.cutoffs)
 
+    def slice_at_once(self, window: Window) -> ir.Table:
+        """Return the window's slice in one part; see the module for its columns."""
+        if window.table in self.views:
+            return self.views[window.table](self)
+        return cut(self.loaded(window.table), self.spine, window)
+
     def slices(self, window: Window) -> Iterator[ir.Table]:
         """Yield the window's slice, in one part or in one part a cutoff; see the module for its columns.
 
         A part must be computed before the next one is asked for: each belongs to the cutoff that the engine stands at.
         """
-        if window.table in self.views:
-            yield self.views[window.table](self)
+        if self.n_parts(window.table) == 1:
+            yield self.slice_at_once(window)
             return
         rows = self.loaded(window.table)
-        if self.n_parts(window.table) == 1:
-            yield cut(rows, self.spine, window)
-            return
         occurred = CONTRACT[window.table].occurred
         if occurred:
             rows = rows.filter(clock.in_window(rows[occurred], self.engine.cutoff, days=window.days, lag_days=window.lag_days))
@@ -224,7 +229,7 @@ class KnownTables:
             yield part
 
 
-def gather(engine: Engine, parts: Iterator[ir.Table], query: Callable[[ir.Table], ir.Table]) -> Iterator[pa.Table]:
+def gather(engine: QueryEngine, parts: Iterator[ir.Table], query: Callable[[ir.Table], ir.Table]) -> Iterator[pa.Table]:
     """Run a query on each part of a slice; parts that differ in nothing but the engine's cutoff share one compiled query."""
     compiled_for: ir.Table | None = None
     sql = ""

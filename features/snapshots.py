@@ -19,7 +19,7 @@ from features.progress import Progress, silent
 from features.slices import KnownTables, Spine, gather, summed
 from features.tally import Tallies
 
-__all__ = ["build_matrix"]
+__all__ = ["build_matrix", "by_window", "with_derived"]
 
 Columns = dict[str, np.ndarray]
 
@@ -35,7 +35,7 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     """
     measured = [feature for feature in catalogue if feature.source]
     columns = {feature.name: _unfilled(feature, len(spine)) for feature in measured}
-    windows = _by_window(catalogue)
+    windows = by_window(catalogue)
     parts = sum(known.n_parts(window.table) for window, _ in windows)
     done = 0
     tallies = Tallies(known, spine)
@@ -49,7 +49,7 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     return _with_derived(known, matrix, catalogue).select(["account_id", "cutoff", *catalogue.names])
 
 
-def _by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
+def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
     """Group the measured features by the window that they share, a table's windows together."""
     windows: dict[Window, list[Feature]] = {}
     for feature in catalogue:
@@ -107,15 +107,20 @@ def _arrow(values: np.ndarray) -> pa.Array:
 
 def _with_derived(known: KnownTables, matrix: pa.Table, catalogue: Catalogue) -> pa.Table:
     """Add the derived features, those first whose inputs are there."""
-    waiting = [feature for feature in catalogue if feature.source is None]
-    if not waiting:
+    if all(feature.source for feature in catalogue):
         return matrix
     context = {"row": pa.array(np.arange(len(matrix), dtype=np.int64)), "segment": known.segments(matrix["account_id"])}
     table = known.engine.hold(pa.table(context | {name: matrix[name] for name in matrix.column_names}), name="matrix")
+    return known.engine.to_arrow(with_derived(table, catalogue).order_by("row"))
+
+
+def with_derived(table: ir.Table, catalogue: Catalogue) -> ir.Table:
+    """Add the derived features of a catalogue to a table that has its measured ones, and row, account_id, cutoff and segment."""
+    waiting = [feature for feature in catalogue if feature.source is None]
     while waiting:
         ready = [feature for feature in waiting if set(feature.inputs) <= set(table.columns)]
         if not ready:
             raise KeyError(f"no input of these derived features is in the catalogue: {[feature.name for feature in waiting]}")
         table = table.mutate(**{feature.name: feature.expression(table).cast("float64") for feature in ready})
         waiting = [feature for feature in waiting if feature not in ready]
-    return known.engine.to_arrow(table.order_by("row"))
+    return table

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from features import clock
 from features.config import Cutoffs
 from features.contracts import CONTRACT
-from features.engine import Engine
 from features.errors import NotEnoughDataError, explain
+from features.queries import QueryEngine
 from features.slices import Spine
 
 __all__ = ["every_pair", "existing", "renewal_pairs", "scoring_cutoff", "shared_cutoffs"]
@@ -71,7 +71,7 @@ def every_pair(account_id: pa.Array, cutoffs: Sequence[datetime]) -> Spine:
     return Spine(pa.concat_arrays([account_id] * len(cutoffs)), pa.array(instants))
 
 
-def renewal_pairs(engine: Engine, subscriptions: ir.Table, before_days: int, data_until: datetime) -> Spine:
+def renewal_pairs(engine: QueryEngine, subscriptions: ir.Table, before_days: int, data_until: datetime) -> Spine:
     """Return the spine in which each account is looked at so many days before each of its renewal dates, at midnight.
 
     A renewal counts only if it was known by then: were accounts looked at before terms that had not begun yet, being looked at would

@@ -79,7 +79,8 @@ class Tallies:
     def answer(self, window: Window, features: Sequence[Feature]) -> bool:
         """Tell whether these features of one window can be tallied."""
         return (
-            not window.by
+            self.known.engine.in_process
+            and not window.by
             and window.table not in self.known.views
             and all(isinstance(feature.expression, Tally) for feature in features)
             and self._is_known_at_once(window.table, {tally.column for tally in _tallies(features)} - {""})

@@ -260,6 +260,86 @@ def make_workspace(tmp_path: Path, empty_mlflow_store: Path, make_snapshots: Cal
     return make
 
 
+@pytest.fixture(scope="session")
+def scored_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small book of the tests of serving, scored: copying it takes no time. Read only."""
+    from serving.scores.batch import score_workspace
+    from tests.serving_book import make_workspace
+
+    workspace = make_workspace(tmp_path_factory.mktemp("scored"))
+    score_workspace(workspace)
+    return workspace.folder
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, scored_book: Path) -> Workspace:
+    """The scored small book, for the tests of one module; as are what follows from it."""
+    return load_workspace(Path(shutil.copytree(scored_book, tmp_path_factory.mktemp("book") / "book")), {})
+
+
+@pytest.fixture(scope="module")
+def score_set(workspace: Workspace):
+    from serving.scores.scoring import load_score_set
+
+    return load_score_set(workspace.scores)
+
+
+@pytest.fixture(scope="module")
+def app(workspace: Workspace):
+    from serving.app import create_app
+
+    return create_app(workspace)
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    from tests.serving_book import TestClient
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def vendor(app) -> dict[str, str]:
+    """The headers of requests with a key of the vendor's."""
+    from serving.permissions.caller import VENDOR
+    from tests.calls import as_caller
+
+    return as_caller(app, VENDOR)
+
+
+@pytest.fixture(scope="module")
+def partner(app) -> dict[str, str]:
+    """The headers of requests with a key of the partner p1's."""
+    from serving.permissions.caller import Caller
+    from tests.calls import as_caller
+
+    return as_caller(app, Caller("p1"))
+
+
+@pytest.fixture(scope="session")
+def spark_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What makes Spark small and quick to start; all tests of one process share the context that is made from these."""
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Java, on which Spark runs, is not installed")
+    folder = tmp_path_factory.mktemp("spark")
+    return {
+        "spark.master": "local[2]",
+        "spark.driver.memory": "1g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(folder),
+        "spark.log.level": "ERROR",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",  # code for a hundred rows takes longer to compile than to run
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    }
+
+
 def _postgres_programs() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")

@@ -221,6 +221,7 @@ TESTED_WITH = {
     "features.quarantine": "test_intake",
     "features.readings": "test_intake",
     "features.staging": "test_intake",
+    "features.queries": "test_spark_engine",
     "features.profiles": "test_discovery",
     "features.proposal": "test_discovery",
     "features.synonyms": "test_discovery",
