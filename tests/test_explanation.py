@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.errors import PackageError
 from training.dataset import load_dataset
-from training.explanation import parts
+from training.explanation import check_parts, parts
+from training.leaf_tables import leaf_tables
 from training.model import raw_scores
 
 FEATURES = 4
@@ -127,3 +129,43 @@ def test_a_matrix_of_another_width_is_refused():
     booster, matrix = small_model(0, trees=1)
     with pytest.raises(lgb.basic.LightGBMError, match="number of features"):
         parts(booster, matrix[:, :2])
+
+
+def explained_rows(count=500):
+    """Return a model, rows, and its tables' raw scores and parts of them."""
+    booster, matrix = small_model(7)
+    matrix = matrix[np.arange(count) % len(matrix)]
+    return booster, matrix, *leaf_tables(booster).explain(matrix)
+
+
+def test_a_check_finds_nothing_wrong_with_the_tables():
+    check_parts(*explained_rows(), sample=50)
+    check_parts(*explained_rows(1), sample=50)
+    check_parts(*explained_rows(0), sample=50)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1e-3, -0.4, math.nan]))
+def test_one_wrong_number_in_the_tables_is_found_if_any_row_reads_it(at, wrong):
+    booster, matrix, raw, right = explained_rows(300)
+    tables = leaf_tables(booster)
+    tables.rows.table[at % len(tables.rows.table)] += wrong  # the columns are views of it
+    changed, explained = tables.explain(matrix)
+    if (explained == right).all() and (changed == raw).all():
+        check_parts(booster, matrix, changed, explained, sample=10)
+    else:
+        with pytest.raises(PackageError, match=r"the parts of a score do not add up to it\n.*given: +row \d+: off by"):
+            check_parts(booster, matrix, changed, explained, sample=10)
+
+
+def test_parts_of_another_feature_add_up_and_are_found_on_the_sample():
+    booster, matrix, raw, explained = explained_rows()
+    with pytest.raises(PackageError, match=r"is not LightGBM's\n.*given: +row \d+, Column_[01]: .* from LightGBM's own") as caught:
+        check_parts(booster, matrix, raw, explained[:, [1, 0, 2, 3, 4]], sample=10)
+    assert "please report it, with LightGBM" in str(caught.value)
+
+
+def test_a_raw_score_that_is_not_lightgbm_s_is_found_though_its_parts_add_up():
+    booster, matrix, raw, explained = explained_rows()
+    with pytest.raises(PackageError, match=r"the (base|raw score): 1 from LightGBM"):
+        check_parts(booster, matrix, raw + 1, explained + np.array([0, 0, 0, 0, 1]), sample=10)

@@ -6,65 +6,77 @@ import math
 import lightgbm as lgb
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.random_trees import LEVELS, rows, trained
+from training import boughs
 from training.explanation import parts
 from training.leaf_tables import leaf_tables
 
-LEVELS = 6
-
-
-def rows(rng, count):
-    matrix = np.round(rng.normal(0, 2, (count, 7)), 1)
-    matrix[:, 5:] = rng.integers(0, LEVELS, (count, 2))
-    matrix[rng.random(matrix.shape) < 0.15] = np.nan
-    return matrix
-
-
-def trained(seed, **changed):
-    rng = np.random.default_rng(seed)
-    matrix = rows(rng, 1200)
-    known = np.nan_to_num(matrix)
-    risk = known[:, 0] - known[:, 1] * (known[:, 2] > 0) + 0.8 * np.isin(known[:, 5], [1, 4]) - 0.5 * (known[:, 6] == 2) - 0.5
-    outcome = (rng.random(len(matrix)) < 1 / (1 + np.exp(-risk))).astype(float)
-    parameters = {"objective": "binary", "num_leaves": 15, "max_depth": 5, "verbosity": -1, "num_threads": 1, "seed": seed, **changed}
-    data = lgb.Dataset(matrix, outcome, categorical_feature=[5, 6], weight=rng.uniform(0.5, 2, len(matrix)))
-    return lgb.train(parameters, data, num_boost_round=30)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {},
-        {"num_leaves": 4, "max_depth": 2},
-        {"max_depth": 7, "num_leaves": 40, "min_data_in_leaf": 5},
-        {"use_missing": False},
-        {"max_cat_to_onehot": 1, "cat_smooth": 1, "min_data_per_group": 5},
-        {"monotone_constraints": [1, -1, 0, 0, 0, 0, 0]},
-        {"bagging_fraction": 0.6, "bagging_freq": 1, "boost_from_average": False},
-    ],
+SHAPES = st.fixed_dictionaries(
+    {
+        "num_leaves": st.integers(2, 40),
+        "max_depth": st.integers(1, 7),
+        "min_data_in_leaf": st.sampled_from([5, 50, 5000]),
+        "use_missing": st.booleans(),
+        "max_cat_to_onehot": st.sampled_from([1, 4]),
+        "cat_smooth": st.sampled_from([1, 10]),
+        "min_data_per_group": st.just(5),
+        "monotone_constraints": st.sampled_from([[0] * 7, [1, -1, 0, 0, 0, 0, 0]]),
+        "bagging_fraction": st.sampled_from([0.6, 1.0]),
+        "bagging_freq": st.just(1),
+        "boost_from_average": st.booleans(),
+        "max_bin": st.sampled_from([3, 255]),
+    }
 )
-def test_the_tables_give_lightgbm_s_raw_scores_to_the_last_bit_and_its_parts(changed):
-    for seed in (1, 2):
-        booster = trained(seed, **changed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=SHAPES, seed=st.integers(0, 10_000), patterns=st.sampled_from([1, 16, boughs.PATTERNS, 5000]))
+def test_any_model_has_lightgbm_s_raw_scores_to_the_last_bit_and_its_parts(shape, seed, patterns):
+    booster = trained(seed, **shape)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.boughs.PATTERNS", patterns)
         tables = leaf_tables(booster)
-        matrix = rows(np.random.default_rng(seed + 10), 300)
-        matrix[:20, 5:] = LEVELS + 3  # levels that training has not seen
-        matrix[20] = np.nan
-        raw, explained = tables.explain(matrix)
-        assert (raw == booster.predict(matrix, raw_score=True)).all()
-        np.testing.assert_allclose(explained, parts(booster, matrix), rtol=0, atol=1e-12)
-        np.testing.assert_allclose(explained.sum(axis=1), raw, rtol=0, atol=1e-12)
-        assert (explained[:, -1] == parts(booster, matrix)[:, -1]).all()
+    matrix = rows(np.random.default_rng(seed + 10), 300)
+    matrix[:20, 5:] = LEVELS + 3  # levels that training has not seen
+    matrix[20] = np.nan
+    raw, explained = tables.explain(matrix)
+    assert (raw == booster.predict(matrix, raw_score=True)).all()
+    own = parts(booster, matrix)
+    np.testing.assert_allclose(explained, own, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(explained.sum(axis=1), raw, rtol=0, atol=1e-12)
+    assert (explained[:, -1] == own[:, -1]).all()
+    few_raw, few = tables.explain(matrix[15:25])
+    assert (few_raw == raw[15:25]).all()
+    assert (few == explained[15:25]).all()
 
 
-def test_a_row_s_numbers_do_not_depend_on_the_rows_beside_it():
+def test_a_row_s_numbers_do_not_depend_on_the_rows_beside_it_or_on_threads(monkeypatch):
+    monkeypatch.setattr("training.column_tables._BLOCK", 7)
     tables = leaf_tables(trained(3))
-    matrix = rows(np.random.default_rng(0), 40)
-    raw, together = tables.explain(matrix)
-    for row in range(len(matrix)):
-        own, alone = tables.explain(matrix[row : row + 1])
-        assert own[0] == raw[row]
-        assert (alone[0] == together[row]).all()
+    matrix = rows(np.random.default_rng(0), 300)
+    raw, together = tables.explain(matrix, threads=3)
+    for start, count in itertools.product((0, 5, 200), (1, 2, 99)):
+        own, alone = tables.explain(matrix[start : start + count])
+        assert (own == raw[start : start + count]).all()
+        assert (alone == together[start : start + count]).all()
+
+
+def test_ranks_beyond_a_byte():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(4000, 2))
+    matrix[::9, 0] = np.nan
+    data = lgb.Dataset(matrix, np.sin(matrix[:, 1] * 20) + np.sin(np.nan_to_num(matrix[:, 0]) * 30), params={"max_bin": 2000})
+    booster = lgb.train(
+        {"num_leaves": 6, "min_data_in_leaf": 5, "verbosity": -1, "num_threads": 1, "max_bin": 2000, "extra_trees": True}, data, 300
+    )
+    tables = leaf_tables(booster)
+    assert max(len(codes.cuts) for codes in tables.columns.codes) > 256
+    raw, explained = tables.explain(matrix[:1000])
+    assert (raw == booster.predict(matrix[:1000], raw_score=True)).all()
+    np.testing.assert_allclose(explained, parts(booster, matrix[:1000]), rtol=0, atol=1e-12)
 
 
 def test_no_row_is_no_row():
@@ -114,16 +126,15 @@ def goes_left(node, value):
     return node["default_left"] if math.isnan(value) else value <= node["threshold"]
 
 
-@pytest.mark.parametrize("changed", [{"zero_as_missing": True}, {"min_data_in_leaf": 5000}])
-def test_models_that_the_tables_cannot_hold_have_none(changed):
-    assert leaf_tables(trained(1, **changed)) is None
+def test_a_model_that_takes_zero_for_missing_has_no_tables():
+    assert leaf_tables(trained(1, zero_as_missing=True)) is None
 
 
 def test_deep_trees_have_no_tables(monkeypatch):
     booster = trained(1)
-    monkeypatch.setattr("training.leaf_tables._DEEPEST", 4)
+    monkeypatch.setattr("training.leaf_tables.DEEPEST", 4)
     assert leaf_tables(booster) is None
-    monkeypatch.setattr("training.leaf_tables._DEEPEST", 5)
+    monkeypatch.setattr("training.leaf_tables.DEEPEST", 5)
     assert leaf_tables(booster) is not None
     monkeypatch.setattr("training.leaf_tables._LARGEST", 1000)
     assert leaf_tables(booster) is None

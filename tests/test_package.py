@@ -211,3 +211,21 @@ def test_the_first_format_is_still_read(tmp_path, synthetic_package):
     loaded = load_package(tmp_path)
     assert (loaded.recipe, loaded.levels, loaded.survival, loaded.change) == ({}, None, None, None)
     assert loaded.model == synthetic_package.model
+
+
+@pytest.mark.parametrize("tables", [True, False])
+def test_a_book_has_the_scores_and_parts_of_its_rows_checked(synthetic_package, rows, tables):
+    package = replace(synthetic_package)  # with nothing kept
+    if not tables:
+        vars(package)["tables"] = None  # as of a model with deep trees
+    scores, explained = package.score_book(rows, threads=2)
+    assert (scores.raw == package.score_rows(rows).raw).all()
+    assert (scores.probability == package.score_rows(rows).probability).all()
+    assert (explained == package.explain_rows(rows)).all()
+
+
+def test_a_book_is_not_scored_with_damaged_tables(synthetic_package, rows):
+    package = replace(synthetic_package)
+    package.tables.rows.table[:] *= 1.001
+    with pytest.raises(PackageError, match="the parts of a score do not add up to it"):
+        package.score_book(rows)

@@ -1,6 +1,6 @@
 """The model package: everything that a scorer needs, and nothing that can be executed.
 
-A package is a folder of text. `manifest.json` holds the SHA-256 of every other file, and no file is believed before its sum agrees:
+A package is a folder of text, sealed as `training.package_files` says:
 
     manifest.json     format, version, package hash, sum of each file
     package.json      target, time window, category levels, calibrator, where the model came from
@@ -9,7 +9,6 @@ A package is a folder of text. `manifest.json` holds the SHA-256 of every other 
     reference.json    how the features were distributed in training
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,22 +24,20 @@ import pandas as pd
 from features.catalogue import Catalogue, read_catalogue
 from features.errors import PackageError, explain
 from features.feature import Target
-from features.ledger import fingerprint
 from training.calibration import Calibrator, Labels, calibrator_from_json
 from training.change import ChangeModel, change_from_json
 from training.dataset import Array, Categories, encode_features
-from training.explanation import parts
+from training.explanation import check_parts, parts
 from training.leaf_tables import LeafTables, leaf_tables
 from training.model import model_names, raw_scores
+from training.package_files import as_text, damaged, hash_of, read_texts, write_texts
 from training.segments import SegmentLevels, segment_levels_from_json
 from training.survival import SurvivalModel, survival_from_json
 
 __all__ = ["Package", "Reference", "Scores", "describe", "load_package"]
 
-_FORMAT = "renewcast-package"
-_VERSION = 2
-_READS = (1, 2)
-_FILES = ("package.json", "model.txt", "catalogue.json", "reference.json")
+_CHECKED = 100
+"""Rows of a book, or of a piece of one, of which the parts are worked out a second time."""
 _QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -138,7 +135,7 @@ class Package:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the package's contents: two packages with one hash give the same scores and the same words."""
-        return fingerprint(_sums(self._texts))
+        return hash_of(self._texts)
 
     def encode(self, frame: pd.DataFrame) -> Array:
         """Return the matrix `(n, n_features)` that the model reads; see `training.dataset.encode_features`."""
@@ -174,8 +171,10 @@ class Package:
         PackageError
             If a feature has no column, or a number feature holds text.
         """
-        levels = None if self.levels is None else frame[self.levels.feature].to_numpy(dtype=object)
-        return self.score_matrix(self.encode(frame), levels, threads=threads)
+        return self.score_matrix(self.encode(frame), self._levels(frame), threads=threads)
+
+    def _levels(self, frame: pd.DataFrame) -> Labels | None:
+        return None if self.levels is None else frame[self.levels.feature].to_numpy(dtype=object)
 
     def score_matrix(self, matrix: Array, levels: Labels | None, *, threads: int = 1) -> Scores:
         """Score encoded rows `(n, n_features)`.
@@ -204,14 +203,32 @@ class Package:
 
     def explain_matrix(self, matrix: Array, *, threads: int = 1) -> Array:
         """Return the parts `(n, n_features + 1)` of the raw scores of encoded rows `(n, n_features)`; see `explain_rows`."""
-        return parts(self.booster, matrix, threads=threads) if self.tables is None else self.tables.explain(matrix)[1]
+        return parts(self.booster, matrix, threads=threads) if self.tables is None else self.tables.explain(matrix, threads=threads)[1]
 
-    def score_and_explain(self, matrix: Array, levels: Labels | None) -> tuple[Scores, Array]:
-        """Return what `score_matrix` and `explain_matrix` do, for a few rows in one go."""
+    def score_and_explain(self, matrix: Array, levels: Labels | None, *, threads: int = 1) -> tuple[Scores, Array]:
+        """Return what `score_matrix` and `explain_matrix` do, to the last bit, in one go."""
         if self.tables is None:
-            return self.score_matrix(matrix, levels), self.explain_matrix(matrix)
-        raw, explained = self.tables.explain(matrix)
+            return self.score_matrix(matrix, levels, threads=threads), self.explain_matrix(matrix, threads=threads)
+        raw, explained = self.tables.explain(matrix, threads=threads)
         return self._calibrated(raw, levels), explained
+
+    def score_book(self, frame: pd.DataFrame, *, threads: int = 1, checked: int = _CHECKED) -> tuple[Scores, Array]:
+        """Return what `score_rows` and `explain_rows` do, after a check of the parts.
+
+        Parameters
+        ----------
+        checked
+            How many rows LightGBM explains a second time; see `training.explanation.check_parts`.
+
+        Raises
+        ------
+        PackageError
+            If a feature has no column, a number feature holds text, or the parts are not LightGBM's own.
+        """
+        matrix = self.encode(frame)
+        scores, explained = self.score_and_explain(matrix, self._levels(frame), threads=threads)
+        check_parts(self.booster, matrix, scores.raw, explained, sample=checked)
+        return scores, explained
 
     @cached_property
     def tables(self) -> LeafTables | None:
@@ -220,11 +237,7 @@ class Package:
 
     def save(self, folder: Path) -> None:
         """Write the package's files into a folder, which is made if it is not there."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in self._texts.items():
-            (folder / name).write_bytes(text.encode())
-        manifest = {"format": _FORMAT, "version": _VERSION, "hash": self.hash, "files": _sums(self._texts)}
-        (folder / "manifest.json").write_bytes(_json(manifest).encode())
+        write_texts(folder, self._texts)
 
     @cached_property
     def _texts(self) -> dict[str, str]:
@@ -245,10 +258,10 @@ class Package:
             "change": self.change and self.change.to_json(),
         }
         return {
-            "package.json": _json(facts),
+            "package.json": as_text(facts),
             "model.txt": self.model,
             "catalogue.json": self.catalogue.to_json(),
-            "reference.json": _json(vars(self.reference)),
+            "reference.json": as_text(vars(self.reference)),
         }
 
 
@@ -272,14 +285,13 @@ def load_package(folder: Path) -> Package:
     PackageError
         If the folder holds no package, a file of it is missing, damaged or from another package, or the format is unknown.
     """
-    manifest = _read_manifest(folder)
-    texts = {name: _verified(folder / name, manifest["files"][name]) for name in _FILES}
+    texts = read_texts(folder)
     try:
         package = _from_texts(folder, texts)
     except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
-        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+        raise damaged(folder, f"{type(error).__name__}: {error}") from error
     if package.booster.feature_name() != model_names(package.features):
-        raise _damaged(folder, "the model's columns are not the features of the catalogue")
+        raise damaged(folder, "the model's columns are not the features of the catalogue")
     return package
 
 
@@ -342,56 +354,3 @@ def _quantiles(column: pd.Series) -> tuple[float, ...] | None:
 
 def _shares(column: pd.Series) -> dict[str, float]:
     return {str(level): float(share) for level, share in column.value_counts(normalize=True).sort_index().items()}
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-    except FileNotFoundError as error:
-        raise PackageError(explain("there is no model package", given=folder, todo="Run `renewcast train` first.")) from error
-    except ValueError as error:
-        raise _damaged(folder, f"manifest.json is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise PackageError(explain("this is not a Renewcast model package", given=folder, todo="Run `renewcast train` to make one."))
-    if manifest.get("version") not in _READS:
-        raise PackageError(
-            explain(
-                f"{folder} is a model package of a format that this version does not read",
-                given=f"format version {manifest.get('version')}",
-                allowed=f"format versions {', '.join(map(str, _READS))}",
-                todo="Run `renewcast train` again, or use the version of Renewcast that made it.",
-            )
-        )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(_FILES) or fingerprint(files) != manifest.get("hash"):
-        raise _damaged(folder, "manifest.json does not agree with itself")
-    return manifest
-
-
-def _verified(path: Path, expected: str) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise _damaged(path.parent, f"{path.name} is missing") from error
-    actual = hashlib.sha256(content).hexdigest()
-    if actual != expected:
-        raise _damaged(
-            path.parent, f"{path.name} has SHA-256 {actual[:12]}..., not {expected[:12]}...: it is cut short, changed or of another package"
-        )
-    return content.decode()
-
-
-def _damaged(folder: Path, what: str) -> PackageError:
-    return PackageError(
-        explain(
-            f"the model package is damaged: {what}", given=folder, todo="Fetch it again from the registry, or run `renewcast train` again."
-        )
-    )
-
-
-def _sums(texts: Mapping[str, str]) -> dict[str, str]:
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-
-
-def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False)

@@ -1,5 +1,6 @@
 """Scoring a whole book: from the latest snapshot and the champion packages to a score set that is served."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from serving.permissions.supplies import Supplies
 from serving.scores.account_json import keep_pieces
 from serving.scores.drift import write_drift
 from serving.scores.facts import earlier_rows, read_facts, read_sources
+from serving.scores.feature_courses import write_feature_courses
 from serving.scores.feed import write_changes
 from serving.scores.scoring import (
     Column,
@@ -41,7 +43,7 @@ from serving.scores.standings import Archive
 from serving.scores.timeline import write_history
 from serving.scores.worth import write_worth
 from training.copies import provisional_reason
-from training.dataset import require_columns
+from training.dataset import Array, require_columns
 from training.package import Package, Scores, load_package
 
 __all__ = ["ScoringSummary", "score_workspace"]
@@ -103,10 +105,11 @@ def score_workspace(workspace: Workspace, *, cutoff: datetime | None = None, on_
     features = {feature.name: feature for package in packages.values() for feature in package.catalogue}
     book = _read_book(workspace, tuple(features), cutoff)
     on_progress("scores", 1, _STEPS)
-    scores = {target: package.score_rows(book.rows) for target, package in packages.items()}
+    explained = {target: package.score_book(book.rows, threads=os.cpu_count() or 1) for target, package in packages.items()}
+    scores = {target: found for target, (found, _) in explained.items()}
     definition = published_definition(workspace.state / "health.json", scores["churn"].probability, book.cutoff)
     on_progress("scores", 2, _STEPS)
-    score_set = _score_set(workspace, book, packages, scores, definition)
+    score_set = _score_set(workspace, book, packages, explained, definition)
     on_progress("scores", 3, _STEPS)
     (_publish if cutoff is None else _keep)(workspace, score_set)
     on_progress("scores", _STEPS, _STEPS)
@@ -127,8 +130,13 @@ def _champions(folder: Path) -> dict[Target, Package]:
 
 
 def _score_set(
-    workspace: Workspace, book: _Book, packages: Mapping[Target, Package], scores: Mapping[Target, Scores], definition: HealthDefinition
+    workspace: Workspace,
+    book: _Book,
+    packages: Mapping[Target, Package],
+    explained: Mapping[Target, tuple[Scores, Array]],
+    definition: HealthDefinition,
 ) -> ScoreSet:
+    scores = {target: found for target, (found, _) in explained.items()}
     features = {feature.name: feature for package in packages.values() for feature in package.catalogue}.values()
     peers, peer_counts = _peers(book, features, needed=default_policy().numbers.peers_needed)
     accounts = book.rows.index.tolist()
@@ -142,7 +150,7 @@ def _score_set(
         earlier=_feature_columns(book.earlier, features),
         peers=peers,
         peer_counts=peer_counts,
-        parts={target: package.explain_rows(book.rows) for target, package in packages.items()},
+        parts={target: parts for target, (_, parts) in explained.items()},
         packages=packages,
         assignments=assignments,
         partners={partner.partner_id: partner for partner in read_partners(workspace.tables)},
@@ -158,6 +166,7 @@ def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
         write_worth(workspace, score_set, folder)
         archive = Archive(workspace.scores)
         write_history(score_set, folder, archive=archive, snapshots=workspace.snapshots)
+        write_feature_courses(score_set, folder, policy=load_policy(workspace), snapshots=workspace.snapshots)
         write_changes(score_set, folder, policy=load_policy(workspace), before=archive.served())
 
 
