@@ -100,10 +100,11 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None, traces: 
     """
     live = LiveScores(workspace.scores)
     store = open_store(workspace.database)
+    journal = Journal(store, workspace.state / "journal")
     desk = Desk(
         live=live,
-        identity=identity_of(workspace, store),
-        journal=Journal(store, workspace.state / "journal"),
+        identity=identity_of(workspace, store, journal),
+        journal=journal,
         policies=LivePolicy(workspace),
         archive=Archive(workspace.scores),
         workspace=workspace,

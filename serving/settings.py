@@ -1,5 +1,7 @@
 """The environment of the serving processes, read and written here and nowhere else."""
 
+import os
+import pwd
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from os import environ as process_environment
@@ -8,7 +10,7 @@ from pathlib import Path
 from features.errors import ServiceError, explain
 from features.workspace import Workspace, load_workspace
 
-__all__ = ["Settings", "metrics_folder", "process_environment", "read_settings", "traces_to", "tracking_uri"]
+__all__ = ["Settings", "metrics_folder", "operator_name", "process_environment", "read_settings", "traces_to", "tracking_uri"]
 
 _WORKSPACE = "RENEWCAST_WORKSPACE"
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -55,6 +57,14 @@ def read_settings(environ: MutableMapping[str, str] = process_environment) -> Se
         todo = f"Start the service with `renewcast serve --workspace DIR`, or set {_WORKSPACE}."
         raise ServiceError(explain("the service was not told which workspace to serve", given=f"{_WORKSPACE} is not set", todo=todo))
     return Settings(Path(environ[_WORKSPACE]), metrics_folder(environ))
+
+
+def operator_name() -> str:
+    """Return the name of the user who runs this process, as the operating system knows it; the number where it knows no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def tracking_uri(environ: Mapping[str, str] = process_environment) -> str | None:

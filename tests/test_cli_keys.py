@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from serving.settings import operator_name
 from tests.serving_book import CONFIG
 from tests.small_book import run, summary_of
 
@@ -88,3 +89,23 @@ def test_what_is_handed_on_stands_alone_on_standard_output(folder):
 def test_a_machine_finds_the_secret_in_its_summary_and_nowhere_else(folder):
     ran = keys(folder, "issue", "--as", "vendor", "--label", "crm")
     assert summary_of(ran)["key"] not in ran.stderr
+
+
+def test_who_let_whom_in_is_in_the_journal_and_no_secret_is(folder):
+    old = summary_of(keys(folder, "issue", "--as", "partner:p1", "--label", "crm"))["key"]
+    new = summary_of(keys(folder, "rotate", old.split("_")[1]))["key"]
+    keys(folder, "revoke", new.split("_")[1])
+    assert keys(folder, "revoke", new.split("_")[1]).exit_code == 1, "and leaves no line"
+    link = run("links", "--as", "partner:p1", "--role", "analyst", "--person", "ada", "--workspace", folder).stdout.strip()
+    run("links", "--workspace", folder)
+    exported = run("journal", "export", "--workspace", folder).stdout
+    lines = [json.loads(line) for line in exported.splitlines()]
+    first, second = (f"key:{key.split('_')[1]}" for key in (old, new))
+    *of_keys, of_link, of_links = [(line["action"], line["reason"]) for line in lines]
+    assert of_keys == [("issue key", f"{first} of partner:p1"), ("rotate key", f"{second} in place of {first}"), ("revoke key", second)]
+    assert of_link[0] == of_links[0] == "make link"
+    assert re.fullmatch(r"link:[0-9a-f]{12} of partner:p1 as analyst for ada", of_link[1])
+    assert re.fullmatch(r"link:[0-9a-f]{12} of vendor as administrator", of_links[1])
+    assert {(line["caller"], line["credential"], line["subject"]) for line in lines} == {("vendor", "command", operator_name())}
+    for secret in (old.split("_", 2)[2], new.split("_", 2)[2], link.partition("token=")[2]):
+        assert secret not in exported

@@ -1,5 +1,6 @@
 """The three kinds of credentials through the whole application."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,44 @@ def test_a_session_is_for_the_pages_and_opens_nothing_of_the_api(app):
     assert line["credential"].startswith("session:")
     assert client.get("/v1/accounts").status_code == 401
     assert client.get("/v1/accounts", headers=bearer(client.cookies["renewcast_session"])).status_code == 401
+
+
+def test_signing_in_and_out_and_failing_to_are_in_the_journal_and_no_secret_is(app):
+    identity = app.state.desk.identity
+    before, secrets = len(journal(app)), []
+
+    def sign_in(browser, token):
+        status = browser.get("/sign-in", params={"token": token}, follow_redirects=False).status_code
+        secrets.extend([token, *browser.cookies.values()])
+        return status
+
+    browser, other = (TestClient(app, headers={"accept": "text/html"}) for _ in range(2))
+    first, second = (identity.sign_in_token(Caller("p1"), role="analyst", subject="ada") for _ in range(2))
+    assert [sign_in(browser, token) for token in (first, second, "made up")] == [303, 303, 401], "the second ends the first session"
+    assert sign_in(other, second) == 401
+    form = {"csrf": identity.sessions.form_token(browser.cookies["renewcast_session"])}
+    browser.post("/sign-out", data={"csrf": "made up"})
+    browser.post("/sign-out", data=form)
+    browser.post("/sign-out", data=form)
+
+    lines = journal(app)[before:]
+    one, two = (identity.sessions.link_name(token) for token in (first, second))
+    sessions = [line["credential"] for line in lines if line["action"] == "sign in" and line["outcome"] == "written"]
+    assert [(line["action"], line["outcome"], line["caller"], line["credential"], line["reason"]) for line in lines] == [
+        ("make link", "written", "vendor", "command", f"{one} of partner:p1 as analyst for ada"),
+        ("make link", "written", "vendor", "command", f"{two} of partner:p1 as analyst for ada"),
+        ("sign in", "written", "partner:p1", sessions[0], f"by {one}"),
+        ("sign in", "written", "partner:p1", sessions[1], f"by {two}"),
+        ("sign out", "written", "partner:p1", sessions[0], "its session"),
+        ("sign in", "refused", "unknown", "link", "sign-in link: it was not signed here"),
+        ("sign in", "refused", "unknown", two, "sign-in link: it was used in another browser"),
+        ("authenticate", "refused", "unknown", "session", "a form without the token of its session"),
+        ("sign out", "written", "partner:p1", sessions[1], "its session"),
+    ]
+    assert {line["subject"] for line in lines if line["caller"] == "partner:p1"} == {"ada"}
+    assert len(set(sessions)) == 2 and all(re.fullmatch(r"session:[0-9a-f]{12}", session) for session in sessions)
+    told = str(lines)
+    assert not [secret for secret in secrets if secret in told]
 
 
 def test_a_key_that_is_revoked_is_refused_at_once_here(app, client):

@@ -1,20 +1,26 @@
-"""The credentials of a workspace: keys, sign-in links and sessions, and tokens of an identity provider, behind one door."""
+"""The credentials of a workspace: keys, sign-in links and sessions, and tokens of an identity provider, behind one door.
+
+Whatever lets somebody in, or no longer lets them in, is a line of the journal: by whom, when, and which credential, by its id or the start
+of it. A secret is in none.
+"""
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import timedelta
 
 from features.workspace import Workspace
 from serving.callers.background import repeating
-from serving.callers.identity import Principal, Role, read_secret
+from serving.callers.identity import Principal, RefusedError, Role, Scope, read_secret
+from serving.callers.journal import Journal
 from serving.callers.keys import REFRESH_SECONDS, ApiKeys, KeyRing
 from serving.callers.sessions import Sessions
 from serving.callers.tokens import Tokens
-from serving.permissions.caller import Caller
+from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import Store, open_store
+from serving.settings import operator_name
 
 __all__ = ["Identity", "identity_of", "opened_identity"]
 
@@ -29,6 +35,10 @@ class Identity:
         What issues API keys, and what checks them.
     tokens
         What checks bearer tokens of the identity provider; None if the workspace has none.
+    journal
+        What takes a line for each credential that is made, used to sign in, or taken back.
+    operator
+        Who issues and revokes: the person who runs this process.
     secret
         What the signatures of this workspace hang on.
     """
@@ -37,6 +47,8 @@ class Identity:
     ring: KeyRing
     sessions: Sessions
     tokens: Tokens | None
+    journal: Journal
+    operator: Principal
     secret: bytes = field(repr=False)
 
     async def authenticate(self, bearer: str) -> Principal:
@@ -53,21 +65,76 @@ class Identity:
             return await self.ring.check(bearer)
         return await self.tokens.check(bearer)
 
-    def issue_key(self, caller: Caller, **options: Any) -> str:
-        """Make a key, with the options of `ApiKeys.issue`, that this process takes at once."""
-        key = self.keys.issue(caller, **options)
+    def issue_key(
+        self,
+        caller: Caller,
+        *,
+        label: str,
+        role: Role = "analyst",
+        scopes: Collection[Scope] | None = None,
+        lifetime: timedelta | None = None,
+    ) -> str:
+        """Make a key, as `ApiKeys.issue` does, that this process takes at once."""
+        key = self.keys.issue(caller, label=label, role=role, scopes=scopes, lifetime=lifetime)
         self.ring.forget()
+        self.journal.note(f"{_name(key)} of {caller.name}", principal=self.operator, action="issue key")
+        return key
+
+    def rotate_key(self, key_id: str, *, overlap: timedelta) -> str:
+        """Make a key that takes over from another one, as `ApiKeys.rotate` does, and that this process takes at once."""
+        key = self.keys.rotate(key_id, overlap=overlap)
+        self.ring.forget()
+        self.journal.note(f"{_name(key)} in place of key:{key_id}", principal=self.operator, action="rotate key")
         return key
 
     def revoke_key(self, key_id: str) -> bool:
         """Make a key worthless, in this process at once, and tell whether there was one to revoke."""
         revoked = self.keys.revoke(key_id)
         self.ring.forget()
+        if revoked:
+            self.journal.note(f"key:{key_id}", principal=self.operator, action="revoke key")
         return revoked
 
     def sign_in_token(self, caller: Caller, *, role: Role = "csm", subject: str = "") -> str:
         """Return the token of a new sign-in link for somebody of a caller."""
-        return self.sessions.link_token(caller, role=role, subject=subject)
+        token = self.sessions.link_token(caller, role=role, subject=subject)
+        whose = f"{self.sessions.link_name(token)} of {caller.name} as {role}"
+        self.journal.note(f"{whose} for {subject}" if subject else whose, principal=self.operator, action="make link")
+        return token
+
+    async def sign_in(self, token: str, *, browser: str) -> str:
+        """Open a session with the token of a sign-in link, and return what the cookie is to hold.
+
+        Raises
+        ------
+        RefusedError
+            If the link opens nothing in this browser.
+        StoreDownError
+            If the store is down.
+        """
+        link = self.sessions.link_name(token)
+        try:
+            cookie = await self.sessions.sign_in(token, browser=browser)
+        except RefusedError as error:
+            await self.journal.refused(str(error), credential=link, action="sign in")
+            raise
+        await self.journal.wrote(f"by {link}", principal=await self.sessions.check(cookie), action="sign in")
+        return cookie
+
+    async def sign_out(self, cookie: str) -> None:
+        """End a session, so that its cookie opens nothing any more; without a session that is good nothing happens.
+
+        Raises
+        ------
+        StoreDownError
+            If the store is down, and the session lives on.
+        """
+        try:
+            principal = await self.sessions.check(cookie)
+        except RefusedError:
+            return
+        await self.sessions.end(cookie)
+        await self.journal.wrote("its session", principal=principal, action="sign out")
 
     def refreshing(self) -> AbstractContextManager[None]:
         """Keep the list of keys fresh, in a thread, while the block runs."""
@@ -78,7 +145,12 @@ class Identity:
         return self.ring.fault()
 
 
-def identity_of(workspace: Workspace, store: Store) -> Identity:
+def _name(key: str) -> str:
+    """Return what the journal calls a key: what stands before its secret."""
+    return f"key:{key.split('_', 2)[1]}"
+
+
+def identity_of(workspace: Workspace, store: Store, journal: Journal) -> Identity:
     """Return the credentials of a workspace that are kept in its store.
 
     Raises
@@ -98,6 +170,8 @@ def identity_of(workspace: Workspace, store: Store) -> Identity:
         ring=KeyRing(keys.known, hashed, workspace.state / "keys.json"),
         sessions=Sessions(store, secret),
         tokens=None if oidc is None else Tokens(oidc),
+        journal=journal,
+        operator=Principal(VENDOR, "command", frozenset(), "administrator", operator_name()),
         secret=secret,
     )
 
@@ -106,7 +180,9 @@ def identity_of(workspace: Workspace, store: Store) -> Identity:
 def opened_identity(workspace: Workspace) -> Iterator[Identity]:
     """Open a workspace's credentials while the block runs: to issue keys and links, and to check them."""
     store = open_store(workspace.database)
+    journal = Journal(store, workspace.state / "journal")
     try:
-        yield identity_of(workspace, store)
+        yield identity_of(workspace, store, journal)
+        journal.close()
     finally:
         store.dispose()

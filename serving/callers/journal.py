@@ -1,4 +1,4 @@
-"""The journal: who read which account, and who was refused what and why.
+"""The journal: who read which account, who was refused what and why, and who let whom in: keys, sign-in links, sessions.
 
 A refusal's reason stands here and not in the answer, so that an answer tells nobody what exists.
 
@@ -34,7 +34,12 @@ Action = Literal[
     "list accounts",
     "read account",
     "predict",
+    "issue key",
+    "rotate key",
+    "revoke key",
+    "make link",
     "sign in",
+    "sign out",
     "authenticate",
     "read history",
     "read changes",
@@ -101,6 +106,10 @@ class Journal:
         StoreDownError
             If it cannot be noted.
         """
+        self.note(what, principal=principal, action=action, accounts=accounts)
+
+    def note(self, what: str, *, principal: Principal, action: Action, accounts: Iterable[str | None] = (None,)) -> None:
+        """Note what the principal wrote, as `wrote`, outside of any request."""
         self._append(accounts, _who(principal, "") | {"action": action, "outcome": "written", "reason": what[:_LONGEST_TEXT]})
 
     async def refused(
@@ -146,6 +155,21 @@ class Journal:
     def shipping(self) -> AbstractContextManager[None]:
         """Ship in a thread while the block runs, and a last time when it ends."""
         return repeating(self.ship, seconds=_SHIPPED_EVERY, name="the journal")
+
+    def close(self) -> None:
+        """Take to the store what is left, for a process that ends; what the store does not take waits on the disk for the next one.
+
+        Raises
+        ------
+        StoreDownError
+            If neither takes it.
+        """
+        try:
+            self.ship()
+        except StoreDownError:
+            if self._segments.held:
+                raise
+        self._segments.close()
 
     def backlog(self) -> int:
         """Return how many lines, of all processes of the service, are not in the store yet."""

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from itsdangerous import BadData, URLSafeTimedSerializer
+from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 from sqlalchemy.exc import IntegrityError
 
 from features.errors import StoreDownError
@@ -73,6 +73,13 @@ class Sessions:
         content = {"partner_id": caller.partner_id, "link_id": secrets.token_hex(16), "role": role, "subject": subject}
         return self._links.dumps(content)
 
+    def link_name(self, token: str) -> str:
+        """Return what the journal calls a link: `link:` and the start of its id; `link` alone if it was not signed here."""
+        try:
+            return f"link:{self._links.loads(token)['link_id'][:12]}"
+        except BadData:
+            return "link"
+
     async def sign_in(self, token: str, *, browser: str) -> str:
         """Open a session for whom a sign-in link is for, and return what the cookie is to hold.
 
@@ -85,8 +92,10 @@ class Sessions:
         """
         try:
             content = self._links.loads(token, max_age=LINK_SECONDS)
+        except SignatureExpired as error:
+            raise RefusedError(f"sign-in link: it is older than {LINK_SECONDS // 3600} hours") from error
         except BadData as error:
-            raise RefusedError(f"sign-in link: {error}") from error
+            raise RefusedError("sign-in link: it was not signed here") from error
         cookie = secrets.token_urlsafe(32)
         await to_thread(self._open, content, browser, cookie)
         return cookie

@@ -40,7 +40,9 @@ def issue_key(
         opened, caller = open_workspace(workspace), parse_caller(who)
         lifetime = None if days is None else timedelta(days=days)
         with opened_identity(opened) as identity:
-            key = identity.issue_key(caller, label=label, role=role_named(role), scopes=scope and _scopes(scope), lifetime=lifetime)
+            key = identity.issue_key(
+                caller, label=label, role=role_named(role), scopes=None if not scope else _scopes(scope), lifetime=lifetime
+            )
         if caller.partner_id is not None and not has_accounts(opened, caller.partner_id):
             screen.say(f"[yellow]look at[/yellow]  the key shows nothing yet: no scored account is assigned to {escape(who)}")
         screen.say("Keep this key, it is not shown again:")
@@ -77,7 +79,7 @@ def rotate_key(
 
     with open_screen(json) as screen:
         with opened_identity(open_workspace(workspace)) as identity:
-            key = identity.keys.rotate(key_id, overlap=timedelta(hours=overlap_hours))
+            key = identity.rotate_key(key_id, overlap=timedelta(hours=overlap_hours))
             old = next(known for known in identity.keys.known() if known.key_id == key_id)
         screen.say(f"{escape(key_id)} is good until {old.expires_at:%Y-%m-%d %H:%M} UTC. Keep the new key, it is not shown again:")
         screen.hand_over(key)

@@ -16,7 +16,7 @@ from serving.settings import process_environment
 __all__ = ["app", "export_journal", "journal", "upgrade"]
 
 app = typer.Typer(no_args_is_help=True, help="The database of keys, sessions, the journal and what people contribute.")
-journal = typer.Typer(no_args_is_help=True, help="Who read which account, and who was refused what.")
+journal = typer.Typer(no_args_is_help=True, help="Who read which account, who was refused what, and who let whom in.")
 
 
 @app.command("upgrade")

@@ -95,13 +95,12 @@ async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(ma
     desk.rates.require_patience(address)
     browser = request.cookies.get(_BROWSER) or secrets.token_urlsafe(24)
     try:
-        session = await desk.identity.sessions.sign_in(token, browser=browser)
-    except RefusedError as error:
+        session = await desk.identity.sign_in(token, browser=browser)
+    except RefusedError:
         desk.rates.count_failure(address)
-        await desk.journal.refused(str(error), credential="link", action="sign in")
         return render_page(request, "sign_in.html", _ASK | {"refused": True}, status=401)
     if earlier := _session_of(request):
-        await desk.identity.sessions.end(earlier)
+        await desk.identity.sign_out(earlier)
     response = RedirectResponse("/", status_code=303)
     cookie = _cookie(request)
     response.set_cookie(_session_name(request), session, max_age=SESSION_SECONDS, **cookie)
@@ -113,7 +112,7 @@ async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(ma
 async def sign_out(request: Request, desk: DeskOf, reader: Reader) -> Response:
     """End the session, wherever a copy of its cookie is."""
     await signed_form(request, desk)
-    await desk.identity.sessions.end(_session_of(request))
+    await desk.identity.sign_out(_session_of(request))
     response = RedirectResponse("/sign-in", status_code=303)
     response.delete_cookie(_session_name(request), **_cookie(request))
     return response
