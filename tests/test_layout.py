@@ -299,6 +299,7 @@ TESTED_WITH = {
     "serving.answers.problems": "test_api",
     "serving.answers.schema": "test_api",
     "serving.web.charts": "test_pages",
+    "serving.web.charts_feature": "test_feature_courses",
     "serving.web.charts_record": "test_track_record",
     "serving.web.pages_account": "test_pages",
     "serving.web.pages_all": "test_pages",

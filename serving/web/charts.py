@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from serving.answers.schema import Driver, Score
+from serving.answers.schema import Score
 from serving.health import AMBER_FROM, AMBER_TO, BANDS, Band, band_of
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Course",
     "Dot",
     "Point",
-    "Ruler",
     "Share",
     "Spark",
     "Waterfall",
@@ -22,7 +21,6 @@ __all__ = [
     "band_shares",
     "hundred",
     "over_time",
-    "ruler",
     "sparkline",
     "waterfall",
 ]
@@ -273,30 +271,6 @@ def hundred(probability: float) -> int:
     [0, 1, 12, 100]
     """
     return round(100 * probability)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ruler:
-    """Where a value stands beside what it was and what its peers have, in a view box of 118 by 26."""
-
-    now: float
-    was: float | None
-    peers: float | None
-
-
-_RULER_PAD, _RULER_WIDTH = 8.0, 118.0
-
-
-def ruler(driver: Driver) -> Ruler | None:
-    """Lay out a driver's values; None where there is nothing to compare, or the value is no number."""
-    numbers = {name: getattr(driver, name) for name in ("value", "earlier", "peers")}
-    known = {name: float(value) for name, value in numbers.items() if isinstance(value, int | float)}
-    if "value" not in known or len(set(known.values())) < 2:
-        return None
-    low, high = min(known.values()), max(known.values())
-    stretch = (_RULER_WIDTH - 2 * _RULER_PAD) / (high - low)
-    placed = {name: round(_RULER_PAD + (value - low) * stretch, 1) for name, value in known.items()}
-    return Ruler(now=placed["value"], was=placed.get("earlier"), peers=placed.get("peers"))
 
 
 def _polyline(points: Sequence[Point]) -> str:

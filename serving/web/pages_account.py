@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,9 +17,11 @@ from serving.answers.schema_track import CalibrationBin
 from serving.answers.track_record import track_record_answer
 from serving.api.desk import Desk, DeskOf, account_row, view_of
 from serving.callers.identity import Principal
+from serving.scores.feature_courses import FeatureCourse, seen_feature_courses
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
-from serving.web.charts import Course, hundred, over_time, ruler, waterfall
+from serving.web.charts import Course, hundred, over_time, waterfall
+from serving.web.charts_feature import feature_plot
 from serving.web.pages import Reader
 from serving.web.pages_frame import frame, render_page
 from serving.web.pages_remarks import remarks_of
@@ -46,9 +49,10 @@ async def account_context(desk: Desk, reader: Principal, score_set: ScoreSet, ro
     """Return all that the page of an account shows."""
     answer = account_answer(score_set, row, view)
     looked_back = await asyncio.to_thread(_look_back, desk, score_set, row, view)
+    courses = await asyncio.to_thread(_feature_courses, desk, score_set, row, view)
     return (
         frame(score_set, reader, here="book")
-        | _charts(answer)
+        | _charts(answer, courses)
         | looked_back
         | await remarks_of(desk, reader, answer.account_id)
         | {
@@ -67,10 +71,13 @@ async def account_context(desk: Desk, reader: Principal, score_set: ScoreSet, ro
     )
 
 
-def _charts(answer: schema.Account) -> dict[str, Any]:
+def _charts(answer: schema.Account, courses: Mapping[str, FeatureCourse]) -> dict[str, Any]:
     return {
+        "plots": {
+            score.target: [feature_plot(courses.get((driver.features or [""])[0]), driver) for driver in score.drivers]
+            for score in answer.scores
+        },
         "charts": {score.target: waterfall(score) for score in answer.scores},
-        "rulers": {score.target: [ruler(driver) for driver in score.drivers] for score in answer.scores},
         "hundred": hundred,
     }
 
@@ -86,6 +93,13 @@ def _look_back(desk: Desk, score_set: ScoreSet, row: int, view: View) -> dict[st
         "changes": _changes(desk, score_set, row, view),
         "alike": _alike(record.calibration or [], probability),
     }
+
+
+def _feature_courses(desk: Desk, score_set: ScoreSet, row: int, view: View) -> Mapping[str, FeatureCourse]:
+    try:
+        return seen_feature_courses(desk.archive, score_set, row, view)
+    except ServiceError:
+        return {}
 
 
 def _history(desk: Desk, score_set: ScoreSet, row: int, view: View) -> schema_changes.AccountHistory | None:
