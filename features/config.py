@@ -302,6 +302,10 @@ class Serving:
 
     Parameters
     ----------
+    address
+        Where people find it if a proxy stands before it, such as `https://renewcast.example.com`; at host and port if None.
+    trusted_proxies
+        Addresses and networks of the proxies whose word counts on who asks, over HTTPS or not, and for which host.
     workers
         Processes that answer requests; one of two can die without anybody noticing.
     drain_seconds
@@ -316,6 +320,8 @@ class Serving:
 
     host: str = "127.0.0.1"
     port: int = 3000
+    address: str | None = field(default=None, compare=False)
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     workers: int = 2
     drain_seconds: float = 5.0
     keep_score_sets: int = 30

@@ -1,8 +1,10 @@
 """Reads `renewcast.toml` section by section, and answers every mistake with the key, what was given and what is allowed."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
@@ -347,6 +349,8 @@ def _serving(section: Section, environ: Mapping[str, str]) -> Serving:
     serving = Serving(
         host=section.text("host", plain.host),
         port=section.whole("port", plain.port, low=1, high=65535),
+        address=_address(section),
+        trusted_proxies=_networks(section, plain.trusted_proxies),
         workers=section.whole("workers", plain.workers, low=1, high=64),
         drain_seconds=section.number("drain_seconds", plain.drain_seconds, low=0, high=3600),
         keep_score_sets=section.whole("keep_score_sets", plain.keep_score_sets, low=2, high=10_000),
@@ -375,6 +379,25 @@ def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:
     )
     section.refuse_others()
     return oidc
+
+
+def _address(section: Section) -> str | None:
+    address: str | None = section.text("address", None)
+    if address is not None and not re.fullmatch(r"https?://[^/?#\s@]+/?", address):
+        todo = 'Write address = "https://renewcast.example.com".'
+        raise section.wrong("address", "is not the address of a host", given=address, todo=todo)
+    return address and address.rstrip("/")
+
+
+def _networks(section: Section, plain: tuple[str, ...]) -> tuple[str, ...]:
+    networks: tuple[str, ...] = section.texts("trusted_proxies", plain)
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            allowed = "addresses and networks, such as 10.0.0.7 and 10.1.0.0/16"
+            raise section.wrong("trusted_proxies", f"holds no network: {error}", given=network, allowed=allowed) from error
+    return networks
 
 
 def _texts(section: Section) -> dict[str, str]:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from features.config import Serving, ServingLimits
+from features.config import Serving
 from features.workspace import Workspace
 from serving.answers.live import LiveScores
 from serving.answers.problems import add_problem_handlers
@@ -39,6 +39,7 @@ from serving.operations import routes_service
 from serving.operations.access import Access
 from serving.operations.borders import BodyLimit, HeadLimit, RequestLimit, SecurityHeaders, TimeLimit
 from serving.operations.draining import Drain
+from serving.operations.forwarded import Forwarded
 from serving.operations.metrics import Metrics
 from serving.operations.tracing import Traced
 from serving.operations.upkeep import Upkeep
@@ -132,7 +133,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None, traces: 
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")  # pages hold secrets: they are not compressed
     if traces is not None:
         app.add_middleware(Traced, provider=traces)
-    _guard(app, upkeep, workspace.config.serving.limits)
+    _guard(app, upkeep, workspace.config.serving)
     add_problem_handlers(app, pages.problem_answer, other_method=options_or_problem)
     return app
 
@@ -143,8 +144,9 @@ def _rates(serving: Serving) -> Rates:
     return Rates(requests=limits.requests_per_minute, failures=limits.failures_per_minute, workers=serving.workers)
 
 
-def _guard(app: FastAPI, upkeep: Upkeep, limits: ServingLimits) -> None:
+def _guard(app: FastAPI, upkeep: Upkeep, serving: Serving) -> None:
     """Put what holds for every request around the application; what is added last stands outermost."""
+    limits = serving.limits
     app.add_middleware(AnswerHead)
     app.add_middleware(TimeLimit, limits=limits)
     app.add_middleware(BodyLimit, limits=limits)
@@ -152,6 +154,7 @@ def _guard(app: FastAPI, upkeep: Upkeep, limits: ServingLimits) -> None:
     app.add_middleware(HeadLimit)
     app.add_middleware(Access, metrics=upkeep.metrics, drain=upkeep.drain, answer=pages.problem_answer)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Forwarded, proxies=serving.trusted_proxies)
 
 
 def sign_in_links(workspace: Workspace, *, address: str) -> SignInLinks:

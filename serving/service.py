@@ -38,7 +38,7 @@ from serving.operations.connections import limit_connections
 from serving.operations.logs import configure_logs
 from serving.operations.metrics import Metrics
 from serving.operations.tracing import open_traces
-from serving.settings import Settings, read_settings, traces_to
+from serving.settings import Settings, believe_no_proxy, read_settings, traces_to
 
 __all__ = ["Front", "Mounted", "Renewcast", "require_port", "serve"]
 
@@ -54,6 +54,7 @@ class Front:
 
     def __init__(self, app: ASGIApp) -> None:
         configure_logs()
+        believe_no_proxy()
         settings = read_settings()
         workspace = settings.load_workspace()
         limit_connections(workspace.config.serving.limits)

@@ -10,11 +10,23 @@ from pathlib import Path
 from features.errors import ServiceError, explain
 from features.workspace import Workspace, load_workspace
 
-__all__ = ["Settings", "metrics_folder", "operator_name", "process_environment", "read_settings", "traces_to", "tracking_uri"]
+__all__ = [
+    "Settings",
+    "believe_no_proxy",
+    "metrics_folder",
+    "operator_name",
+    "process_environment",
+    "read_settings",
+    "traces_to",
+    "tracking_uri",
+]
 
 _WORKSPACE = "RENEWCAST_WORKSPACE"
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Where the workers of one service share what they count; prometheus_client reads it by itself, so the name is not ours to choose."""
+
+_BELIEVED_PROXIES = "FORWARDED_ALLOW_IPS"
+"""Whose headers uvicorn believes, which BentoML starts without saying so; also a name that is not ours to choose."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,11 @@ def read_settings(environ: MutableMapping[str, str] = process_environment) -> Se
         todo = f"Start the service with `renewcast serve --workspace DIR`, or set {_WORKSPACE}."
         raise ServiceError(explain("the service was not told which workspace to serve", given=f"{_WORKSPACE} is not set", todo=todo))
     return Settings(Path(environ[_WORKSPACE]), metrics_folder(environ))
+
+
+def believe_no_proxy(environ: MutableMapping[str, str] = process_environment) -> None:
+    """Keep the server below from believing proxies by rules of its own, before it starts: `[serving]` says whom to believe."""
+    environ[_BELIEVED_PROXIES] = ""
 
 
 def operator_name() -> str:

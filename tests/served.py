@@ -27,6 +27,7 @@ SETTINGS = """
 [serving]
 workers = {workers}
 drain_seconds = 1
+trusted_proxies = ["192.0.2.1"]
 [serving.limits]
 body_megabytes = 2
 header_seconds = 1

@@ -109,3 +109,9 @@ def test_who_let_whom_in_is_in_the_journal_and_no_secret_is(folder):
     assert {(line["caller"], line["credential"], line["subject"]) for line in lines} == {("vendor", "command", operator_name())}
     for secret in (old.split("_", 2)[2], new.split("_", 2)[2], link.partition("token=")[2]):
         assert secret not in exported
+
+
+def test_links_begin_with_the_address_that_people_know(folder):
+    (folder / "renewcast.toml").write_text(CONFIG + '[serving]\naddress = "https://renewcast.example.com"\n')
+    assert run("links", "--workspace", folder).stdout.startswith("https://renewcast.example.com/sign-in?token=")
+    assert run("links", "--port", 4711, "--workspace", folder).stdout.startswith("http://127.0.0.1:4711/sign-in?token=")

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from serving.app import create_app
+from serving.callers.credentials import opened_identity
 from serving.permissions.caller import VENDOR
 from serving.scores.batch import score_workspace
 from tests.served import ROOT, ask, kept_busy, raw_connection, send, serving, vendor_key, wait_until
@@ -294,6 +295,15 @@ def test_large_heads_are_refused(service, first):
             assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+def test_no_layer_of_a_worker_believes_whoever_is_near(workspace, service, first):
+    """The server below would believe anybody on this machine, where a proxy may well run that does not filter these headers."""
+    with opened_identity(workspace[0]) as identity:
+        link = f"/sign-in?token={identity.sign_in_token(VENDOR)}"
+    status, headers, _ = ask(service.port, link, headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"})
+    assert status == 303
+    assert "__Host-" not in headers["set-cookie"] and "secure" not in headers["set-cookie"].lower()
+
+
 def test_what_the_workers_counted_adds_up(service, key, first):
     def counted():
         text = ask(service.port, "/metrics", key=key)[2].decode()
@@ -334,7 +344,7 @@ def test_the_log_holds_requests_and_nothing_of_accounts(service, key, first):
     text = "".join(line for line in service.log.read_text().splitlines() if line.startswith("{"))
     requests = [line for line in service.lines() if line["logger"] == "renewcast.access"]
     assert {"request_id", "route", "status", "milliseconds", "caller", "method", "at"} <= set(requests[0])
-    templates = {"/v1/accounts/{account_id}", "/v1/accounts", "/v1/predict", "/livez", "/readyz", "/metrics", "unknown"}
+    templates = {"/v1/accounts/{account_id}", "/v1/accounts", "/v1/predict", "/livez", "/readyz", "/metrics", "/sign-in", "unknown"}
     assert {line["route"] for line in requests} <= templates
     assert any(line["request_id"] == "my-request.1" and line["caller"] == "vendor" for line in requests)
     for canary in (*ACCOUNTS, "acc-", "canary", "made-up", key, key.split("_")[2], "Northwind", "Aster"):

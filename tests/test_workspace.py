@@ -85,6 +85,8 @@ def test_every_setting_is_read(tmp_path):
     tracking_uri = "http://mlflow:5000"
     [serving]
     port = 8080
+    address = "https://renewcast.example.com/"
+    trusted_proxies = ["10.0.0.0/8", "::1"]
     """
     config = workspace(tmp_path, text).config
     telemetry = config.tables["telemetry"]
@@ -102,12 +104,17 @@ def test_every_setting_is_read(tmp_path):
     assert config.training.parameters["churn"] == {"learning_rate": 0.03}
     assert config.features.events == ("a", "b")
     assert (config.mlflow.tracking_uri, config.serving.port) == ("http://mlflow:5000", 8080)
+    assert (config.serving.address, config.serving.trusted_proxies) == ("https://renewcast.example.com", ("10.0.0.0/8", "::1"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (NEEDED + "[cutofs]\n", "did you mean 'cutoffs'?"),
+        (NEEDED + "[serving]\ntrusted_proxies = ['10.0.0.1/8']\n", "holds no network"),
+        (NEEDED + "[serving]\ntrusted_proxies = ['*']\n", "such as 10.0.0.7"),
+        (NEEDED + "[serving]\naddress = 'renewcast.example.com'\n", "is not the address of a host"),
+        (NEEDED + "[serving]\naddress = 'https://example.com/renewcast'\n", "is not the address of a host"),
         (NEEDED + "[targets]\nhorizon_day = 9\n", "targets.horizon_day is not a known key"),
         (NEEDED + "[targets]\nhorizon_day = 9\n", "did you mean 'horizon_days'?"),
         (NEEDED + "[targets]\nhorizon_days = 'ninety'\n", "allowed: 1 to 730"),

@@ -213,7 +213,7 @@ def _serve(screen: Screen, workspace: Workspace, host: str | None, port: int | N
     host, port = host or workspace.config.serving.host, port or workspace.config.serving.port
     require_port(host, port)
     address = f"http://{host}:{port}"
-    links = sign_in_links(workspace, address=address)
+    links = sign_in_links(workspace, address=workspace.config.serving.address or address)
     screen.say(f"[bold]Serving at {address}[/bold]  (Ctrl+C ends it)")
     screen.say(f"  vendor:   {links.vendor}")
     if links.partner:
@@ -242,7 +242,10 @@ def links(
 
     with open_screen(json) as screen:
         opened = open_workspace(workspace)
-        address = f"http://{host or opened.config.serving.host}:{port or opened.config.serving.port}"
+        serving = opened.config.serving
+        address = f"http://{host or serving.host}:{port or serving.port}"
+        if host is None and port is None:
+            address = serving.address or address
         if who is not None:
             with opened_identity(opened) as identity:
                 token = identity.sign_in_token(parse_caller(who), role=cli_keys.role_named(role), subject=person)
