@@ -25,6 +25,7 @@ from serving.permissions.partner_facts import read_partners, read_supplies, read
 from serving.permissions.policy import default_policy, load_policy
 from serving.permissions.supplies import Supplies
 from serving.scores.account_json import keep_pieces
+from serving.scores.causes import write_causes
 from serving.scores.drift import write_drift
 from serving.scores.facts import earlier_rows, read_facts, read_sources
 from serving.scores.feature_courses import write_feature_courses
@@ -167,6 +168,7 @@ def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
         archive = Archive(workspace.scores)
         write_history(score_set, folder, archive=archive, snapshots=workspace.snapshots)
         write_feature_courses(score_set, folder, policy=load_policy(workspace), snapshots=workspace.snapshots)
+        write_causes(score_set, folder, policy=load_policy(workspace), archive=archive, snapshots=workspace.snapshots)
         write_changes(score_set, folder, policy=load_policy(workspace), before=archive.served())
 
 

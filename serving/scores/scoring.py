@@ -14,6 +14,7 @@ switched last, by an atomic rename. What is in its files is what the endpoint an
     partners.parquet          who the partners are
     supplied_by.parquet       which partners' data the values of each account were made from
     feature_courses.parquet   how the features that lead each account's reasons went, to draw
+    causes.parquet            what moved each account's health most since the scores before
     packages/<target>/        the models that made the scores
     fragments*                the accounts as JSON, ready to be sent; only the newest sets have them
 """

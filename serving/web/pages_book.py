@@ -19,6 +19,7 @@ from serving.api.desk import DeskOf, view_of
 from serving.api.filters import require_open
 from serving.api.routes_export import export_accounts
 from serving.health import BANDS
+from serving.scores.causes import Causes, causes_of
 from serving.scores.courses import Courses, courses_of
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
@@ -123,6 +124,7 @@ async def book_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
         "renewals": _RENEWALS if _has_renewals(score_set) else (),
         "shares": band_shares(answer.totals.bands),
         "trends": _trends(score_set, selected, courses),
+        "causes": _causes(score_set, selected, courses, await asyncio.to_thread(causes_of, desk.archive, score_set), view),
         "movement": courses and courses.movement(book_rows(score_set, query, view)[1]),
         "may_export": "export" in reader.scopes and view.may("export"),
         "may_see_retention": view.may("see_retention"),
@@ -147,6 +149,20 @@ def _trends(score_set: ScoreSet, selected: BookPage, courses: Courses | None) ->
         return {}
     drawn = {score_set.accounts["account_id"][row]: sparkline([health for _, health in courses.of(row)]) for row in selected.rows}
     return {account_id: spark for account_id, spark in drawn.items() if spark}
+
+
+def _causes(score_set: ScoreSet, selected: BookPage, courses: Courses | None, causes: Causes | None, view: View) -> dict[str, str]:
+    """Return by account what moved its health most since the scores before, where it moved and both speak of the same time."""
+    if courses is None or causes is None:
+        return {}
+    told: dict[str, str] = {}
+    for row in selected.rows:
+        newest = courses.of(row)[-2:]
+        moved = len(newest) == 2 and newest[0][0] == causes.since and newest[0][1] != newest[1][1]
+        sentence = causes.of(row, view, score_set) if moved else None
+        if sentence is not None:
+            told[score_set.accounts["account_id"][row]] = sentence
+    return told
 
 
 def _has_renewals(score_set: ScoreSet) -> bool:
