@@ -12,6 +12,7 @@ from serving.answers.problems import ProblemError
 from serving.scores.batch import score_workspace
 from serving.scores.scoring import current_version
 from tests.serving_book import make_workspace
+from training.leaf_tables import leaf_tables
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,20 @@ def test_new_scores_are_taken_beside_the_requests(scores):
     assert version_of(live) == first, "a request reads no file"
     live.refresh()
     assert (version_of(live), live.loaded, live.fault) == (second, 2, None)
+
+
+def test_what_the_models_make_once_is_made_before_the_first_request(scores, monkeypatch):
+    folder, _, second = scores
+    live = LiveScores(folder)
+    switch(folder, second)
+    monkeypatch.setattr("training.package.leaf_tables", lambda booster, made=leaf_tables: waiting.append(version_of(live)) or made(booster))
+    waiting = []
+    live.refresh()
+    assert len(waiting) == len(live.current().packages)
+    assert second not in waiting, "the earlier scores were served meanwhile"
+    waiting.clear()
+    assert all(package.tables for package in live.current().packages.values())
+    assert waiting == []
 
 
 def files_of(folder):

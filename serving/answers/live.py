@@ -6,6 +6,7 @@ from threading import Lock
 
 from features.errors import RenewcastError
 from serving.answers.problems import ProblemError
+from serving.scores.explained import json_value, score_features
 from serving.scores.scoring import ScoreSet, load_score_set
 
 __all__ = ["LiveScores"]
@@ -76,15 +77,27 @@ class LiveScores:
     def _take(self) -> None:
         serving = self._score_set.manifest.version if self._score_set else "nothing"
         try:
-            self._score_set = load_score_set(self._scores)
+            score_set = load_score_set(self._scores)
+            _prepare(score_set)
         except (RenewcastError, OSError, MemoryError) as error:
             self.fault = f"{type(error).__name__}: {error}"
             self.refused += 1
             _LOG.exception("the newest scores cannot be read; still serving %s", serving)
         else:
+            self._score_set = score_set
             self.fault = None
             self.loaded += 1
-            _LOG.info("now serving score set %s", self._score_set.manifest.version)
+            _LOG.info("now serving score set %s", score_set.manifest.version)
+
+
+def _prepare(score_set: ScoreSet) -> None:
+    """Have all made that the models make once, the tables of their leaves first, so that no request waits for it.
+
+    For the models of the simulated book that is 0.3 s of a processor.
+    """
+    if len(score_set):
+        row = {name: json_value(column[0]) for name, column in score_set.values.items()}
+        score_features(score_set.packages, [row])
 
 
 def _look(scores: Path) -> Mark:
