@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +14,8 @@ from serving.scores.batch import score_workspace
 from serving.web.charts_retention import retention_plot, span_bar
 from tests.serving_book import CUTOFF, PARTNERS, TestClient, make_workspace
 from tests.test_pages import Elements, signed_in, text_of
+from tests.test_report import JUDGEMENT, TRAINED, summary
+from training.versions import Links, links_to
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +67,60 @@ def test_a_partner_sees_itself_and_no_other(partner):
 
 def test_without_a_training_the_corner_says_so(vendor):
     page = text_of(vendor.get("/models"))
-    assert "The last training left no report of it." in page
+    assert "No training that is kept has a report of it." in page
     assert "Drift" in page
     assert vendor.get("/models/churn/card").status_code == 404
+
+
+def leave_reports(app, *reports):
+    """Leave what trainings leave, the last one last."""
+    training = app.state.desk.workspace.training
+    folders = [training / f"2026010{number}T000000-test" for number in range(1, len(reports) + 1)]
+    for folder, part in zip(folders, reports, strict=True):
+        folder.mkdir()
+        report = summary(training, part).to_json() | {"run": folder.name, "made_at": "2026-01-02T03:04:05+00:00"}
+        (folder / "report.json").write_text(json.dumps(report))
+    return folders
+
+
+def test_champion_and_challenger_stand_side_by_side_with_what_decided_and_where_mlflow_shows_them(vendor, app):
+    used = app.state.desk.live.current().manifest.models["churn"].package_hash
+    links = links_to("https://jo:secret@ml.example.com", target="churn", version="7", experiment="3", run="c0ffee")
+    champion = replace(TRAINED, package_hash=used, version="7", links=links)
+    better = JUDGEMENT.metrics | {"auc": replace(JUDGEMENT.metrics["auc"], value=0.8123)}
+    challenger = replace(
+        TRAINED, judgement=replace(JUDGEMENT, metrics=better), role="challenger", decision="It is no better.", version="8", links=None
+    )
+    folders = leave_reports(app, champion, challenger)
+    page = vendor.get("/models")
+    Elements(page.text)
+    shown = text_of(page)
+    assert "Measure (95 % interval) In use Challenger" in shown
+    assert "AUC 0.800 (0.750 to 0.850) 0.812 (0.750 to 0.850)" in shown
+    assert "In use: what decided It is the first." in shown and "Challenger: what decided It is no better." in shown
+    assert 'href="https://ml.example.com/#/experiments/3/runs/c0ffee"' in page.text
+    assert 'href="https://ml.example.com/#/models/renewcast-churn/versions/7"' in page.text
+    assert "secret" not in page.text
+    assert 'href="/models/churn/card"' in page.text
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def test_only_addresses_that_a_browser_opens_are_links(vendor, app):
+    used = app.state.desk.live.current().manifest.models["churn"].package_hash
+    (folder,) = leave_reports(app, replace(TRAINED, package_hash=used, links=Links(version="javascript:alert(1)", run="file:///etc")))
+    page = vendor.get("/models").text
+    assert "javascript:" not in page and "file:" not in page
+    assert "own store" in page
+    shutil.rmtree(folder)
+
+
+def test_a_newer_champion_waits_for_the_next_scoring(vendor, app):
+    used = app.state.desk.live.current().manifest.models["churn"].package_hash
+    folders = leave_reports(app, replace(TRAINED, package_hash=used), TRAINED)
+    assert "In use Champion from the next scoring on" in text_of(vendor.get("/models"))
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def test_the_corner_tells_what_was_set_aside(vendor, app):

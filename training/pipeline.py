@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from features.catalogue import Catalogue, read_catalogue
-from features.errors import NotEnoughDataError, PackageError, WorkspaceError, explain
+from features.errors import NotEnoughDataError, PackageError, RegistryError, WorkspaceError, explain
 from features.feature import Target
 from features.findings import Audit
 from features.ledger import replace_file, replace_folder
@@ -35,7 +35,7 @@ from training.promotion import Decision, Incumbent, decide, face_champion
 from training.registry import Registry, workspace_registry
 from training.report import CURRENT, REPORT, RowCounts, SkippedTarget, TrainedTarget, TrainingSummary
 from training.splits import LabelWindow
-from training.versions import Champion, FoldModel, LoggedModel
+from training.versions import Champion, FoldModel, Links, LoggedModel
 
 __all__ = ["label_window", "train_workspace"]
 
@@ -97,7 +97,10 @@ def train_workspace(
         raise _nothing_trained([result for result in results.values() if isinstance(result, SkippedTarget)])
     steps("registering the models")
     versions = _register(registry, trained, facts | {"book": workspace.config.name})
-    reports = [result if isinstance(result, SkippedTarget) else _reported(result, versions[target]) for target, result in results.items()]
+    reports = [
+        result if isinstance(result, SkippedTarget) else _reported(result, versions[target], _links(registry, target, versions[target]))
+        for target, result in results.items()
+    ]
     summary = TrainingSummary(folder=workspace.training / facts["run"], targets=tuple(reports), **facts)
     _write(workspace, summary, trained)
     crowned = copy_champions(workspace, registry)
@@ -246,6 +249,14 @@ def _register(registry: Registry, trained: Mapping[Target, _Result], facts: Mapp
     return registry.log_training(facts["run"], models, tags=tags, data_fingerprint=facts["data_fingerprint"])
 
 
+def _links(registry: Registry, target: Target, version: str) -> Links | None:
+    """Return where a version is to be seen; None if MLflow, which has just registered it, does not say."""
+    try:
+        return registry.links(target, version)
+    except RegistryError:
+        return None
+
+
 def _logged(result: _Result, facts: Mapping[str, Any]) -> LoggedModel:
     training, judgement, target = result.training, result.judgement, result.training.shipped.target
     report = _reported(result, "").to_json()
@@ -294,7 +305,7 @@ def _parameters(training: Training) -> dict[str, float | int | str]:
     return {**training.recipe.parameters, "rounds": training.rounds, "seed": training.recipe.seed}
 
 
-def _reported(result: _Result, version: str) -> TrainedTarget:
+def _reported(result: _Result, version: str, links: Links | None = None) -> TrainedTarget:
     training, package = result.training, result.training.shipped
     return TrainedTarget(
         target=package.target,
@@ -306,6 +317,7 @@ def _reported(result: _Result, version: str) -> TrainedTarget:
         role=result.decision.role,
         decision=result.decision.reason,
         version=version,
+        links=links,
         search=_searched(training),
         notes=(training.note,) if training.note else (),
     )

@@ -31,11 +31,13 @@ from training.undo import Undo
 from training.versions import (
     Alias,
     Champion,
+    Links,
     LoggedModel,
     Promotion,
     Version,
     Way,
     history,
+    links_to,
     load_files,
     model_name,
     predecessor,
@@ -196,6 +198,17 @@ class Registry:
             aliases = self._aliases(target)
             found = self._search(target)
         return tuple(_described(version, aliases) for version in sorted(found, key=lambda version: -int(version.version)))
+
+    def links(self, target: Target, version: str) -> Links | None:
+        """Return where MLflow's own pages show a version and its run; None if the registry is no server that has any.
+
+        Raises
+        ------
+        RegistryError
+            If there is no such version or MLflow does not answer.
+        """
+        found = self._version(target, version)
+        return links_to(self._uri, target=target, version=version, experiment=self._experiment, run=found.run_id or "")
 
     def move_champion(self, target: Target, version: str, *, way: Way, reason: str) -> Promotion:
         """Make a version the champion, record when and why, and keep the one before as `previous`.

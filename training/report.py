@@ -11,6 +11,7 @@ from features.feature import Target
 from training.evaluation import Estimate
 from training.judgement import Judgement
 from training.promotion import Role
+from training.versions import Links
 
 __all__ = ["CURRENT", "REPORT", "RowCounts", "SkippedTarget", "TargetReport", "TrainedTarget", "TrainingSummary", "read_report"]
 
@@ -65,6 +66,8 @@ class TrainedTarget:
         What LightGBM was given, `rounds` included, for the shipped package, which was trained on all rows.
     package_hash
         Of the shipped package.
+    links
+        Where MLflow's own pages show it; None without a tracking server.
     search
         The recipes that were tried, which was taken, and by how much the best is better than the given one; None if none was tried.
     notes
@@ -82,6 +85,7 @@ class TrainedTarget:
     version: str
     search: Mapping[str, Any] | None
     notes: tuple[str, ...]
+    links: Links | None = None
     status: Literal["trained"] = "trained"
 
     @property
@@ -105,6 +109,7 @@ class TrainedTarget:
             "role": self.role,
             "decision": self.decision,
             "version": self.version,
+            "links": self.links and asdict(self.links),
             "parameters": dict(self.parameters),
             "calibrator": self.calibrator,
             "package_hash": self.package_hash,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
@@ -26,12 +27,14 @@ __all__ = [
     "Alias",
     "Champion",
     "FoldModel",
+    "Links",
     "LoggedModel",
     "Period",
     "Promotion",
     "Version",
     "Way",
     "history",
+    "links_to",
     "load_files",
     "load_shipped",
     "model_name",
@@ -198,6 +201,31 @@ class Version:
 def model_name(target: Target) -> str:
     """Return the name under which a target's models are registered."""
     return f"renewcast-{target}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Where MLflow's own pages show a registered version, and the run that made it."""
+
+    version: str
+    run: str
+
+
+def links_to(server: str, *, target: Target, version: str, experiment: str, run: str) -> Links | None:
+    """Return the addresses of a version and its run on a tracking server, without any password; None for what no browser opens.
+
+    Examples
+    --------
+    >>> links_to("https://ml.example.com/", target="churn", version="3", experiment="1", run="ab").version
+    'https://ml.example.com/#/models/renewcast-churn/versions/3'
+    >>> links_to("sqlite:///mlflow.db", target="churn", version="3", experiment="1", run="ab") is None
+    True
+    """
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+    return Links(version=f"{place}/#/models/{model_name(target)}/versions/{version}", run=f"{place}/#/experiments/{experiment}/runs/{run}")
 
 
 def history(versions: Iterable[Version]) -> tuple[Promotion, ...]:

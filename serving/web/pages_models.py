@@ -1,7 +1,12 @@
-"""The data scientist's corner: which models are used and how good they are, drift, freshness, and what was set aside."""
+"""The data scientist's corner: which models are used and how good they are, drift, freshness, and what was set aside.
+
+All of it comes from files of the workspace: the page works while MLflow is away, and links to it where it is a server.
+"""
 
 import asyncio
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +21,10 @@ from serving.api.desk import Desk, DeskOf, view_of
 from serving.callers.identity import Principal
 from serving.scores.drift import read_drift
 from serving.scores.scoring import ScoreSet
-from serving.web.charts_record import calibration_plot
+from serving.web.charts_record import CalibrationPlot, calibration_plot
 from serving.web.pages import Reader
 from serving.web.pages_frame import frame, render_page
+from training.report import REPORT
 
 __all__ = ["router"]
 
@@ -73,28 +79,78 @@ async def _for_the_vendor(desk: Desk, reader: Principal) -> None:
 
 
 def _found(desk: Desk, score_set: ScoreSet) -> dict[str, Any]:
-    """Return what the last training, the last check of the tables and the last scoring left."""
-    report = _last_report(desk.workspace.training)
-    targets = report.get("targets", {}) if report else {}
+    """Return what the trainings, the last check of the tables and the last scoring left."""
+    trainings = list(_trainings(desk.workspace.training))
+    targets = {target: _sides(trainings, target, model.package_hash) for target, model in score_set.manifest.models.items()}
+    last = trainings[0] if trainings else None
     return {
-        "report": report,
+        "report": last,
         "targets": targets,
-        "plots": {target: _plot(part) for target, part in targets.items()},
+        "untrained": _untrained(last, score_set),
+        "plots": {target: _plot(sides[0].part) for target, sides in targets.items() if sides},
         "drift": read_drift(desk.archive.folder(score_set.manifest.version)),
         "tables": (_json(desk.workspace.check_report) or {}).get("tables", []),
     }
 
 
-def _plot(part: dict[str, Any]) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A model beside another one, as its training's report tells of it.
+
+    Parameters
+    ----------
+    name
+        What it is called: that which made the scores, and the newest one that did not.
+    part
+        The target's part of the report.
+    links
+        Where MLflow shows its version and its run; none without a tracking server.
+    """
+
+    name: str
+    run: str
+    made_at: str
+    part: Mapping[str, Any]
+    links: Mapping[str, str]
+
+
+def _sides(trainings: Sequence[Mapping[str, Any]], target: Target, package_hash: str) -> tuple[Side, ...]:
+    """Return the model that made the scores, if its report is still there, and the newest other one if it was trained later."""
+    trained = [(report, report["targets"].get(target, {})) for report in trainings]
+    trained = [(report, part) for report, part in trained if part.get("status") == "trained"]
+    used = next((place for place, (_, part) in enumerate(trained) if part["package_hash"] == package_hash), None)
+    newer = trained[:1] if used != 0 else []
+    sides = [_side("In use", *trained[used])] if used is not None else []
+    return (*sides, *(_side(_role(part), report, part) for report, part in newer))
+
+
+def _role(part: Mapping[str, Any]) -> str:
+    """Say what a newer model is: one that waits for the next scoring, or one that was not taken."""
+    return "Champion from the next scoring on" if part["role"] == "champion" else "Challenger"
+
+
+def _side(name: str, report: Mapping[str, Any], part: Mapping[str, Any]) -> Side:
+    links = {what: address for what, address in (part.get("links") or {}).items() if address.startswith(("https://", "http://"))}
+    return Side(name=name, run=report["run"], made_at=report["made_at"], part=part, links=links)
+
+
+def _untrained(last: Mapping[str, Any] | None, score_set: ScoreSet) -> dict[str, str]:
+    """Return by target why the last training made no model of it, where none is used either."""
+    parts = last["targets"] if last else {}
+    return {target: part["verdict"] for target, part in parts.items() if target not in score_set.manifest.models}
+
+
+def _plot(part: Mapping[str, Any]) -> CalibrationPlot | None:
     bins = [CalibrationBin(**{name: one[name] for name in CalibrationBin.model_fields}) for one in part.get("calibration_curve") or []]
     return calibration_plot(bins)
 
 
-def _last_report(training: Path) -> dict[str, Any] | None:
-    try:
-        return _json(training / (training / "CURRENT").read_text(encoding="utf-8").strip() / "report.json")
-    except FileNotFoundError:
-        return None
+def _trainings(training: Path) -> Iterator[dict[str, Any]]:
+    """Yield the reports of the trainings that are kept, the newest first."""
+    for path in sorted(training.glob(f"*/{REPORT}"), reverse=True):
+        report = _json(path)
+        if report is not None and "targets" in report:
+            yield report
 
 
 def _json(path: Path) -> dict[str, Any] | None:
