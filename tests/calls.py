@@ -1,4 +1,4 @@
-"""A call of every operation of the API that is answered with what it is for, on the small book of the tests.
+"""Calling the API: as whom, what the journal then holds, and a call of every operation that is answered with what it is for.
 
 The examples in the OpenAPI document are recorded from these calls, and a client that is generated from the document makes them again.
 """
@@ -7,12 +7,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
+
 from serving.permissions.caller import VENDOR, Caller
+from serving.records.store import SERVICE
+from serving.records.tables import JOURNAL
 from tests.serving_book import CATALOGUE
 
-__all__ = ["CALLS", "Call", "features_of"]
+__all__ = ["CALLS", "Call", "as_caller", "features_of", "journal"]
 
 Answers = Mapping[str, Any]
+
+
+def as_caller(app: Any, caller: Caller, *, label: str = "test", **options: Any) -> dict[str, str]:
+    """Return the headers of requests with a new key of a caller's; options as of `Identity.issue_key`."""
+    return {"Authorization": f"Bearer {app.state.desk.identity.issue_key(caller, label=label, **options)}"}
+
+
+def journal(app: Any, **wanted: object) -> list[Mapping[Any, Any]]:
+    """Return the lines of the journal that hold what is wanted."""
+    app.state.desk.journal.ship()
+    with app.state.desk.store.tenant(SERVICE) as connection:
+        lines = connection.execute(sa.select(JOURNAL)).mappings().all()
+    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
 
 
 @dataclass(frozen=True, kw_only=True)

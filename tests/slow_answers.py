@@ -6,11 +6,10 @@ from serving.answers import schema
 from serving.answers.account_answers import as_of
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy, parse_policy
+from serving.scores.account_json import _limits
 from serving.scores.explained import MOST_OTHERS
 from serving.scores.reasons import Contribution, explain_score
-from serving.scores.scoring import NEW_ACCOUNT_DAYS
 from serving.scores.sharing import NOTHING_SUPPLIED, View, shared_explanation
-from serving.wording import day
 
 OPEN = parse_policy('[families]\ncommercial = ["gold"]\n[features]\nactive_users_91d = "vendor"\n[fields.Driver]\npeers = "vendor"\n')
 VIEWS = (
@@ -126,18 +125,7 @@ def first_driver(explanation, view, supplied):
 
 
 def limits(score_set, found, view):
-    said = []
-    if "new_account" in found.limits:
-        days = round(found.age_days or 0)
-        text = f"A customer for {days} days: under {NEW_ACCOUNT_DAYS} days there is too little history to rely on the score."
-        said.append(("new_account", text))
-    if "no_telemetry" in found.limits:
-        said.append(("no_telemetry", "No telemetry has ever arrived for this account, so the score does not know how it is used."))
-    for source in score_set.manifest.sources:
-        if source.silent:
-            since = f"since {day(source.latest)}" if source.latest else "at all"
-            said.append(("silent_source", f"Nothing has arrived in {source.table} {since}, for any account: the score leans on old data."))
-    return [schema.Limit(**view.share("Limit", {"code": code, "text": text})) for code, text in said]
+    return [schema.Limit(**view.share("Limit", {"code": code, "text": text})) for code, text in _limits(score_set, found)]
 
 
 def score(score_set, explanation, view, supplied=NOTHING_SUPPLIED):

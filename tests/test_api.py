@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from features.config import ServingLimits
 from serving.answers.account_answers import book_answer, book_bytes
@@ -10,58 +9,12 @@ from serving.answers.portfolio import total_up
 from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy
-from serving.records.store import SERVICE
-from serving.records.tables import JOURNAL
 from serving.scores.batch import score_workspace
-from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
+from tests.calls import as_caller, journal
 from tests.serving_book import ACCOUNTS, CATALOGUE, TestClient, make_workspace
 
 LARGEST_BODY = ServingLimits().body_megabytes * 1024**2
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def score_set(workspace):
-    return load_score_set(workspace.scores)
-
-
-@pytest.fixture(scope="module")
-def app(workspace):
-    return create_app(workspace)
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-def as_caller(app, caller, **options):
-    return {"Authorization": f"Bearer {app.state.desk.identity.issue_key(caller, label='test', **options)}"}
-
-
-@pytest.fixture(scope="module")
-def vendor(app):
-    return as_caller(app, VENDOR)
-
-
-@pytest.fixture(scope="module")
-def partner(app):
-    return as_caller(app, Caller("p1"))
-
-
-def journal(app, **wanted):
-    app.state.desk.journal.ship()
-    with app.state.desk.store.tenant(SERVICE) as connection:
-        lines = connection.execute(sa.select(JOURNAL)).mappings().all()
-    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
 
 
 def features_of(score_set, row):

@@ -12,18 +12,6 @@ from serving.scores.scoring import load_score_set
 from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def score_set(workspace):
-    return load_score_set(workspace.scores)
-
-
 def test_parts_and_base_add_up_to_the_raw_score(score_set):
     for target, parts in score_set.parts.items():
         assert np.abs(parts.sum(axis=1) - score_set.accounts[f"{target}_raw"]).max() < 1e-6

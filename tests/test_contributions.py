@@ -14,7 +14,7 @@ from filelock import FileLock
 from features import contributed, receipt
 from features.errors import SourceError, StoreDownError, WorkspaceError
 from features.workspace import load_workspace
-from serving.answers.account_answers import contributions as module
+from serving.answers import contributions as module
 from serving.answers.contributions import Contributions, assigned_accounts, given_file, given_rows_of
 from serving.callers.identity import Principal
 from serving.commands.steps import run_steps
@@ -105,6 +105,10 @@ def kept(desk):
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
+def listed(desk, caller, **options):
+    return desk.page(caller, limit=10, **options).lines
+
+
 def notes(desk):
     with desk.store.tenant(SERVICE) as connection:
         return connection.execute(sa.select(NOTES)).mappings().all()
@@ -149,7 +153,7 @@ def test_the_same_content_again_is_the_same_contribution_and_changes_nothing(des
     again = give(desk, rows("a1", "a3"), at=NOW + HOUR)
     assert again == first
     assert len(kept(desk)) == 1
-    assert len(desk.seen_by(VENDOR)) == 1
+    assert len(listed(desk, VENDOR)) == 1
 
 
 def test_rows_that_were_given_before_count_as_duplicates_whoever_else_gave_them(file_desk, quick):
@@ -175,10 +179,16 @@ def test_what_is_withdrawn_is_marked_and_may_be_given_again(desk):
 
 def test_a_partner_sees_its_own_contributions_and_the_vendor_all(desk):
     mine, theirs = give(desk, rows("a1")), give(desk, rows("a3"), who=principal("p2"), at=NOW + HOUR)
-    assert [one.contribution_id for one in desk.seen_by(Caller("p1"))] == [mine.contribution_id]
-    assert [one.contribution_id for one in desk.seen_by(Caller("p1"), partner_id="p2")] == [mine.contribution_id]
-    assert [one.contribution_id for one in desk.seen_by(VENDOR)] == [theirs.contribution_id, mine.contribution_id]
-    assert [one.contribution_id for one in desk.seen_by(VENDOR, partner_id="p1")] == [mine.contribution_id]
+    for caller, partner_id, seen in (
+        (Caller("p1"), None, [mine]),
+        (Caller("p1"), "p2", [mine]),
+        (VENDOR, None, [theirs, mine]),
+        (VENDOR, "p1", [mine]),
+    ):
+        assert listed(desk, caller, partner_id=partner_id) == seen
+        assert sorted(map(str, desk.standing(caller, partner_id=partner_id))) == sorted(map(str, seen))
+    first = desk.page(VENDOR, limit=1)
+    assert (first.lines, desk.page(VENDOR, after=first.end, limit=1).lines) == ([theirs], [mine])
     assert desk.find(theirs.contribution_id, Caller("p1")) is None
     assert desk.find(theirs.contribution_id, VENDOR).partner_id == "p2"
 
@@ -190,7 +200,7 @@ def test_a_file_keeps_its_name_and_one_that_cannot_be_read_leaves_nothing(file_d
     file.write_text("")
     with pytest.raises(SourceError):
         file_desk.receive(given_file(file, "csv", name="june.csv"), principal(), at=NOW)
-    assert len(file_desk.seen_by(VENDOR)) == len(kept(file_desk)) == 1
+    assert len(listed(file_desk, VENDOR)) == len(kept(file_desk)) == 1
 
 
 def test_a_contribution_that_cannot_be_kept_in_one_place_is_in_neither(desk, monkeypatch):
@@ -200,12 +210,12 @@ def test_a_contribution_that_cannot_be_kept_in_one_place_is_in_neither(desk, mon
     monkeypatch.setattr(module, "write_contribution", full)
     with pytest.raises(OSError, match="No space"):
         give(desk, rows("a1", channel="health_note", note="x"))
-    assert (len(desk.seen_by(VENDOR)), kept(desk), notes(desk)) == (0, [], [])
+    assert (len(listed(desk, VENDOR)), kept(desk), notes(desk)) == (0, [], [])
     monkeypatch.undo()
     monkeypatch.setattr(module, "_notes", lambda *_: [{"note_id": None}])
     with pytest.raises(sa.exc.SQLAlchemyError):
         give(desk, rows("a1"))
-    assert (len(desk.seen_by(VENDOR)), kept(desk)) == (0, [])
+    assert (len(listed(desk, VENDOR)), kept(desk)) == (0, [])
 
 
 def test_of_the_same_content_given_at_once_one_is_kept(desk):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.errors import PackageError
 from serving.answers import schema
-from serving.answers.account_answers import account_answers as answers
+from serving.answers import account_answers as answers
 from serving.scores.account_json import render_rows
 from serving.scores.batch import score_workspace
 from serving.scores.explained import closed_fields

@@ -11,38 +11,10 @@ from serving.answers.exports import _cell, export_pieces
 from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy
-from serving.scores.batch import score_workspace
 from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
-from tests.serving_book import ACCOUNTS, TestClient, make_workspace
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def client(workspace):
-    app = create_app(workspace)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-def key_of(client, caller, **options):
-    return {"Authorization": f"Bearer {client.app.state.desk.identity.issue_key(caller, label='test', **options)}"}
-
-
-@pytest.fixture(scope="module")
-def vendor(client):
-    return key_of(client, VENDOR)
-
-
-@pytest.fixture(scope="module")
-def partner(client):
-    return key_of(client, Caller("p1"))
+from tests.calls import as_caller
+from tests.serving_book import ACCOUNTS, TestClient
 
 
 def read(form, content):
@@ -90,7 +62,7 @@ def test_a_column_that_is_not_shared_is_not_in_the_file(workspace, form):
     )
     try:
         with TestClient(create_app(workspace)) as client:
-            partner = key_of(client, Caller("p1"))
+            partner = as_caller(client.app, Caller("p1"))
             rows = read(form, client.get("/v1/export/accounts", params={"format": form}, headers=partner).content)
             refused = client.get("/v1/export/accounts", params={"sort": "arr"}, headers=partner)
     finally:
@@ -101,13 +73,13 @@ def test_a_column_that_is_not_shared_is_not_in_the_file(workspace, form):
 
 
 def test_an_export_takes_the_scope_and_the_policy_s_leave(client, workspace):
-    without = key_of(client, VENDOR, scopes=["accounts:read"])
+    without = as_caller(client.app, VENDOR, scopes=["accounts:read"])
     assert client.get("/v1/export/accounts", headers=without).status_code == 403
     (workspace.folder / "policy.toml").write_text('[actions]\nexport = "vendor"\n')
     try:
         with TestClient(create_app(workspace)) as other:
-            assert other.get("/v1/export/accounts", headers=key_of(other, Caller("p1"))).status_code == 403
-            assert other.get("/v1/export/accounts", headers=key_of(other, VENDOR)).status_code == 200
+            assert other.get("/v1/export/accounts", headers=as_caller(other.app, Caller("p1"))).status_code == 403
+            assert other.get("/v1/export/accounts", headers=as_caller(other.app, VENDOR)).status_code == 200
     finally:
         (workspace.folder / "policy.toml").unlink()
 

@@ -3,7 +3,6 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from serving.answers.account_answers import feedback
 from serving.answers.feedback import Feedback, Note, Play, Remarks
 from serving.callers.identity import Principal
 from serving.permissions.caller import Caller
@@ -32,18 +31,24 @@ def view(partner_id=None, policy=""):
     return View(Caller(partner_id), None, parse_policy(policy), NOW)
 
 
+def listed(remarks, kind, view, account_id="a1"):
+    page = remarks.page(kind, view, account_id, limit=10)
+    assert page.end is None
+    return page.lines
+
+
 def by(remarks, kind, **seen):
-    return [one.partner_id for one in remarks.listed(kind, view(**seen), "a1")]
+    return [one.partner_id for one in listed(remarks, kind, view(**seen))]
 
 
 @pytest.mark.parametrize("what", [PLAY, OPINION, NOTE])
 def test_what_is_said_is_kept_with_who_said_it_and_when(remarks, what):
     said = remarks.add(who("p1"), "a1", what, at=NOW)
-    (found,) = remarks.listed(type(what), view("p1"), "a1")
+    (found,) = listed(remarks, type(what), view("p1"))
     assert found == said
     assert (found.what, found.author, found.account_id) == (what, Caller("p1"), "a1")
     assert (found.subject, found.role, found.credential, found.recorded_at) == ("ada", "csm", "session", NOW)
-    assert remarks.listed(type(what), view("p1"), "a2") == []
+    assert listed(remarks, type(what), view("p1"), "a2") == []
 
 
 @pytest.mark.parametrize("what", [PLAY, OPINION, NOTE])
@@ -82,11 +87,11 @@ def test_notes_of_a_contribution_that_was_withdrawn_are_gone(remarks):
         connection.execute(sa.insert(CONTRIBUTIONS).values(contribution))
         connection.execute(sa.insert(NOTES).values(note | {"occurred_at": NOW, "text": "From a file"}))
     remarks.add(who("p1"), "a1", NOTE, at=NOW + DAY)
-    assert [one.what.text for one in remarks.listed(Note, view("p1"), "a1")] == ["New director", "From a file"]
+    assert [one.what.text for one in listed(remarks, Note, view("p1"))] == ["New director", "From a file"]
     with remarks.store.tenant(SERVICE) as connection:
         connection.execute(sa.update(CONTRIBUTIONS).values(withdrawn_at=NOW))
     for seen in (view("p1"), view()):
-        assert [one.what.text for one in remarks.listed(Note, seen, "a1")] == ["New director"]
+        assert [one.what.text for one in listed(remarks, Note, seen)] == ["New director"]
     assert [one.what.text for one in remarks.everything(Note)] == ["New director"]
 
 
@@ -99,7 +104,11 @@ def test_all_of_one_kind_comes_in_the_order_in_which_it_was_said(remarks):
     assert remarks.everything(Play) == []
 
 
-def test_a_list_holds_the_newest(remarks, monkeypatch):
-    monkeypatch.setattr(feedback, "MOST_LISTED", 2)
-    said = [remarks.add(who(), "a1", NOTE, at=NOW + number * DAY) for number in range(3)]
-    assert remarks.listed(Note, view(), "a1") == said[:0:-1]
+def test_pages_cover_a_list_once_the_newest_first_also_where_lines_have_one_time(remarks):
+    said = [remarks.add(who(), "a1", NOTE, at=NOW + number // 3 * DAY) for number in range(7)]
+    found, after = [], None
+    while not found or after is not None:
+        page = remarks.page(Note, view(), "a1", after=after, limit=2)
+        found, after = [*found, *page.lines], page.end
+        remarks.add(who(), "a1", NOTE, at=NOW + 9 * DAY)  # what comes meanwhile stands before
+    assert found == sorted(said, key=lambda one: (one.recorded_at, one.said_id), reverse=True)

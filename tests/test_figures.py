@@ -95,15 +95,15 @@ MONTHS = [datetime(2025, month, 1) for month in range(1, 13)]
 
 
 @pytest.fixture(scope="module")
-def test_rows():
+def held_out():
     rng = np.random.default_rng(0)
     probability = rng.beta(1, 12, 900)
     accounts = [f"a{number % 300}" for number in range(900)]
     return pd.DataFrame({"account_id": accounts, "target": (rng.random(900) < probability).astype(float), "probability": probability})
 
 
-def draw_all(test_rows):
-    happened, probability, accounts = (test_rows[name].to_numpy() for name in ("target", "probability", "account_id"))
+def draw_all(held_out):
+    happened, probability, accounts = (held_out[name].to_numpy() for name in ("target", "probability", "account_id"))
     fan = {name: [1.0 + 0.01 * step for step in range(6)] for name in ("middle", "low_80", "high_80", "low_95", "high_95")}
     return {
         "calibration": draw_calibration(CURVE, target="churn", ece=0.007),
@@ -122,8 +122,8 @@ def draw_all(test_rows):
 
 
 @pytest.fixture(scope="module")
-def figures(test_rows):
-    return draw_all(test_rows)
+def figures(held_out):
+    return draw_all(held_out)
 
 
 def words(figure):
@@ -152,12 +152,12 @@ def test_no_word_is_cut_off_or_covers_another(figures):
         assert [(name, one, two) for (one, box), (two, other) in combinations(level, 2) if box.overlaps(other)] == []
 
 
-def test_the_same_figure_gives_the_same_bytes(figures, test_rows):
+def test_the_same_figure_gives_the_same_bytes(figures, held_out):
     first = {name: render(figure) for name, figure in figures.items()}
     assert all(image.startswith(b"\x89PNG") for image in first.values())
     assert all(b"matplotlib" not in image for image in first.values())
     with ThreadPoolExecutor(2) as threads:
-        for again in threads.map(draw_all, [test_rows, test_rows]):
+        for again in threads.map(draw_all, [held_out, held_out]):
             assert {name: render(figure) for name, figure in again.items()} == first
 
 
@@ -209,17 +209,17 @@ def test_a_fold_without_measures_says_so():
     assert points(figure.axes[0]) == [(0, 0.8), (1, 0.7)]
 
 
-def test_the_roc_curve_is_the_scores_own(test_rows):
+def test_the_roc_curve_is_the_scores_own(held_out):
     from sklearn.metrics import roc_auc_score
 
-    (axes,) = draw_roc(test_rows["target"].to_numpy(), test_rows["probability"].to_numpy(), name="churn", auc=METRICS["auc"]).axes
+    (axes,) = draw_roc(held_out["target"].to_numpy(), held_out["probability"].to_numpy(), name="churn", auc=METRICS["auc"]).axes
     vain, found = axes.lines[1].get_data()
-    assert np.trapezoid(found, vain) == pytest.approx(roc_auc_score(test_rows["target"], test_rows["probability"]))
+    assert np.trapezoid(found, vain) == pytest.approx(roc_auc_score(held_out["target"], held_out["probability"]))
 
 
-def test_the_gain_at_a_capacity_is_the_share_found(test_rows):
-    happened, probability = test_rows["target"].to_numpy(), test_rows["probability"].to_numpy()
-    figure = draw_gain(happened, probability, test_rows["account_id"].to_numpy(), name="churn", resamples=20)
+def test_the_gain_at_a_capacity_is_the_share_found(held_out):
+    happened, probability = held_out["target"].to_numpy(), held_out["probability"].to_numpy()
+    figure = draw_gain(happened, probability, held_out["account_id"].to_numpy(), name="churn", resamples=20)
     top = np.argsort(-probability)[: len(happened) // 5]
     assert f"top 20 %: {percent(happened[top].sum() / happened.sum())}" in words(figure)
 
@@ -232,7 +232,7 @@ def test_the_recipe_that_was_taken_is_named():
     assert ring.get_xydata().tolist() == [[3, 0.2]]
 
 
-def test_the_report_s_figures_are_those_it_has_numbers_for(test_rows):
+def test_the_report_s_figures_are_those_it_has_numbers_for(held_out):
     every = draw_report(PART, target="churn")
     assert set(every) == {f"{name}.png" for name in (
         "calibration", "capacity", "baselines", "slices", "backtest", "importance", "stability", "ablation", "search"
@@ -240,7 +240,7 @@ def test_the_report_s_figures_are_those_it_has_numbers_for(test_rows):
     older = {name: value for name, value in PART.items() if name not in {"stability", "ablation", "folds"}} | {"search": None}
     assert set(every) - set(draw_report(older, target="churn")) == {"stability.png", "ablation.png", "backtest.png", "search.png"}
     assert set(draw_report({"status": "skipped"}, target="churn")) == set()
-    assert set(draw_scores(test_rows, METRICS["auc"], target="churn")) == {"roc.png", "gain.png"}
+    assert set(draw_scores(held_out, METRICS["auc"], target="churn")) == {"roc.png", "gain.png"}
     assert all(len(image) < 150_000 for image in every.values())
 
 

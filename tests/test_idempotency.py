@@ -9,12 +9,10 @@ from starlette.responses import Response
 
 from serving.answers.problems import ProblemError
 from serving.api.idempotency import OnlyOnce, fingerprint_of
-from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import SERVICE
 from serving.records.tables import ANSWERS, now
-from serving.scores.batch import score_workspace
-from tests.serving_book import TestClient, make_workspace
+from tests.calls import as_caller
 
 P1 = Caller("p1")
 
@@ -116,21 +114,9 @@ def test_a_fingerprint_tells_requests_apart_and_not_the_boundaries_of_forms():
     assert forms[0] == forms[1]
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    with TestClient(create_app(workspace), raise_server_exceptions=False) as client:
-        yield client
-
-
 PLAY = {"play": "Training", "performed_at": "2025-06-30T09:00:00Z", "category": "Adoption"}
 ROWS = [{"account_id": "acc-0004", "occurred_at": "2025-06-12T09:00:00Z", "channel": "training"}]
 FILE = {"file": ("june.csv", b"account_id,occurred_at,channel\r\nacc-0004,2025-06-20T10:00:00Z,meeting\r\n")}
-
-
-def key_of(client, caller):
-    return {"Authorization": f"Bearer {client.app.state.desk.identity.issue_key(caller, label='test')}"}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +128,7 @@ def key_of(client, caller):
     ],
 )
 def test_over_http_a_write_that_is_sent_again_is_not_done_again(client, path, body):
-    headers = key_of(client, P1) | {"Idempotency-Key": path}
+    headers = as_caller(client.app, P1) | {"Idempotency-Key": path}
     first, second = (client.post(path, headers=headers, **body) for _ in range(2))
     assert first.status_code == second.status_code == 201
     assert second.content == first.content
@@ -150,7 +136,7 @@ def test_over_http_a_write_that_is_sent_again_is_not_done_again(client, path, bo
 
 
 def test_over_http_a_key_is_good_for_one_request(client):
-    headers = key_of(client, P1) | {"Idempotency-Key": "one-request"}
+    headers = as_caller(client.app, P1) | {"Idempotency-Key": "one-request"}
     path = "/v1/accounts/acc-0004/plays"
     assert client.post(path, headers=headers, json=PLAY).status_code == 201
     other = client.post(path, headers=headers, json=PLAY | {"play": "Another"})
@@ -158,13 +144,13 @@ def test_over_http_a_key_is_good_for_one_request(client):
 
 
 def test_a_key_that_cannot_be_one_is_refused(client):
-    headers = key_of(client, P1)
+    headers = as_caller(client.app, P1)
     for key in ("", "x" * 201, "a b"):
         assert client.post("/v1/accounts/acc-0004/plays", json=PLAY, headers=headers | {"Idempotency-Key": key}).status_code == 422
 
 
 def test_after_a_hand_over_an_answer_is_not_repeated(client, monkeypatch):
-    headers = key_of(client, P1) | {"Idempotency-Key": "hand-over"}
+    headers = as_caller(client.app, P1) | {"Idempotency-Key": "hand-over"}
     path = "/v1/accounts/acc-0001/plays"
     assert client.post(path, json=PLAY, headers=headers).status_code == 201
     monkeypatch.setattr("serving.scores.sharing.View.manages", lambda *_: False)

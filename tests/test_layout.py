@@ -100,6 +100,7 @@ def test_no_module_imports_itself_through_others():
             {
                 "serving.answers.contributions",
                 "serving.answers.feedback",
+                "serving.answers.newest_first",
                 "serving.api.idempotency",
                 "serving.records.tables",
                 "serving.records.store",
@@ -255,6 +256,7 @@ TESTED_WITH = {
     "training.screening": "test_audit",
     "serving.answers.account_answers": "test_api",
     "serving.answers.contribution_answers": "test_routes_contributions",
+    "serving.answers.newest_first": "test_feedback",
     "serving.api.remarks": "test_routes_feedback",
     "serving.answers.schema_contributions": "test_routes_contributions",
     "serving.answers.schema_feedback": "test_routes_feedback",
@@ -283,7 +285,6 @@ TESTED_WITH = {
     "serving.operations.routes_service": "test_api",
     "serving.answers.portfolio": "test_api",
     "serving.commands.cli_api": "test_api_document",
-    "serving.api.cursors": "test_api",
     "serving.api.desk": "test_api",
     "serving.api.filters": "test_api",
     "serving.api.methods": "test_routing",

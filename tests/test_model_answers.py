@@ -1,34 +1,7 @@
 import json
 
-import pytest
-
 from serving.answers.model_answers import find_card
-from serving.app import create_app
-from serving.permissions.caller import VENDOR, Caller
-from serving.scores.batch import score_workspace
-from tests.serving_book import CATALOGUE, TestClient, make_workspace
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    with TestClient(create_app(workspace), raise_server_exceptions=False) as client:
-        yield client
-
-
-def key_of(client, caller):
-    return {"Authorization": f"Bearer {client.app.state.desk.identity.issue_key(caller, label='test')}"}
-
-
-@pytest.fixture(scope="module")
-def vendor(client):
-    return key_of(client, VENDOR)
-
-
-@pytest.fixture(scope="module")
-def partner(client):
-    return key_of(client, Caller("p1"))
+from tests.serving_book import CATALOGUE
 
 
 def test_the_vendor_reads_all_features_and_a_partner_those_that_are_shared(client, vendor, partner):

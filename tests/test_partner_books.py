@@ -2,36 +2,12 @@ import numpy as np
 import pytest
 
 from serving.answers.partner_books import partner_answer, partners_answer
-from serving.app import create_app
 from serving.permissions.assignments import Assignments, Term
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy, parse_policy
-from serving.scores.batch import score_workspace
-from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
-from tests.serving_book import ACCOUNTS, CUTOFF, EARLIER, TestClient, make_workspace
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def score_set(workspace):
-    return load_score_set(workspace.scores)
-
-
-@pytest.fixture(scope="module")
-def client(workspace):
-    with TestClient(create_app(workspace), raise_server_exceptions=False) as client:
-        yield client
-
-
-def key_of(client, caller):
-    return {"Authorization": f"Bearer {client.app.state.desk.identity.issue_key(caller, label='test')}"}
+from tests.calls import as_caller
+from tests.serving_book import ACCOUNTS, CUTOFF, EARLIER
 
 
 def view(caller):
@@ -39,7 +15,7 @@ def view(caller):
 
 
 def test_the_books_of_the_partners_are_what_filtering_by_partner_adds_up_to(client):
-    vendor = key_of(client, VENDOR)
+    vendor = as_caller(client.app, VENDOR)
     books = client.get("/v1/partners", headers=vendor).json()["partners"]
     assert {book["partner_id"] for book in books} == {"p1", "p2", "p3", "p4"}
     assert [book["totals"]["arr_at_risk"] for book in books] == sorted((book["totals"]["arr_at_risk"] for book in books), reverse=True)
@@ -52,14 +28,14 @@ def test_the_books_of_the_partners_are_what_filtering_by_partner_adds_up_to(clie
 
 
 def test_segments_cover_a_partner_s_book_once(client):
-    partner = key_of(client, Caller("p1"))
+    partner = as_caller(client.app, Caller("p1"))
     book = client.get("/v1/partners/p1", headers=partner).json()
     assert sum(segment["totals"]["accounts"] for segment in book["segments"]) == book["totals"]["accounts"]
     assert sum(segment["totals"]["arr"] for segment in book["segments"]) == pytest.approx(book["totals"]["arr"])
 
 
 def test_a_partner_sees_itself_and_no_other(client):
-    partner = key_of(client, Caller("p1"))
+    partner = as_caller(client.app, Caller("p1"))
     assert [book["partner_id"] for book in client.get("/v1/partners", headers=partner).json()["partners"]] == ["p1"]
     foreign, unknown = (client.get(f"/v1/partners/{name}", headers=partner) for name in ("p2", "nobody"))
     assert foreign.status_code == unknown.status_code == 404

@@ -238,9 +238,19 @@ def test_a_version_that_is_not_there_is_named_with_those_that_are(registry, logg
     ],
 )
 def test_a_failure_half_way_leaves_no_version_and_no_alias_moved(registry, logged, step, failing, monkeypatch):
+    log(registry, logged(), logged(target="expansion"))
+    fail_half_way(registry, logged, step, failing, monkeypatch)
+    assert aliases_of(registry) == aliases_of(registry, "expansion") == {"champion": "1"}
+    assert versions_of(registry) == [("renewcast-churn", 1), ("renewcast-expansion", 1)]
+    assert statuses_of(registry).keys() == {"FINISHED", "FAILED"}
+    assert statuses_of(registry)["FINISHED"] == 7
+    assert len(module.history(registry.versions("churn"))) == 1
+
+
+def fail_half_way(registry, logged, step, failing, monkeypatch):
+    """Log a training of two targets in which one call of a step fails."""
     from mlflow.exceptions import MlflowException
 
-    log(registry, logged(), logged(target="expansion"))
     calls, original = Counter(), getattr(registry._client, step)
 
     def fail(*arguments, **options):
@@ -253,11 +263,6 @@ def test_a_failure_half_way_leaves_no_version_and_no_alias_moved(registry, logge
     with pytest.raises(RegistryError, match="lightning struck"):
         log(registry, logged(code_version="later"), logged(target="expansion", code_version="later"))
     monkeypatch.undo()
-    assert aliases_of(registry) == aliases_of(registry, "expansion") == {"champion": "1"}
-    assert versions_of(registry) == [("renewcast-churn", 1), ("renewcast-expansion", 1)]
-    assert statuses_of(registry).keys() == {"FINISHED", "FAILED"}
-    assert statuses_of(registry)["FINISHED"] == 7
-    assert len(module.history(registry.versions("churn"))) == 1
 
 
 def test_a_first_training_that_fails_leaves_nothing_registered(registry, logged, monkeypatch):

@@ -5,35 +5,14 @@ import pytest
 from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
 from serving.scores.standings import Archive
+from tests.calls import as_caller, journal
 from tests.changes_book import make_scored_thrice
 from tests.serving_book import TestClient
-from tests.test_api import as_caller, journal
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     return make_scored_thrice(tmp_path_factory.mktemp("routes"))
-
-
-@pytest.fixture(scope="module")
-def app(workspace):
-    return create_app(workspace)
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def vendor(app):
-    return as_caller(app, VENDOR)
-
-
-@pytest.fixture(scope="module")
-def partner(app):
-    return as_caller(app, Caller("p1"))
 
 
 MINE, OTHERS = "acc-0004", "acc-0007"

@@ -3,16 +3,14 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sqlalchemy as sa
 
 from serving.app import create_app
-from serving.permissions.caller import VENDOR, Caller
-from serving.records.store import SERVICE
-from serving.records.tables import JOURNAL
+from serving.permissions.caller import Caller
 from serving.scores import worth
 from serving.scores.batch import score_workspace
 from serving.scores.scoring import current_version
 from serving.scores.worth import FILE, AccountWorth, MovedFeature, TargetWorth
+from tests.calls import as_caller, journal
 from tests.serving_book import TestClient, make_workspace
 
 ADDRESS = "/v1/contributions"
@@ -22,42 +20,8 @@ MANAGED = 90
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def app(workspace):
-    return create_app(workspace)
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def p1(app):
-    return as_caller(app, Caller("p1"))
-
-
-@pytest.fixture(scope="module")
-def vendor(app):
-    return as_caller(app, VENDOR)
-
-
-def as_caller(app, caller, **options):
-    return {"Authorization": f"Bearer {app.state.desk.identity.issue_key(caller, label='crm', **options)}"}
-
-
-def journal(app, **wanted):
-    app.state.desk.journal.ship()
-    with app.state.desk.store.tenant(SERVICE) as connection:
-        lines = connection.execute(sa.select(JOURNAL)).mappings().all()
-    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
+    return as_caller(app, Caller("p1"), label="crm")
 
 
 def row(account_id=OWN, day=1, **more):
@@ -170,6 +134,21 @@ def test_another_partner_s_contribution_is_answered_like_one_that_does_not_exist
     assert client.get(ADDRESS, params={"partner": "p2"}, headers=p1).status_code == 404
     assert {one["partner_id"] for one in client.get(ADDRESS, headers=vendor).json()["contributions"]} >= {"p1", "p2"}
     assert {one["partner_id"] for one in client.get(ADDRESS, params={"partner": "p2"}, headers=vendor).json()["contributions"]} == {"p2"}
+
+
+def test_pages_cover_contributions_once_and_a_cursor_is_good_for_its_question(client, app, p1, vendor):
+    for day in (26, 27, 28):
+        client.post(ADDRESS, json={"rows": [row(day=day)]}, headers=p1)
+    everything = client.get(ADDRESS, params={"limit": 500}, headers=p1).json()
+    found, cursor = [], None
+    while not found or cursor is not None:
+        page = client.get(ADDRESS, params={"limit": 2} | ({"cursor": cursor} if cursor else {}), headers=p1).json()
+        found, cursor = [*found, *page["contributions"]], page["next_cursor"]
+    assert (found, everything["next_cursor"]) == (everything["contributions"], None)
+    assert [one["received_at"] for one in found] == sorted((one["received_at"] for one in found), reverse=True)
+    first = client.get(ADDRESS, params={"limit": 1}, headers=vendor).json()["next_cursor"]
+    for params, headers in (({"partner": "p1"}, vendor), ({}, p1)):
+        assert client.get(ADDRESS, params=params | {"cursor": first}, headers=headers).status_code == 422
 
 
 def test_a_contribution_can_be_taken_back(client, app, p1):

@@ -1,12 +1,10 @@
 import pytest
-import sqlalchemy as sa
 
 from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
-from serving.records.store import SERVICE
-from serving.records.tables import JOURNAL
 from serving.scores.batch import score_workspace
 from serving.scores.scoring import current_version
+from tests.calls import as_caller, journal
 from tests.serving_book import TestClient, make_workspace
 
 OWN, THEIRS = "acc-0004", "acc-0007"  # of p1 and of p2
@@ -21,37 +19,8 @@ NOTE = {"text": "A new director", "occurred_at": "2025-06-30T09:00:00Z"}
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def app(workspace):
-    return create_app(workspace)
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-def as_caller(app, caller, **options):
-    return {"Authorization": f"Bearer {app.state.desk.identity.issue_key(caller, label='ada', **options)}"}
-
-
-@pytest.fixture(scope="module")
 def callers(app):
-    return {name: as_caller(app, Caller(None if name == "vendor" else name), role="csm") for name in ("vendor", "p1", "p2")}
-
-
-def journal(app, **wanted):
-    app.state.desk.journal.ship()
-    with app.state.desk.store.tenant(SERVICE) as connection:
-        lines = connection.execute(sa.select(JOURNAL)).mappings().all()
-    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
+    return {name: as_caller(app, Caller(None if name == "vendor" else name), label="ada", role="csm") for name in ("vendor", "p1", "p2")}
 
 
 def opinion(workspace, **more):
@@ -144,6 +113,27 @@ def test_notes_of_either_side_stay_with_it_and_the_vendor_sees_all(client, calle
     assert now["occurred_at"] == now["recorded_at"]
 
 
+@pytest.mark.parametrize("kind", ["plays", "feedback", "notes"])
+def test_pages_cover_what_was_said_once_and_a_cursor_is_good_for_its_list(client, callers, workspace, kind):
+    body = {"plays": PLAY, "feedback": opinion(workspace), "notes": NOTE}[kind]
+    own = "acc-0001"
+    for _ in range(5):
+        assert client.post(f"/v1/accounts/{own}/{kind}", json=body, headers=callers["p1"]).status_code == 201
+    everything, pages, cursor = said(client, callers["p1"], kind, own), [], None
+    while not pages or cursor is not None:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = client.get(f"/v1/accounts/{own}/{kind}", params=params, headers=callers["p1"]).json()
+        pages, cursor = [*pages, page], page["next_cursor"]
+    assert [len(page[kind]) for page in pages] == [2, 2, 1]
+    assert [one for page in pages for one in page[kind]] == everything
+    first = pages[0]["next_cursor"]
+    for account, who in ((own, "vendor"), (OWN, "p1")):
+        refused = client.get(f"/v1/accounts/{account}/{kind}", params={"cursor": first}, headers=callers[who])
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/query/cursor")
+    for account in (THEIRS, "acc-9999"):
+        assert client.get(f"/v1/accounts/{account}/{kind}", params={"cursor": first}, headers=callers["p1"]).status_code == 404
+
+
 def test_who_may_not_say_anything_is_told_so(client, app, tmp_path):
     reader = as_caller(app, VENDOR, scopes=["accounts:read"])
     assert client.post(f"/v1/accounts/{OWN}/notes", json=NOTE, headers=reader).status_code == 403
@@ -154,4 +144,4 @@ def test_who_may_not_say_anything_is_told_so(client, app, tmp_path):
     with TestClient(closed) as quiet:
         headers = as_caller(closed, Caller("p1"))
         assert quiet.post(f"/v1/accounts/{OWN}/notes", json=NOTE, headers=headers).status_code == 403
-        assert quiet.get(f"/v1/accounts/{OWN}/notes", headers=headers).json() == {"notes": []}
+        assert quiet.get(f"/v1/accounts/{OWN}/notes", headers=headers).json() == {"notes": [], "next_cursor": None}

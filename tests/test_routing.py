@@ -2,23 +2,7 @@
 
 import pytest
 
-from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
-from serving.scores.batch import score_workspace
-from tests.serving_book import TestClient, make_workspace
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    with TestClient(create_app(workspace), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def vendor(client):
-    return {"Authorization": f"Bearer {client.app.state.desk.identity.issue_key(VENDOR, label='test')}"}
 
 
 def test_a_parameter_that_there_is_not_is_refused_with_the_one_that_was_meant(client, vendor):

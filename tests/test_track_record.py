@@ -10,10 +10,8 @@ from serving.answers.track_record import record_of
 from serving.app import create_app
 from serving.health import BANDS, band_of, health_of
 from serving.permissions.caller import VENDOR, Caller
-from serving.scores.batch import score_workspace
-from serving.scores.scoring import load_score_set
 from serving.web.charts_record import calibration_plot
-from tests.serving_book import CUTOFF, TestClient, make_workspace
+from tests.serving_book import CUTOFF, TestClient
 
 RUN = "20250601T000000-abcd"
 N = 600
@@ -33,18 +31,6 @@ def held_out(rng):
             "arr": np.where(rng.random(2 * N) < 0.1, np.nan, 1000.0),
         }
     )
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    score_workspace(workspace)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def score_set(workspace):
-    return load_score_set(workspace.scores)
 
 
 @pytest.fixture(scope="module")

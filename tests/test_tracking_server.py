@@ -23,7 +23,6 @@ import pytest
 import yaml
 
 from features.errors import RegistryError
-from tests import test_registry as on_file
 from tests.test_champions import (  # noqa: F401
     fitted,
     test_a_better_challenger_is_promoted_and_copied_and_the_record_says_why,
@@ -33,6 +32,7 @@ from tests.test_champions import (  # noqa: F401
 from tests.test_registry import (  # noqa: F401
     aliases_of,
     example,
+    fail_half_way,
     log,
     logged,
     statuses_of,
@@ -117,7 +117,11 @@ def workspace(make_workspace, registry, address):
 
 @pytest.mark.parametrize(("step", "failing"), [("log_model_artifacts", 2), ("create_model_version", 2), ("set_registered_model_alias", 4)])
 def test_a_failure_half_way_leaves_no_version_and_no_alias_moved(registry, logged, step, failing, monkeypatch):  # noqa: F811
-    on_file.test_a_failure_half_way_leaves_no_version_and_no_alias_moved(registry, logged, step, failing, monkeypatch)
+    log(registry, logged(), logged(target="expansion"))
+    fail_half_way(registry, logged, step, failing, monkeypatch)
+    assert aliases_of(registry) == aliases_of(registry, "expansion") == {"champion": "1"}
+    assert versions_of(registry) == [("renewcast-churn", 1), ("renewcast-expansion", 1)]
+    assert statuses_of(registry)["FINISHED"] == 7
 
 
 class Line:

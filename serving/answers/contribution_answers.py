@@ -38,10 +38,12 @@ def contribution_answer(contribution: Contribution, score_set: ScoreSet, view: V
     return ContributionAnswer(**view.share("Contribution", _summary(contribution, score_set) | found))
 
 
-def contributions_answer(contributions: Iterable[Contribution], score_set: ScoreSet, view: View) -> ContributionList:
-    """Return a list of contributions."""
+def contributions_answer(
+    contributions: Iterable[Contribution], score_set: ScoreSet, view: View, *, next_cursor: str | None
+) -> ContributionList:
+    """Return a page of contributions."""
     lines = [ContributionSummary(**view.share("ContributionSummary", _summary(one, score_set))) for one in contributions]
-    return ContributionList(**view.share("ContributionList", {"contributions": lines}))
+    return ContributionList(**view.share("ContributionList", {"contributions": lines, "next_cursor": next_cursor}))
 
 
 def _summary(contribution: Contribution, score_set: ScoreSet) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _told(contribution: Contribution, status: Status, cutoff: datetime) -> str:
 
 
 def worth_answer(
-    found: Sequence[AccountWorth], contributions: Iterable[Contribution], score_set: ScoreSet, view: View, *, partner_id: str
+    found: Sequence[AccountWorth], standing: Iterable[Contribution], score_set: ScoreSet, view: View, *, partner_id: str
 ) -> Worth:
     """Return what one partner's data change in the scores of the accounts that it manages now.
 
@@ -88,15 +90,14 @@ def worth_answer(
     ----------
     found
         What the score set keeps, of all partners.
-    contributions
-        The partner's.
+    standing
+        The partner's contributions that nobody has withdrawn.
     """
     managed = score_set.assignments.rows_of(partner_id, view.at) if view.at is not None else np.array([], dtype=np.intp)
     names = set(score_set.accounts["account_id"][managed].tolist())
     own = [one for one in found if one.partner_id == partner_id and one.account_id in names]
     own.sort(key=lambda one: (-abs(_points(one)), one.account_id))
     changed = [one for one in own if _points(one)]
-    standing = [one for one in contributions if one.withdrawn_at is None]
     waiting = sum(one.accepted for one in standing if not clock.has_come(one.received_at, score_set.manifest.cutoff))
     whose = "Your" if view.caller.partner_id == partner_id else "Its"
     values = {

@@ -25,6 +25,7 @@ from features.config import FileFormat
 from features.contributed import contribution_file, given_rows, withdraw_contribution, write_contribution
 from features.errors import SourceError, StoreDownError, WorkspaceError, explain
 from features.workspace import Workspace
+from serving.answers.newest_first import Page, Place, newest_first
 from serving.callers.identity import Principal
 from serving.permissions.assignments import Assignments, Term
 from serving.permissions.caller import Caller
@@ -135,7 +136,7 @@ class Contributions:
         assert principal.caller.partner_id is not None, "the vendor's rows are in its own tables"
         accounts = assigned_accounts(self.workspace, principal.caller.partner_id, at)
         with self._one_at_a_time():
-            standing = self._standing(principal.caller)
+            standing = self.standing(principal.caller)
             same = next((one for one in standing if one.content_hash == given.content_hash), None)
             if same is not None:
                 return same
@@ -152,21 +153,20 @@ class Contributions:
             self._keep(contribution, received.rows, principal)
         return contribution
 
-    def seen_by(self, caller: Caller, *, partner_id: str | None = None) -> Sequence[Contribution]:
-        """Return the contributions that the caller may see, the newest first: a partner's own, or for the vendor those of all partners."""
-        query = sa.select(CONTRIBUTIONS).order_by(CONTRIBUTIONS.c.received_at.desc(), CONTRIBUTIONS.c.contribution_id)
-        wanted = caller.partner_id or partner_id
-        if wanted is not None:
-            query = query.where(CONTRIBUTIONS.c.partner_id == wanted)
-        with self.store.tenant(caller) as connection:
-            return [_from_row(row) for row in connection.execute(query).mappings()]
+    def page(self, caller: Caller, *, partner_id: str | None = None, after: Place | None = None, limit: int) -> Page[Contribution]:
+        """Return a page of the contributions that the caller may see, the newest first."""
+        place = (CONTRIBUTIONS.c.received_at, CONTRIBUTIONS.c.contribution_id)
+        query = newest_first(sa.select(CONTRIBUTIONS).where(_whose(caller, partner_id)), place, after=after, limit=limit)
+        found = self._found(query, caller)
+        return Page.of(found, limit, lambda one: Place(one.received_at, one.contribution_id))
+
+    def standing(self, caller: Caller, *, partner_id: str | None = None) -> Sequence[Contribution]:
+        """Return all contributions that the caller may see and nobody has withdrawn."""
+        return self._found(sa.select(CONTRIBUTIONS).where(_whose(caller, partner_id), CONTRIBUTIONS.c.withdrawn_at.is_(None)), caller)
 
     def find(self, contribution_id: str, caller: Caller) -> Contribution | None:
         """Return one contribution; None if there is none that the caller may see."""
-        query = sa.select(CONTRIBUTIONS).where(_visible(contribution_id, caller))
-        with self.store.tenant(caller) as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else _from_row(row)
+        return next(iter(self._found(sa.select(CONTRIBUTIONS).where(_visible(contribution_id, caller)), caller)), None)
 
     def withdraw(self, contribution_id: str, principal: Principal, *, at: datetime) -> Contribution | None:
         """Take a contribution back from now on; None if there is none that the caller may see. Once withdrawn it stays so."""
@@ -188,8 +188,9 @@ class Contributions:
         except Timeout as error:
             raise StoreDownError(explain("other contributions are being checked", todo="Try again in a minute.")) from error
 
-    def _standing(self, caller: Caller) -> Sequence[Contribution]:
-        return [one for one in self.seen_by(caller) if one.withdrawn_at is None]
+    def _found(self, query: sa.Select[Any], caller: Caller) -> Sequence[Contribution]:
+        with self.store.tenant(caller) as connection:
+            return [_from_row(row) for row in connection.execute(query).mappings()]
 
     def _keep(self, contribution: Contribution, rows: pa.Table, principal: Principal) -> None:
         path = contribution_file(self.workspace, contribution.contribution_id)
@@ -323,6 +324,11 @@ def _from_row(row: Mapping[Any, Any]) -> Contribution:
     return Contribution(**values, reasons=findings["reasons"], broken=broken, ignored=tuple(findings["ignored"]))
 
 
+def _whose(caller: Caller, partner_id: str | None = None) -> sa.ColumnElement[bool]:
+    """Return the condition that a caller may see a row: a partner its own, the vendor those of all partners, or of the one it names."""
+    wanted = caller.partner_id or partner_id
+    return sa.true() if wanted is None else CONTRIBUTIONS.c.partner_id == wanted
+
+
 def _visible(contribution_id: str, caller: Caller) -> sa.ColumnElement[bool]:
-    mine = CONTRIBUTIONS.c.contribution_id == contribution_id
-    return mine if caller.partner_id is None else mine & (CONTRIBUTIONS.c.partner_id == caller.partner_id)
+    return _whose(caller) & (CONTRIBUTIONS.c.contribution_id == contribution_id)

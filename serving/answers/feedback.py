@@ -13,13 +13,14 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from features.feature import Target
+from serving.answers.newest_first import Page, Place, newest_first
 from serving.callers.identity import Principal
 from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import SERVICE, Store
 from serving.records.tables import CONTRIBUTIONS, FEEDBACK, NOTES, PLAYS
 from serving.scores.sharing import View
 
-__all__ = ["KINDS", "MOST_LISTED", "Category", "Feedback", "Note", "Play", "Reason", "Remarks", "Said"]
+__all__ = ["KINDS", "Category", "Feedback", "Note", "Play", "Reason", "Remarks", "Said", "What"]
 
 Category = Literal["Implementation", "Adoption", "Growth", "Experience"]
 """What is done for retention falls into one of these."""
@@ -35,9 +36,6 @@ Reason = Literal[
     "other",
 ]
 """Why somebody agrees with a score or does not."""
-
-MOST_LISTED = 200
-"""So many lines of one kind are listed for an account, the newest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +133,18 @@ class Remarks:
             connection.execute(sa.insert(_TABLES[type(what)]).values(_to_row(said)))
         return said
 
-    def listed(self, kind: type[What], view: View, account_id: str) -> Sequence[Said[What]]:
-        """Return what was said of one kind about an account, as far as the viewer may read it, the newest first.
+    def page(self, kind: type[What], view: View, account_id: str, *, after: Place | None = None, limit: int) -> Page[Said[What]]:
+        """Return a page of what was said of one kind about an account, as far as the viewer may read it, the newest first.
 
         A partner may see that the vendor's people have done something, or their notes, if the policy says so; what they think of a
         score it never sees. Notes of a contribution that was withdrawn are gone.
         """
         table = _TABLES[kind]
         query = sa.select(table).where(table.c.account_id == account_id, _readable(kind, view), _stands(kind))
-        newest = query.order_by(table.c.recorded_at.desc(), _key(table)).limit(MOST_LISTED)
+        newest = newest_first(query, (table.c.recorded_at, _key(table)), after=after, limit=limit)
         with self.store.tenant(view.caller) as connection:
-            return [_from_row(kind, row) for row in connection.execute(newest).mappings()]
+            found = [_from_row(kind, row) for row in connection.execute(newest).mappings()]
+        return Page.of(found, limit, lambda said: Place(said.recorded_at, said.said_id))
 
     def everything(self, kind: type[What]) -> Sequence[Said[What]]:
         """Return all that was said of one kind, by anybody, in the order in which it was said: for the vendor's data scientists."""

@@ -29,6 +29,7 @@ __all__ = [
     "Identifier",
     "Instant",
     "Limit",
+    "NextCursor",
     "OtherFactors",
     "PartnerId",
     "PredictAccounts",
@@ -65,6 +66,7 @@ def _in_utc(time: object) -> object:
 Instant = Annotated[datetime, AfterValidator(_in_utc)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_CONTROLS)]
+NextCursor = Annotated[str | None, Field(description="Send it as `cursor`, with the same filters, for what comes next; null at the end.")]
 AccountId = Annotated[
     str, Path(min_length=1, max_length=200, pattern=WITHOUT_CONTROLS, description="An account's id.", examples=["acc-0001"])
 ]
@@ -247,7 +249,7 @@ class Book(Strict):
 
     accounts: list[AccountSummary]
     totals: Totals
-    next_cursor: str | None = Field(description="Send it as `cursor`, with the same filters, for what comes next; null at the end.")
+    next_cursor: NextCursor
     as_of: AsOf
 
 

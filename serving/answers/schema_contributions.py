@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from features.contributed import MOST_ROWS
 from features.feature import Target
-from serving.answers.schema import Instant, Probability, Strict
+from serving.answers.schema import Instant, NextCursor, Probability, Strict
 
 __all__ = [
     "BrokenRow",
@@ -120,9 +120,10 @@ class Contribution(ContributionSummary):
 class ContributionList(Strict):
     """Your contributions, the newest first; for the vendor those of all partners."""
 
-    model_config = _example({"contributions": [_SUMMARY]})
+    model_config = _example({"contributions": [_SUMMARY], "next_cursor": None})
 
     contributions: list[ContributionSummary]
+    next_cursor: NextCursor
 
 
 class WorthOfTarget(Strict):

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from features.feature import Target
 from serving.answers.feedback import Category, Reason
-from serving.answers.schema import WITHOUT_CONTROLS, Identifier, Instant, Probability, Strict
+from serving.answers.schema import WITHOUT_CONTROLS, Identifier, Instant, NextCursor, Probability, Strict
 
 __all__ = [
     "FeedbackEntry",
@@ -135,11 +135,12 @@ class PlayEntry(SaidEntry):
 
 
 class PlayList(Strict):
-    """What was done for an account, as far as you may know, the newest first; at most 200."""
+    """What was done for an account, as far as you may know, the newest first."""
 
-    model_config = _example({"plays": [{"play_id": _ID} | _SAID | _PLAY]})
+    model_config = _example({"plays": [{"play_id": _ID} | _SAID | _PLAY], "next_cursor": None})
 
     plays: list[PlayEntry]
+    next_cursor: NextCursor
 
 
 class FeedbackEntry(SaidEntry):
@@ -157,11 +158,12 @@ class FeedbackEntry(SaidEntry):
 
 
 class FeedbackList(Strict):
-    """What was said about an account's scores, the newest first; at most 200."""
+    """What was said about an account's scores, the newest first."""
 
-    model_config = _example({"feedback": [{"feedback_id": _ID} | _SAID | _FEEDBACK | {"probability": 0.31}]})
+    model_config = _example({"feedback": [{"feedback_id": _ID} | _SAID | _FEEDBACK | {"probability": 0.31}], "next_cursor": None})
 
     feedback: list[FeedbackEntry]
+    next_cursor: NextCursor
 
 
 class NoteEntry(SaidEntry):
@@ -176,8 +178,9 @@ class NoteEntry(SaidEntry):
 
 
 class NoteList(Strict):
-    """Notes about an account that you may read, the newest first; at most 200."""
+    """Notes about an account that you may read, the newest first."""
 
-    model_config = _example({"notes": [{"note_id": _ID} | _SAID | _NOTE | {"contribution_id": None}]})
+    model_config = _example({"notes": [{"note_id": _ID} | _SAID | _NOTE | {"contribution_id": None}], "next_cursor": None})
 
     notes: list[NoteEntry]
+    next_cursor: NextCursor

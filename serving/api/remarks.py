@@ -1,13 +1,18 @@
-"""How what people say about an account comes in and is told again, over the API and on the pages alike."""
+"""How what people say about an account comes in and is told again, over the API and on the pages alike.
+
+What is said or asked about an account that the caller does not see is answered with 404, what the policy lets it not say with 403, and
+what lies in the future, or is about a score that was never made, with 422.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic
 
 from features import clock
 from features.errors import ServiceError
-from serving.answers.feedback import Feedback, Note, Play, Remarks, Said
+from serving.answers.feedback import Feedback, Note, Play, Remarks, Said, What
 from serving.answers.problems import ProblemError
 from serving.answers.schema import FieldProblem
 from serving.answers.schema_feedback import (
@@ -21,6 +26,7 @@ from serving.answers.schema_feedback import (
     PlayList,
     PlayRequest,
 )
+from serving.api.cursors import Cursors, Paging
 from serving.api.desk import Desk, account_row, view_of
 from serving.callers.identity import Principal
 from serving.callers.journal import Action
@@ -34,93 +40,106 @@ __all__ = ["add_note", "give_feedback", "list_feedback", "list_notes", "list_pla
 _AHEAD = timedelta(minutes=5)
 """So far may the clock of whoever says when something happened be ahead."""
 
+_NEWEST = Paging(limit=200)
+"""What of a list is shown where nobody asks for pages of it."""
+
 
 async def record_play(desk: Desk, principal: Principal, account_id: str, request: PlayRequest) -> PlayEntry:
-    """Keep what was done for a customer.
-
-    Raises
-    ------
-    ProblemError
-        404 for an account that the caller does not see, 403 if the policy lets it say nothing, 422 for a time in the future.
-    """
-    view, _, at = await _speaking(desk, principal, account_id, "record play")
-    _refuse_future(request.performed_at, at, "/body/performed_at")
-    play = Play(**request.model_dump())
-    said = await asyncio.to_thread(Remarks(desk.store).add, principal, account_id, play, at=at)
-    await desk.journal.wrote(f"play {said.said_id}", principal=principal, action="record play", accounts=[account_id])
-    return _play(said, view)
+    """Keep what was done for a customer."""
+    speaker = await _speaker(desk, principal, account_id, "record play")
+    _refuse_future(request.performed_at, speaker.at, "/body/performed_at")
+    return _play(await speaker.say(Play(**request.model_dump())), speaker.view)
 
 
 async def give_feedback(desk: Desk, principal: Principal, account_id: str, request: FeedbackRequest) -> FeedbackEntry:
-    """Keep whether somebody agrees with what a score set said of an account.
-
-    Raises
-    ------
-    ProblemError
-        404 for an account that the caller does not see, 403 if the policy lets it say nothing, 422 for a score that was never made.
-    """
-    view, score_set, at = await _speaking(desk, principal, account_id, "give feedback")
-    probability = await _probability(desk, score_set, account_id, request)
-    feedback = Feedback(**request.model_dump(), probability=probability)
-    said = await asyncio.to_thread(Remarks(desk.store).add, principal, account_id, feedback, at=at)
-    await desk.journal.wrote(f"feedback {said.said_id}", principal=principal, action="give feedback", accounts=[account_id])
-    return _feedback(said, view)
+    """Keep whether somebody agrees with what a score set said of an account."""
+    speaker = await _speaker(desk, principal, account_id, "give feedback")
+    probability = await _probability(desk, speaker.score_set, account_id, request)
+    return _feedback(await speaker.say(Feedback(**request.model_dump(), probability=probability)), speaker.view)
 
 
 async def add_note(desk: Desk, principal: Principal, account_id: str, request: NoteRequest) -> NoteEntry:
-    """Keep words about an account.
-
-    Raises
-    ------
-    ProblemError
-        404 for an account that the caller does not see, 403 if the policy lets it say nothing, 422 for a time in the future.
-    """
-    view, _, at = await _speaking(desk, principal, account_id, "write note")
-    occurred_at = request.occurred_at or at
-    _refuse_future(occurred_at, at, "/body/occurred_at")
-    note = Note(text=request.text, occurred_at=occurred_at)
-    said = await asyncio.to_thread(Remarks(desk.store).add, principal, account_id, note, at=at)
-    await desk.journal.wrote(f"note {said.said_id}", principal=principal, action="write note", accounts=[account_id])
-    return _note(said, view)
+    """Keep words about an account."""
+    speaker = await _speaker(desk, principal, account_id, "write note")
+    occurred_at = request.occurred_at or speaker.at
+    _refuse_future(occurred_at, speaker.at, "/body/occurred_at")
+    return _note(await speaker.say(Note(text=request.text, occurred_at=occurred_at)), speaker.view)
 
 
-async def list_plays(desk: Desk, principal: Principal, account_id: str) -> PlayList:
-    """Return what was done for an account, as far as the caller may know; 404 if it does not see the account."""
-    view = await _reading(desk, principal, account_id, "read plays")
-    said: Sequence[Said[Play]] = await asyncio.to_thread(Remarks(desk.store).listed, Play, view, account_id)
-    return PlayList(**view.share("PlayList", {"plays": [_play(one, view) for one in said]}))
+async def list_plays(desk: Desk, principal: Principal, account_id: str, paging: Paging = _NEWEST) -> PlayList:
+    """Return what was done for an account, as far as the caller may know, the newest first."""
+    heard = await _heard(desk, principal, account_id, Play, paging)
+    lines = [_play(one, heard.view) for one in heard.said]
+    return PlayList(**heard.view.share("PlayList", {"plays": lines, "next_cursor": heard.next_cursor}))
 
 
-async def list_feedback(desk: Desk, principal: Principal, account_id: str) -> FeedbackList:
-    """Return what was said about an account's scores, as far as the caller may know; 404 if it does not see the account."""
-    view = await _reading(desk, principal, account_id, "read feedback")
-    said: Sequence[Said[Feedback]] = await asyncio.to_thread(Remarks(desk.store).listed, Feedback, view, account_id)
-    return FeedbackList(**view.share("FeedbackList", {"feedback": [_feedback(one, view) for one in said]}))
+async def list_feedback(desk: Desk, principal: Principal, account_id: str, paging: Paging = _NEWEST) -> FeedbackList:
+    """Return what was said about an account's scores, as far as the caller may know, the newest first."""
+    heard = await _heard(desk, principal, account_id, Feedback, paging)
+    lines = [_feedback(one, heard.view) for one in heard.said]
+    return FeedbackList(**heard.view.share("FeedbackList", {"feedback": lines, "next_cursor": heard.next_cursor}))
 
 
-async def list_notes(desk: Desk, principal: Principal, account_id: str) -> NoteList:
-    """Return notes about an account, as far as the caller may read them; 404 if it does not see the account."""
-    view = await _reading(desk, principal, account_id, "read notes")
-    said: Sequence[Said[Note]] = await asyncio.to_thread(Remarks(desk.store).listed, Note, view, account_id)
-    return NoteList(**view.share("NoteList", {"notes": [_note(one, view) for one in said]}))
+async def list_notes(desk: Desk, principal: Principal, account_id: str, paging: Paging = _NEWEST) -> NoteList:
+    """Return notes about an account, as far as the caller may read them, the newest first."""
+    heard = await _heard(desk, principal, account_id, Note, paging)
+    lines = [_note(one, heard.view) for one in heard.said]
+    return NoteList(**heard.view.share("NoteList", {"notes": lines, "next_cursor": heard.next_cursor}))
 
 
-async def _reading(desk: Desk, principal: Principal, account_id: str, action: Action) -> View:
-    score_set = desk.live.current()
-    view = view_of(desk, principal, score_set)
-    await account_row(desk, score_set, account_id, principal, view, action=action)
-    return view
+@dataclass(frozen=True)
+class _Speaker:
+    """Somebody who may say something about an account, at a time."""
+
+    desk: Desk
+    principal: Principal
+    account_id: str
+    action: Action
+    view: View
+    score_set: ScoreSet
+    at: datetime
+
+    async def say(self, what: What) -> Said[What]:
+        """Keep it, and note in the journal that it was said."""
+        said = await asyncio.to_thread(Remarks(self.desk.store).add, self.principal, self.account_id, what, at=self.at)
+        kept = f"{type(what).__name__.lower()} {said.said_id}"
+        await self.desk.journal.wrote(kept, principal=self.principal, action=self.action, accounts=[self.account_id])
+        return said
 
 
-async def _speaking(desk: Desk, principal: Principal, account_id: str, action: Action) -> tuple[View, ScoreSet, datetime]:
-    """Return what a caller sees who may say something about the account, and the time."""
-    score_set = desk.live.current()
-    view = view_of(desk, principal, score_set)
-    await account_row(desk, score_set, account_id, principal, view, action=action)
+async def _speaker(desk: Desk, principal: Principal, account_id: str, action: Action) -> _Speaker:
+    view, score_set = await _reader(desk, principal, account_id, action)
     if not view.may("feedback"):
         await desk.journal.refused("the policy lets it say nothing", principal=principal, action=action, accounts=[account_id])
         raise ProblemError(403, "You may not say anything about accounts here.")
-    return view, score_set, now()
+    return _Speaker(desk, principal, account_id, action, view, score_set, now())
+
+
+@dataclass(frozen=True)
+class _Heard(Generic[What]):
+    """A page of what was said, who reads it, and the cursor of the next page."""
+
+    said: Sequence[Said[What]]
+    view: View
+    next_cursor: str | None
+
+
+_READ: Mapping[type[object], Action] = {Play: "read plays", Feedback: "read feedback", Note: "read notes"}
+
+
+async def _heard(desk: Desk, principal: Principal, account_id: str, kind: type[What], paging: Paging) -> _Heard[What]:
+    view, _ = await _reader(desk, principal, account_id, _READ[kind])
+    cursors = Cursors(desk.identity.secret, principal.caller, {"list": kind.__name__, "account_id": account_id})
+    after = cursors.open_place(paging.cursor)
+    page = await asyncio.to_thread(Remarks(desk.store).page, kind, view, account_id, after=after, limit=paging.limit)
+    return _Heard(page.lines, view, cursors.seal_place(page.end))
+
+
+async def _reader(desk: Desk, principal: Principal, account_id: str, action: Action) -> tuple[View, ScoreSet]:
+    score_set = desk.live.current()
+    view = view_of(desk, principal, score_set)
+    await account_row(desk, score_set, account_id, principal, view, action=action)
+    return view, score_set
 
 
 def _refuse_future(time: datetime, at: datetime, pointer: str) -> None:

@@ -1,22 +1,22 @@
 """`/v1/accounts`: the book, and one account."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Query, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from serving.answers import schema
 from serving.answers.account_answers import account_bytes, book_bytes
-from serving.answers.portfolio import DEFAULT_PAGE_SIZE, LARGEST_PAGE, BookQuery, Rows, book_rows, rows_after, total_up
-from serving.answers.problems import problems
-from serving.api.cursors import Cursors
-from serving.api.desk import Desk, DeskOf, Reader, account_row, view_of
+from serving.answers.portfolio import book_rows, rows_after, total_up
+from serving.answers.problems import ProblemError, problems
+from serving.api.cursors import Cursors, Paged
+from serving.api.desk import DeskOf, Reader, account_row, view_of
 from serving.api.filters import Filters, require_open
 from serving.api.routing import v1_router
 from serving.api.tags import NOT_MODIFIED, not_modified, tag_of, tagged
-from serving.callers.identity import Principal
 from serving.scores.scoring import ScoreSet
 
 __all__ = ["router"]
@@ -39,8 +39,7 @@ async def list_accounts(
     desk: DeskOf,
     principal: Reader,
     query: Filters,
-    cursor: Annotated[str | None, Query(max_length=2000, description="`next_cursor` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="How many accounts at most.")] = DEFAULT_PAGE_SIZE,
+    paging: Paged,
 ) -> Any:
     """Return the accounts that you may see and the filters leave, those that need you first, a page at a time.
 
@@ -53,12 +52,13 @@ async def list_accounts(
     tag = tag_of(score_set, view)
     if (unchanged := not_modified(request, tag)) is not None:
         return unchanged
-    last = _last_row(desk, score_set, query, principal, cursor)
+    cursors = Cursors(desk.identity.secret, principal.caller, {"list": "accounts", **vars(query)})
+    last = None if paging.cursor is None else _row_at(score_set, cursors.open(paging.cursor))
     _, everything = book_rows(score_set, query, view)
     left = everything if last is None else rows_after(score_set, query, view, last=last)
-    page = left[:limit]
-    following = _cursor_after(desk, score_set, query, principal, page) if len(left) > limit else None
+    page = left[: paging.limit]
     read = score_set.accounts["account_id"][page].tolist()
+    following = cursors.seal(score_set.manifest.version, read[-1]) if len(left) > len(page) else None
     await desk.journal.read(read, principal=principal, action="list accounts", score_set=score_set.manifest.version)
     make = partial(book_bytes, score_set, page.tolist(), total_up(score_set, everything), view, next_cursor=following)
     return tagged(await asyncio.to_thread(make) if len(page) > _FEW else make(), tag)
@@ -80,16 +80,15 @@ async def get_account(request: Request, desk: DeskOf, principal: Reader, account
     return not_modified(request, tag) or tagged(account_bytes(score_set, row, view), tag)
 
 
-def _last_row(desk: Desk, score_set: ScoreSet, query: BookQuery, principal: Principal, cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    return _cursors(desk).open(cursor, score_set=score_set, caller=principal.caller, question=vars(query))
+def _row_at(score_set: ScoreSet, place: Sequence[str]) -> int:
+    """Return the row of the account where a page ended.
 
-
-def _cursor_after(desk: Desk, score_set: ScoreSet, query: BookQuery, principal: Principal, page: Rows) -> str:
-    last = score_set.accounts["account_id"][page[-1]]
-    return _cursors(desk).after(last, score_set=score_set, caller=principal.caller, question=vars(query))
-
-
-def _cursors(desk: Desk) -> Cursors:
-    return Cursors(desk.identity.secret)
+    Raises
+    ------
+    ProblemError
+        410 if it was a page of other scores: going on would skip accounts and tell others twice.
+    """
+    version, account_id = place
+    if version != score_set.manifest.version:
+        raise ProblemError(410, "New scores have come since this cursor was given: start again without a cursor.")
+    return score_set.index[account_id]

@@ -19,6 +19,7 @@ from serving.answers.contributions import Contribution, Contributions, Given, gi
 from serving.answers.problems import ProblemError, problems
 from serving.answers.schema_contributions import Contribution as ContributionAnswer
 from serving.answers.schema_contributions import ContributionList, ContributionRequest, Worth
+from serving.api.cursors import Cursors, Paged
 from serving.api.desk import Desk, DeskOf, Reader, require, view_of
 from serving.api.routing import v1_router
 from serving.callers.identity import Principal
@@ -47,9 +48,6 @@ PartnerQuery = Annotated[
 ]
 
 T = TypeVar("T")
-
-MOST_LISTED = 500
-
 _FORMATS: dict[str, FileFormat] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 _CHECKER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="contributions")
@@ -112,12 +110,14 @@ async def contribute_file(
     summary="Your contributions",
     responses=problems(404),
 )
-async def list_contributions(desk: DeskOf, principal: Reader, partner: PartnerQuery = None) -> ContributionList:
-    """Return your newest contributions, at most 500; for the vendor those of all partners, or of one."""
+async def list_contributions(desk: DeskOf, principal: Reader, paging: Paged, partner: PartnerQuery = None) -> ContributionList:
+    """Return your contributions, the newest first, a page at a time; for the vendor those of all partners, or of one."""
     score_set = desk.live.current()
-    view = view_of(desk, principal, score_set)
-    found = await asyncio.to_thread(_contributions(desk).seen_by, principal.caller, partner_id=_asked(principal, partner))
-    return contributions_answer(found[:MOST_LISTED], score_set, view)
+    view, partner_id = view_of(desk, principal, score_set), _asked(principal, partner)
+    cursors = Cursors(desk.identity.secret, principal.caller, {"list": "contributions", "partner": partner_id})
+    after = cursors.open_place(paging.cursor)
+    page = await asyncio.to_thread(_contributions(desk).page, principal.caller, partner_id=partner_id, after=after, limit=paging.limit)
+    return contributions_answer(page.lines, score_set, view, next_cursor=cursors.seal_place(page.end))
 
 
 @router.get(
@@ -140,8 +140,8 @@ async def get_worth(desk: DeskOf, principal: Reader, partner: PartnerQuery = Non
         raise ProblemError(422, "Say which partner's data: `?partner=p1`.", errors=errors)
     folder = desk.archive.folder(score_set.manifest.version)
     found = await asyncio.to_thread(read_worth, folder)
-    given = await asyncio.to_thread(_contributions(desk).seen_by, principal.caller, partner_id=partner_id)
-    answer = worth_answer(found, given, score_set, view, partner_id=partner_id)
+    standing = await asyncio.to_thread(_contributions(desk).standing, principal.caller, partner_id=partner_id)
+    answer = worth_answer(found, standing, score_set, view, partner_id=partner_id)
     read = [one.account_id for one in answer.accounts]
     await desk.journal.read(read, principal=principal, action="read worth", score_set=score_set.manifest.version)
     return answer
