@@ -22,7 +22,18 @@ from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
 from training.backtest import read_backtest
 
-__all__ = ["MOST_MISSES", "BandRecord", "Cohort", "Miss", "Record", "read_record", "record_of", "track_record_answer"]
+__all__ = [
+    "MOST_MISSES",
+    "BandRecord",
+    "Cohort",
+    "Miss",
+    "Record",
+    "cohort_answer",
+    "miss_answer",
+    "read_record",
+    "record_of",
+    "track_record_answer",
+]
 
 MOST_MISSES = 10
 """So many misses of each kind are listed, those that were furthest off first."""
@@ -98,12 +109,13 @@ def record_of(rows: pd.DataFrame, *, score_set: ScoreSet) -> tuple[tuple[Cohort,
     Parameters
     ----------
     rows
-        `account_id`, `cutoff`, `target`, `probability`, `arr`; one row an account and cutoff.
+        `account_id`, `cutoff`, `target`, `probability`, `arr`; one row an account and cutoff. `health` as well, where it was said.
     score_set
-        Whose definition of health, and horizon, hold.
+        Whose definition of health holds where none was said, and whose horizon.
     """
     model = score_set.manifest.models["churn"]
-    health = health_of(rows["probability"].to_numpy(), score_set.manifest.health)
+    said = rows["health"] if "health" in rows.columns else None
+    health = health_of(rows["probability"].to_numpy(), score_set.manifest.health) if said is None else said.to_numpy()
     marked = rows.assign(health=health, band=[band_of(int(points)) for points in health])
     horizon = timedelta(days=model.lead_days + model.horizon_days)
     cutoffs = [when.to_pydatetime() for when in sorted(pd.to_datetime(marked["cutoff"].unique()), reverse=True)]
@@ -132,13 +144,25 @@ def track_record_answer(workspace: Workspace, score_set: ScoreSet, view: View) -
         "run": record and record.run,
         "in_use": None if record is None else record.package == model.package_hash,
         "horizon_days": model.horizon_days,
-        "cohorts": [_cohort(cohort, view) for cohort in record.cohorts] if record else [],
+        "cohorts": [cohort_answer(cohort, view) for cohort in record.cohorts] if record else [],
         "calibration": [_bin(one, view) for one in record.calibration] if record else [],
-        "misses": [schema.Miss(**view.share("Miss", vars(miss))) for miss in record.misses] if record else [],
+        "misses": [miss_answer(miss, view) for miss in record.misses] if record else [],
         "note": None if record else _NONE_YET,
         "as_of": as_of(score_set, view),
     }
     return schema.TrackRecord(**view.share("TrackRecord", values))
+
+
+def cohort_answer(cohort: Cohort, view: View) -> schema.Cohort:
+    """Return a cohort as far as the caller may know it: a partner gets no shares of too few accounts."""
+    bands = [schema.BandRecord(**view.share("BandRecord", _band(band, view))) for band in cohort.bands]
+    values = {"cutoff": cohort.cutoff, "until": cohort.until, "bands": bands}
+    return schema.Cohort(**view.share("Cohort", values))
+
+
+def miss_answer(miss: Miss, view: View) -> schema.Miss:
+    """Return a miss as far as the caller may know it."""
+    return schema.Miss(**view.share("Miss", vars(miss)))
 
 
 def _bands(part: pd.DataFrame) -> tuple[BandRecord, ...]:
@@ -173,12 +197,6 @@ def _read(workspace: Workspace, score_set: ScoreSet) -> Record | None:
         return None
     cohorts, misses = record_of(rows[rows["stage"] == "test"], score_set=score_set)
     return Record(run=run, cohorts=cohorts, misses=misses, calibration=tuple(report["calibration_curve"]), package=report["package_hash"])
-
-
-def _cohort(cohort: Cohort, view: View) -> schema.Cohort:
-    bands = [schema.BandRecord(**view.share("BandRecord", _band(band, view))) for band in cohort.bands]
-    values = {"cutoff": cohort.cutoff, "until": cohort.until, "bands": bands}
-    return schema.Cohort(**view.share("Cohort", values))
 
 
 def _band(record: BandRecord, view: View) -> dict[str, Any]:
