@@ -5,7 +5,7 @@ An engine lives in memory, spills to a folder when a memory limit is reached, an
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -145,9 +145,9 @@ class Engine:
         return True
 
     @property
-    def refusal(self) -> type[Exception]:
-        """What a query raises when the engine refuses it."""
-        return QueryError
+    def refusal(self) -> tuple[type[Exception], ...]:
+        """What a query may raise when the engine refuses it."""
+        return (QueryError,)
 
     @property
     def cutoff(self) -> ir.IntegerValue:
@@ -173,6 +173,10 @@ class Engine:
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """Compute a table."""
         return self.fetch(self.compile(table))
+
+    def batches(self, table: ir.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
+        """Compute a table and return it so many rows at a time."""
+        yield from self.connection.con.sql(self.compile(table)).to_arrow_reader(rows)
 
     def write_parquet(self, table: ir.Table | str, path: Path) -> int:
         """Stream a table (or an SQL query) to a Parquet file and return the number of its rows."""

@@ -318,6 +318,7 @@ TESTED_WITH = {
     "serving.answers.schema_track": "test_track_record",
     "serving.scores.facts": "test_batch",
     "serving.scores.scoring": "test_batch",
+    "serving.scores.score_writer": "test_windows",
     "serving.settings": "test_service",
     "serving.records.tables": "test_store",
 }

@@ -98,6 +98,13 @@ class Assignments:
         """Return the changes of hands as columns: row, changed_at, partner_id (None for nobody)."""
         return {"row": self._row, "changed_at": self._at.astype("datetime64[us]"), "partner_id": np.array(self._partner_id, dtype=object)}
 
+    def slice(self, start: int, stop: int) -> "Assignments":
+        """Return those of the accounts in some rows, which count from the first of these."""
+        first, last = self._offsets[start], self._offsets[stop]
+        return Assignments(
+            stop - start, row=self._row[first:last] - start, at=self._at[first:last], partner_id=self._partner_id[first:last]
+        )
+
     def partner_of(self, row: int, instant: datetime) -> str | None:
         """Return the partner that manages the account at the instant (UTC, without a zone); None for nobody."""
         start, end = self._offsets[row], self._offsets[row + 1]

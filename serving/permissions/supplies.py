@@ -6,8 +6,9 @@ what the features say about the account's partner itself, its type or its tier, 
 at the earlier one: after a change of hands it is no business of the next.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ class Supplies:
     """
 
     def __init__(self, supplies: Iterable[Supply], features: Iterable[Feature]) -> None:
-        self._supplies = sorted(set(supplies))
-        fed = fed_by(features)
+        self._supplies, self._features = sorted(set(supplies)), tuple(features)
+        fed = fed_by(self._features)
         by_row: dict[int, dict[str, set[str]]] = {}
         for supply in self._supplies:
             by_row.setdefault(supply.row, {}).setdefault(supply.table, set()).add(supply.partner_id)
@@ -70,6 +71,11 @@ class Supplies:
         """Return what `columns` gave, as it comes from a file."""
         values = (columns[name].tolist() for name in ("row", "table", "partner_id"))
         return cls((Supply(*supply) for supply in zip(*values, strict=True)), features)
+
+    def slice(self, start: int, stop: int) -> "Supplies":
+        """Return those of the accounts in some rows, which count from the first of these."""
+        first, last = (bisect_left(self._supplies, row, key=lambda supply: supply.row) for row in (start, stop))
+        return Supplies((replace(supply, row=supply.row - start) for supply in self._supplies[first:last]), self._features)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the supplies as columns: row, table, partner_id."""

@@ -38,6 +38,7 @@ from serving.scores.explained import (
 from serving.scores.fragments import Fragments, Pieces, Shelf, Stamp, seal_fragments, write_shelf
 from serving.scores.scoring import NEW_ACCOUNT_DAYS, AccountScore, ScoreSet
 from serving.scores.sharing import NOTHING_SUPPLIED, View
+from serving.scores.windows import windows
 from serving.wording import day
 from training import calibration
 
@@ -118,18 +119,21 @@ def keep_pieces(score_set: ScoreSet, policy: Policy, folder: Path) -> None:
     """Write the pieces of all accounts into a score set's folder, for the vendor and for the partner that manages each account now."""
     at = score_set.manifest.scored_at
     vendor = View(VENDOR, None, policy, at)
-    write_shelf(folder, "vendor", len(score_set), _rendered(score_set, range(len(score_set)), vendor))
+    write_shelf(folder, "vendor", len(score_set), _in_windows(score_set, (vendor,)))
     ids = sorted({partner for partner in score_set.assignments.partners(at) if partner is not None})
     views = [View(Caller(partner), tier_of(score_set, partner), policy, at) for partner in ids]
-    chunks = (chunk for view in views for chunk in _rendered(score_set, view.managed_rows(score_set.assignments).tolist(), view))
-    write_shelf(folder, "partner", len(score_set), chunks)
+    write_shelf(folder, "partner", len(score_set), _in_windows(score_set, views))
     seal_fragments(folder, Stamp(policy=policy.fingerprint, writer=writer_version(), at=at))
 
 
-def _rendered(score_set: ScoreSet, rows: Sequence[int], view: View) -> Iterator[tuple[Sequence[int], list[Pieces]]]:
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        yield chunk, render(score_set, chunk, view)
+def _in_windows(score_set: ScoreSet, views: Sequence[View]) -> Iterator[tuple[Sequence[int], list[Pieces]]]:
+    """Yield the pieces of the accounts that the views see, some at a time."""
+    for begin, window in windows(score_set):
+        for view in views:
+            rows = view.managed_rows(window.assignments).tolist()
+            for start in range(0, len(rows), _CHUNK):
+                chunk = rows[start : start + _CHUNK]
+                yield [begin + row for row in chunk], render(window, chunk, view)
 
 
 @cache

@@ -1,7 +1,7 @@
 """Scoring a whole book: from the latest snapshot and the champion packages to a score set that is served."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.engine import Engine
-from features.errors import NotEnoughDataError, WorkspaceError, explain
+from features.errors import NotEnoughDataError, explain
 from features.feature import Feature, Target
-from features.ledger import fingerprint
 from features.progress import Progress, silent
 from features.workspace import Workspace
 from serving.health import BANDS, Band, HealthDefinition, band_of, health_of, published_definition
@@ -25,31 +24,30 @@ from serving.permissions.partner_facts import read_partners, read_supplies, read
 from serving.permissions.policy import default_policy, load_policy
 from serving.permissions.supplies import Supplies
 from serving.scores.account_json import keep_pieces
+from serving.scores.book_files import write_book
 from serving.scores.causes import write_causes
 from serving.scores.drift import write_drift
-from serving.scores.facts import earlier_rows, read_facts, read_sources
+from serving.scores.facts import read_facts, read_sources
 from serving.scores.feature_courses import write_feature_courses
 from serving.scores.feed import write_changes
-from serving.scores.scoring import (
-    Column,
-    Manifest,
-    ScoreSet,
-    Source,
-    TargetModel,
-    kept_score_set,
-    publishing_score_set,
-    total_of,
-)
+from serving.scores.score_files import Column, Columns
+from serving.scores.score_writer import Draft, drafted, explain_book, publish, write_score_set
+from serving.scores.scoring import Manifest, ScoreSet, TargetModel, total_of
 from serving.scores.standings import Archive
 from serving.scores.timeline import write_history
+from serving.scores.windows import StoredParts
 from serving.scores.worth import write_worth
 from training.copies import provisional_reason
-from training.dataset import Array, require_columns
 from training.package import Package, Scores, load_package
 
 __all__ = ["ScoringSummary", "score_workspace"]
 
 _STEPS = 4
+_MEMORY = "2GB"
+"""What a query may hold in memory while the book is read."""
+
+_LARGE = 100_000
+"""Accounts of a book beyond which nothing is made in advance that can be made when it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +72,6 @@ class ScoringSummary:
     folder: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Book:
-    """The accounts of one cutoff, `(n,)` rows in all frames, indexed by account_id."""
-
-    cutoff: datetime
-    rows: pd.DataFrame
-    earlier: pd.DataFrame
-    facts: pd.DataFrame
-    sources: tuple[Source, ...]
-
-
 def score_workspace(workspace: Workspace, *, cutoff: datetime | None = None, on_progress: Progress = silent) -> ScoringSummary:
     """Score the accounts of the latest cutoff with the champion packages, and make the result the current score set.
 
@@ -103,16 +90,15 @@ def score_workspace(workspace: Workspace, *, cutoff: datetime | None = None, on_
         If a champion is damaged or does not fit the snapshots.
     """
     packages = _champions(workspace.training / "champion")
-    features = {feature.name: feature for package in packages.values() for feature in package.catalogue}
-    book = _read_book(workspace, tuple(features), cutoff)
-    on_progress("scores", 1, _STEPS)
-    explained = {target: package.score_book(book.rows, threads=os.cpu_count() or 1) for target, package in packages.items()}
-    scores = {target: found for target, (found, _) in explained.items()}
-    definition = published_definition(workspace.state / "health.json", scores["churn"].probability, book.cutoff)
-    on_progress("scores", 2, _STEPS)
-    score_set = _score_set(workspace, book, packages, explained, definition)
-    on_progress("scores", 3, _STEPS)
-    (_publish if cutoff is None else _keep)(workspace, score_set)
+    with drafted(workspace.scores, packages, at=datetime.now(UTC).replace(tzinfo=None)) as draft:
+        score_set = _score_set(workspace, packages, draft, cutoff, on_progress)
+        draft.say(score_set.manifest)
+        write_score_set(score_set, draft.folder)
+        on_progress("scores", 3, _STEPS)
+        if cutoff is None:
+            _write_more(workspace, score_set, draft.folder)
+    if cutoff is None:
+        publish(workspace.scores, draft.version, keep=workspace.config.serving.keep_score_sets)
     on_progress("scores", _STEPS, _STEPS)
     return _summary(score_set, workspace.scores)
 
@@ -131,27 +117,40 @@ def _champions(folder: Path) -> dict[Target, Package]:
 
 
 def _score_set(
-    workspace: Workspace,
-    book: _Book,
-    packages: Mapping[Target, Package],
-    explained: Mapping[Target, tuple[Scores, Array]],
-    definition: HealthDefinition,
+    workspace: Workspace, packages: Mapping[Target, Package], draft: Draft, cutoff: datetime | None, on_progress: Progress
 ) -> ScoreSet:
-    scores = {target: found for target, (found, _) in explained.items()}
-    features = {feature.name: feature for package in packages.values() for feature in package.catalogue}.values()
-    peers, peer_counts = _peers(book, features, needed=default_policy().numbers.peers_needed)
-    accounts = book.rows.index.tolist()
+    """Read the book, explain it and put together what is known of it; values and parts are in the draft's folder then."""
+    features = tuple({feature.name: feature for package in packages.values() for feature in package.catalogue}.values())
+    with Engine(memory_limit=_MEMORY) as engine:
+        book = write_book(engine, workspace.snapshots / "features.parquet", features, cutoff=cutoff, folder=draft.folder)
+        facts = read_facts(engine, workspace.tables, book.cutoff).reindex(book.account_ids)
+        sources = read_sources(engine, workspace.tables, book.cutoff)
+    on_progress("scores", 1, _STEPS)
+    scores = explain_book(packages, book, draft.folder, threads=os.cpu_count() or 1, on_progress=on_progress)
+    on_progress("scores", 2, _STEPS)
+    health = published_definition(workspace.state / "health.json", scores["churn"].probability, book.cutoff)
+    facts = facts.join(_contracts(workspace.snapshots / "labels.parquet", book.cutoff))
+    peers, peer_counts = _peers(book.values, facts["segment"], features, needed=default_policy().numbers.peers_needed)
+    accounts = book.account_ids.tolist()
     assignments = Assignments.of(read_terms(workspace.tables), accounts)
-    earlier_at = [None if pd.isna(at) else at.to_pydatetime() for at in book.earlier["earlier_at"]]
-    supplies = read_supplies(workspace.tables, accounts, assignments, cutoff=book.cutoff, earlier_at=earlier_at)
+    supplies = read_supplies(workspace.tables, accounts, assignments, cutoff=book.cutoff, earlier_at=book.earlier_at.tolist())
     return ScoreSet(
-        manifest=_manifest(workspace, book, packages, scores, definition),
-        accounts=_account_columns(book, scores, definition),
-        values=_feature_columns(book.rows, features),
-        earlier=_feature_columns(book.earlier, features),
+        manifest=Manifest(
+            version=draft.version,
+            workspace=workspace.config.name,
+            currency=workspace.config.currency,
+            cutoff=book.cutoff,
+            scored_at=draft.scored_at,
+            health=health,
+            models={target: _model(workspace, package, scores[target]) for target, package in packages.items()},
+            sources=sources,
+        ),
+        accounts=_account_columns(facts, book.earlier_at, scores, health),
+        values=book.values,
+        earlier=book.earlier,
         peers=peers,
         peer_counts=peer_counts,
-        parts={target: parts for target, (_, parts) in explained.items()},
+        parts=StoredParts(draft.folder, packages),
         packages=packages,
         assignments=assignments,
         partners={partner.partner_id: partner for partner in read_partners(workspace.tables)},
@@ -159,51 +158,31 @@ def _score_set(
     )
 
 
-def _publish(workspace: Workspace, score_set: ScoreSet) -> None:
-    """Make a score set the current one, with all that belongs to it."""
-    with publishing_score_set(score_set, workspace.scores, keep=workspace.config.serving.keep_score_sets) as folder:
-        keep_pieces(score_set, load_policy(workspace), folder)
-        write_drift(score_set, folder)
-        write_worth(workspace, score_set, folder)
-        archive = Archive(workspace.scores)
-        write_history(score_set, folder, archive=archive, snapshots=workspace.snapshots)
-        write_feature_courses(score_set, folder, policy=load_policy(workspace), snapshots=workspace.snapshots)
-        write_causes(score_set, folder, policy=load_policy(workspace), archive=archive, snapshots=workspace.snapshots)
-        write_changes(score_set, folder, policy=load_policy(workspace), before=archive.served())
+def _write_more(workspace: Workspace, score_set: ScoreSet, folder: Path) -> None:
+    """Write what goes with a score set that is served.
+
+    Of a large book nothing is made in advance that can be left out: its answers are put together when they are asked for.
+    """
+    policy, archive = load_policy(workspace), Archive(workspace.scores)
+    write_drift(score_set, folder)
+    write_worth(workspace, score_set, folder)
+    write_history(score_set, folder, archive=archive, snapshots=workspace.snapshots)
+    write_changes(score_set, folder, policy=policy, before=archive.served())
+    if len(score_set) <= _LARGE:
+        keep_pieces(score_set, policy, folder)
+        write_feature_courses(score_set, folder, policy=policy, snapshots=workspace.snapshots)
+        write_causes(score_set, folder, policy=policy, archive=archive, snapshots=workspace.snapshots)
 
 
-def _keep(workspace: Workspace, score_set: ScoreSet) -> None:
-    """Keep a score set beside the current one."""
-    with kept_score_set(score_set, workspace.scores):
-        pass
-
-
-def _read_book(workspace: Workspace, names: Sequence[str], cutoff: datetime | None) -> _Book:
-    path = workspace.snapshots / "features.parquet"
-    rows, cutoff = _rows_at(path, names, cutoff)
-    with Engine() as engine:
-        facts = read_facts(engine, workspace.tables, cutoff).reindex(rows.index)
-        sources = read_sources(engine, workspace.tables, cutoff)
-        earlier = earlier_rows(engine, path, cutoff, names).reindex(rows.index)
-    facts = facts.join(_contracts(workspace.snapshots / "labels.parquet", cutoff))
-    return _Book(cutoff=cutoff, rows=rows, earlier=earlier, facts=facts, sources=sources)
-
-
-def _rows_at(path: Path, names: Sequence[str], cutoff: datetime | None) -> tuple[pd.DataFrame, datetime]:
-    """Return the rows of a cutoff, or of the latest one, and which it is."""
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise WorkspaceError(explain("the snapshots have not been made yet", given=path, todo="Run `renewcast features` first.")) from error
-    require_columns(table.column_names, names)
-    if len(table) == 0:
-        raise NotEnoughDataError(explain("the snapshots hold no account to score", given=path, todo="See what `renewcast check` reports."))
-    at = pc.max(table["cutoff"]) if cutoff is None else pa.scalar(cutoff, table["cutoff"].type)
-    rows = table.filter(pc.equal(table["cutoff"], at)).select(["account_id", *names]).to_pandas()
-    if len(rows) == 0:
-        there = ", ".join(f"{each:%Y-%m-%d}" for each in sorted(pc.unique(table["cutoff"]).to_pylist())[-6:])
-        raise NotEnoughDataError(explain("the snapshots have no such cutoff", given=cutoff, allowed=f"the latest ones are {there}"))
-    return rows.set_index("account_id").sort_index(), at.as_py()
+def _model(workspace: Workspace, package: Package, scores: Scores) -> TargetModel:
+    return TargetModel(
+        package_hash=package.hash,
+        trained_until=package.cutoff,
+        horizon_days=package.horizon_days,
+        lead_days=package.lead_days,
+        average_probability=float(scores.probability.mean()),
+        provisional=bool(provisional_reason(workspace, package.target)),
+    )
 
 
 def _contracts(path: Path, cutoff: datetime) -> pd.DataFrame:
@@ -213,35 +192,9 @@ def _contracts(path: Path, cutoff: datetime) -> pd.DataFrame:
     return contracts.set_index("account_id")[["arr", "renewal_at"]]
 
 
-def _manifest(
-    workspace: Workspace, book: _Book, packages: Mapping[Target, Package], scores: Mapping[Target, Scores], health: HealthDefinition
-) -> Manifest:
-    scored_at = datetime.now(UTC).replace(tzinfo=None)
-    models = {
-        target: TargetModel(
-            package_hash=package.hash,
-            trained_until=package.cutoff,
-            horizon_days=package.horizon_days,
-            lead_days=package.lead_days,
-            average_probability=float(scores[target].probability.mean()),
-            provisional=bool(provisional_reason(workspace, target)),
-        )
-        for target, package in packages.items()
-    }
-    return Manifest(
-        version=f"{scored_at:%Y%m%dT%H%M%S%f}-{fingerprint([package.hash for package in packages.values()])[:8]}",
-        workspace=workspace.config.name,
-        currency=workspace.config.currency,
-        cutoff=book.cutoff,
-        scored_at=scored_at,
-        health=health,
-        models=models,
-        sources=book.sources,
-    )
-
-
-def _account_columns(book: _Book, scores: Mapping[Target, Scores], definition: HealthDefinition) -> dict[str, Column]:
-    facts = book.facts
+def _account_columns(
+    facts: pd.DataFrame, earlier_at: Column, scores: Mapping[Target, Scores], definition: HealthDefinition
+) -> dict[str, Column]:
     arr = facts["arr"].to_numpy(dtype=np.float64, na_value=np.nan)
     churn = scores["churn"].probability
     health = health_of(churn, definition)
@@ -253,7 +206,7 @@ def _account_columns(book: _Book, scores: Mapping[Target, Scores], definition: H
         "arr_at_risk": churn * arr,
         "renewal_at": facts["renewal_at"].to_numpy(dtype="datetime64[us]"),
         "age_days": facts["age_days"].to_numpy(dtype=np.float64),
-        "earlier_at": book.earlier["earlier_at"].to_numpy(dtype="datetime64[us]"),
+        "earlier_at": earlier_at,
         "health": health,
         "band": np.array([band_of(int(points)) for points in health], dtype=object),
         "new_account": facts["new_account"].to_numpy(dtype=bool),
@@ -264,23 +217,20 @@ def _account_columns(book: _Book, scores: Mapping[Target, Scores], definition: H
     return columns
 
 
-def _feature_columns(frame: pd.DataFrame, features: Iterable[Feature]) -> dict[str, Column]:
-    return {
-        feature.name: frame[feature.name].to_numpy(dtype=np.float64, na_value=np.nan)
-        if feature.kind == "number"
-        else _texts(frame[feature.name])
-        for feature in features
-    }
-
-
-def _peers(book: _Book, features: Iterable[Feature], *, needed: int) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+def _peers(
+    values: Columns, segments: pd.Series, features: Iterable[Feature], *, needed: int
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
     """Return by segment the medians of the number features, and of how many accounts each is: those of enough accounts for any policy."""
-    numbers = sorted({feature.name for feature in features if feature.kind == "number"})
-    grouped = book.rows[numbers].groupby(book.facts["segment"])
-    counts = grouped.count()
-    medians = grouped.median().where(counts >= needed).dropna(how="all")
-    peers = {str(segment): {str(name): float(value) for name, value in row.dropna().items()} for segment, row in medians.iterrows()}
-    return peers, {segment: {name: int(counts[name][segment]) for name in own} for segment, own in peers.items()}
+    segment = segments.astype("category").reset_index(drop=True)
+    peers: dict[str, dict[str, float]] = {str(name): {} for name in segment.cat.categories}
+    counts: dict[str, dict[str, int]] = {name: {} for name in peers}
+    for name in sorted({feature.name for feature in features if feature.kind == "number"}):
+        grouped = pd.Series(values[name]).groupby(segment, observed=True)
+        for own, count, median in zip(grouped.groups, grouped.count(), grouped.median(), strict=True):
+            if count >= needed:
+                peers[str(own)][name], counts[str(own)][name] = float(median), int(count)
+    known = [own for own, medians in peers.items() if medians]
+    return {own: peers[own] for own in known}, {own: counts[own] for own in known}
 
 
 def _texts(column: pd.Series) -> Column:

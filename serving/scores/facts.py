@@ -1,6 +1,6 @@
 """What the tables say about each account at the cutoff beside its features: who it is, who looks after it, how much is known of it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -12,13 +12,12 @@ from features import clock
 from features.engine import Engine
 from serving.scores.scoring import NEW_ACCOUNT_DAYS, Source
 
-__all__ = ["SILENT_AFTER_DAYS", "earlier_rows", "read_facts", "read_sources"]
+__all__ = ["SILENT_AFTER_DAYS", "read_facts", "read_sources"]
 
 SILENT_AFTER_DAYS = 28
 """A source of events of which nothing became known for longer than this is called silent."""
 
 _EVENT_TABLES = ("telemetry", "engagement", "tickets")
-_EARLIER_DAYS, _EARLIEST_DAYS, _LATEST_DAYS = 91, 182, 28
 
 
 def read_facts(engine: Engine, tables: Path, cutoff: datetime) -> pd.DataFrame:
@@ -58,25 +57,6 @@ def read_sources(engine: Engine, tables: Path, cutoff: datetime) -> tuple[Source
         silent = path.stem in _EVENT_TABLES and not age_days <= SILENT_AFTER_DAYS
         sources.append(Source(table=path.stem, latest=None if pd.isna(latest) else latest.to_pydatetime(), silent=silent))
     return tuple(sources)
-
-
-def earlier_rows(engine: Engine, features: Path, cutoff: datetime, names: Collection[str]) -> pd.DataFrame:
-    """Return each account's features at the earlier cutoff that lies nearest to a quarter (91 days) before this one.
-
-    Cutoffs less than 28 or at least 182 days before are not taken: they would say little about the account's own past.
-
-    Returns
-    -------
-    One row an account that has one, indexed by account_id: earlier_at and the named features.
-    """
-    rows = engine.read_parquet(features)
-    instant = ibis.literal(clock.microseconds(cutoff), "int64")
-    at = engine.microseconds(rows.cutoff)
-    past = rows.filter(clock.in_window(at, instant, days=_EARLIEST_DAYS - _LATEST_DAYS, lag_days=_LATEST_DAYS))
-    distance = (clock.age_days(engine.microseconds(past.cutoff), instant) - _EARLIER_DAYS).abs()
-    nearest = ibis.row_number().over(ibis.window(group_by=past.account_id, order_by=[distance, past.cutoff]))
-    chosen = past.mutate(nearness=nearest).filter(lambda ranked: ranked.nearness == 0)
-    return _frame(engine, chosen.select("account_id", *names, earlier_at="cutoff")).set_index("account_id")
 
 
 def _account_columns(engine: Engine, accounts: ir.Table, instant: ir.IntegerValue) -> ir.Table:

@@ -18,6 +18,7 @@ from serving.scores.account_json import tier_of
 from serving.scores.explained import book_evidence, lead_of, scored_rows, teller_of
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
+from serving.scores.windows import windows
 
 __all__ = ["LEAD", "LEADS", "leads_of", "read_leads", "write_leads"]
 
@@ -42,6 +43,11 @@ Lead = Mapping[str, Any]
 
 def leads_of(score_set: ScoreSet, policy: Policy) -> pa.Table:
     """Return a line for each account: name, health, band, the partner that manages it when it is scored, and both sides' first driver."""
+    lines = [_lines(window, policy) for _, window in windows(score_set)]
+    return pa.concat_tables([_SCHEMA.empty_table(), *lines])
+
+
+def _lines(score_set: ScoreSet, policy: Policy) -> pa.Table:
     at, n = score_set.manifest.scored_at, len(score_set)
     partners = score_set.assignments.partners(at)
     vendors = dict(_told(score_set, range(n), View(VENDOR, None, policy, at)))

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ __all__ = [
     "MANIFEST",
     "VERSION",
     "Column",
+    "ColumnWriter",
     "Columns",
+    "StoredColumns",
     "check_sum",
     "current_version",
     "keep_newest",
@@ -162,6 +164,61 @@ def write_columns(path: Path, columns: Columns) -> None:
     """Write columns `(n,)` as Parquet, missing values as null."""
     table = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
     pq.write_table(table, path, compression="zstd", row_group_size=_ROWS_TOGETHER)
+
+
+class ColumnWriter:
+    """Writes columns to a Parquet file block by block, missing values as null; numbers are not looked up in a dictionary.
+
+    Parameters
+    ----------
+    texts
+        By name, in the file's order, whether a column holds text rather than numbers.
+    """
+
+    def __init__(self, path: Path, texts: Mapping[str, bool]) -> None:
+        self._schema = pa.schema([(name, pa.string() if text else pa.float64()) for name, text in texts.items()])
+        self._file = pq.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=[name for name, text in texts.items() if text])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, columns: Columns) -> None:
+        """Write a block of rows."""
+        arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in self._schema]
+        self._file.write_table(pa.table(arrays, schema=self._schema), row_group_size=_ROWS_TOGETHER)
+
+
+class StoredColumns(Mapping[str, Column]):
+    """The columns of a Parquet file, each read when it is asked for and not kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = pq.read_schema(path).names
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self._names:
+            raise KeyError(name)
+        column: Column = pq.read_table(self._path, columns=[name])[name].to_numpy()
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def rows(self, start: int, stop: int) -> dict[str, Column]:
+        """Return some rows of all columns; only the row groups that hold them are read."""
+        with pq.ParquetFile(self._path) as file:
+            ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+            first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+            table = file.read_row_groups(range(int(first), int(last) + 1))
+            before = int(ends[first - 1]) if first else 0
+        table = table.slice(start - before, stop - start)
+        return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def read_columns(path: Path) -> dict[str, Column]:

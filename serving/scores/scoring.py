@@ -20,9 +20,8 @@ switched last, by an atomic rename. What is in its files is what the endpoint an
 """
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,20 +38,15 @@ from serving.health import Band, HealthDefinition
 from serving.permissions.assignments import Assignments
 from serving.permissions.partner_facts import PartnerRow
 from serving.permissions.supplies import Supplies
-from serving.scores.fragments import PATTERN, Fragments, read_fragments
+from serving.scores.fragments import Fragments, read_fragments
 from serving.scores.score_files import (
     MANIFEST,
     Column,
     Columns,
     current_version,
-    keep_newest,
-    make_current,
-    peer_columns,
-    publishing,
     read_columns,
     read_peers,
     verified_manifest,
-    write_columns,
 )
 from training.package import Package, load_package
 
@@ -65,9 +59,8 @@ __all__ = [
     "Source",
     "TargetModel",
     "current_version",
-    "kept_score_set",
     "load_score_set",
-    "publishing_score_set",
+    "manifest_json",
     "read_manifest",
     "total_of",
 ]
@@ -179,7 +172,8 @@ class ScoreSet:
     Parameters
     ----------
     accounts, values, earlier
-        Columns `(n,)` by name; the accounts' order is the same in all.
+        Columns `(n,)` by name; the accounts' order is the same in all. While a book is scored, values and parts lie in files, and each
+        column is read when it is asked for.
     peers, peer_counts
         By segment, the medians of the number features, and of how many accounts each is.
     parts
@@ -245,11 +239,6 @@ class ScoreSet:
         )
 
 
-_SETS_WITH_PIECES = 2
-"""How many score sets keep their accounts as JSON: the current one, and the one before it for workers that still read it."""
-
-_PARTNERS = pa.schema([(each.name, pa.string()) for each in fields(PartnerRow)])
-
 _PLAIN_COLUMNS = (
     *("account_id", "name", "segment", "csm", "partner_id", "partner_name", "arr", "arr_at_risk"),
     *("renewal_at", "age_days", "earlier_at", "health", "band"),
@@ -259,41 +248,6 @@ _PLAIN_COLUMNS = (
 def total_of(column: Column) -> float | None:
     """Return the sum of the known values, or None if none is known."""
     return None if np.isnan(column).all() else float(np.nansum(column))
-
-
-@contextmanager
-def publishing_score_set(score_set: ScoreSet, scores: Path, *, keep: int) -> Iterator[Path]:
-    """Write a score set below the folder `scores`; when the block ends without an error, make it the current one.
-
-    The block gets the version's folder, to put further files into. Old sets are removed then; `keep` of them stay.
-    """
-    with kept_score_set(score_set, scores) as folder:
-        yield folder
-    make_current(scores, score_set.manifest.version)
-    keep_newest(scores, sets=keep, pieces=_SETS_WITH_PIECES, pattern=PATTERN)
-
-
-@contextmanager
-def kept_score_set(score_set: ScoreSet, scores: Path) -> Iterator[Path]:
-    """Write a score set below the folder `scores`, beside the current one; the block gets the version's folder."""
-    with publishing(scores, score_set.manifest.version, lambda: _manifest_json(score_set.manifest), unsealed=PATTERN) as folder:
-        _write_files(score_set, folder)
-        yield folder
-
-
-def _write_files(score_set: ScoreSet, folder: Path) -> None:
-    write_columns(folder / "accounts.parquet", score_set.accounts)
-    write_columns(folder / "values.parquet", score_set.values)
-    write_columns(folder / "earlier.parquet", score_set.earlier)
-    write_columns(folder / "peers.parquet", peer_columns(score_set.peers, score_set.peer_counts))
-    write_columns(folder / "assignments.parquet", score_set.assignments.columns())
-    write_columns(folder / "supplied_by.parquet", score_set.supplies.columns())
-    partners = [asdict(partner) for partner in score_set.partners.values()]
-    pq.write_table(pa.Table.from_pylist(partners, schema=_PARTNERS), folder / "partners.parquet")
-    for target, package in score_set.packages.items():
-        package.save(folder / "packages" / target)
-        columns = {name: score_set.parts[target][:, position] for position, name in enumerate((*package.features, BASE))}
-        write_columns(folder / f"parts-{target}.parquet", columns)
 
 
 def load_score_set(scores: Path) -> ScoreSet:
@@ -360,7 +314,8 @@ def _read_parts(path: Path, package: Package) -> npt.NDArray[np.float64]:
     return np.column_stack([columns[name] for name in (*package.features, BASE)])
 
 
-def _manifest_json(manifest: Manifest) -> dict[str, Any]:
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """Return what `manifest.json` says beside the sums."""
     data: dict[str, Any] = json.loads(json.dumps(asdict(manifest), default=_isoformat))
     return data
 
