@@ -22,6 +22,7 @@ from training.calibration import (
     level_at,
     level_folds,
     log_loss,
+    refit_calibrator,
     row_losses,
     share,
 )
@@ -270,3 +271,11 @@ def test_log_loss_is_the_usual_one():
     target, probability = (rng.random(200) < 0.3).astype(float), rng.random(200)
     assert log_loss(target, probability) == pytest.approx(reference_log_loss(target, probability))
     assert np.isfinite(log_loss(np.array([0.0, 1.0]), np.array([1.0, 0.0])))
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_curve_that_is_fitted_again_is_of_its_kind_and_of_the_new_rows(fit):
+    rng = np.random.default_rng(5)
+    raw, folds = rng.normal(-1, 1.5, 4000), np.zeros(4000)
+    before, after = (draw(raw, PlattCalibrator(slope=slope, intercept=0.0), seed=1) for slope in (0.6, 1.4))
+    assert refit_calibrator(fit(raw, before, folds), raw, after, folds) == fit(raw, after, folds)

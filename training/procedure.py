@@ -18,10 +18,12 @@ from features.errors import NotEnoughDataError, explain
 from features.feature import Target
 from features.progress import Progress, silent
 from training.backtest import HeldOut, join_held_out
-from training.calibration import Calibrator, choose_calibrator
+from training.calibration import Calibrator, choose_calibrator, refit_calibrator
 from training.change import ChangeModel, fit_change
+from training.crossing import cross_score
 from training.dataset import Array, Categories, Dataset, days_to_renewal, encode_features, learn_categories
-from training.model import Problem, Recipe, Rehearsal, fit_booster, rehearse
+from training.level_trend import level_shift, recent_rows
+from training.model import Positions, Problem, Recipe, Rehearsal, fit_booster, raw_scores, rehearse
 from training.package import Package, Reference, describe
 from training.search import SearchResult, search_recipe
 from training.segments import SegmentLevels, fit_segment_levels
@@ -154,15 +156,14 @@ def train_target(
     search = _search(problem, assignment, folds.folds, early, on_search) if assignment.trials else None
     problem = replace(problem, recipe=search.recipe) if search else problem
     rehearsal = rehearse(problem, folds.folds)
-    rounds, inner = rehearsal.rounds, _rehearsed(rehearsal, folds.folds, early, np.flatnonzero(splits[0].train))
-    calibration = _calibrate(data, (inner,), level=float(early.target.mean()))
+    positions = np.flatnonzero(splits[0].train)
+    rounds, inner = rehearsal.rounds, _rehearsed(rehearsal, folds.folds, early, positions)
+    held_out = (inner, *_crossed(problem, rounds, early, rehearsal.rows, positions))
+    calibration = _calibrate(data, held_out, level=float(early.target.mean()))
     advance("backtesting")
-    judged = _judged(data, assignment, splits, problem, rounds, calibration)
-    test = join_held_out(
-        [_tested(data, number, split, package) for number, (split, package) in enumerate(zip(splits, judged, strict=True))]
-    )
+    judged, test = _backtested(data, assignment, splits, problem, rounds, calibration, held_out)
     advance("training on all rows")
-    shipped = _shipped(data, assignment, problem.recipe, rounds, (inner, test))
+    shipped = _shipped(data, assignment, problem.recipe, rounds, (*held_out, test), survival=(inner, test))
     return Training(
         shipped=shipped,
         folds=judged,
@@ -204,6 +205,12 @@ def _rehearsed(found: Rehearsal, folds: Sequence[Fold], early: Dataset, position
         raw=found.raw,
         probability=expit(found.raw),
     )
+
+
+def _crossed(problem: Problem, rounds: int, early: Dataset, rows: Positions, positions: Positions) -> tuple[HeldOut, ...]:
+    """Score the rows held out once more, by models of the same months and other accounts."""
+    found = cross_score(problem, rounds, early, rows)
+    return () if found is None else (replace(found, rows=positions[found.rows]),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,21 +276,59 @@ def _change(data: Dataset, assignment: Assignment, matrix: Array) -> ChangeModel
     return fit_change(matrix[rows], ratio[rows], arr=data.arr[rows], account=data.account_id[rows], categories=categories)
 
 
-def _judged(
-    data: Dataset, assignment: Assignment, splits: Sequence[ForwardSplit], problem: Problem, rounds: int, calibration: _Calibration
-) -> tuple[Package, ...]:
-    """Train one package for each split; bins, levels and reference distributions are those of the first, so that none looks ahead."""
+def _backtested(
+    data: Dataset,
+    assignment: Assignment,
+    splits: Sequence[ForwardSplit],
+    problem: Problem,
+    rounds: int,
+    calibration: _Calibration,
+    held_out: Sequence[HeldOut],
+) -> tuple[tuple[Package, ...], HeldOut]:
+    """Train one package for each split, and score the split's test rows with it.
+
+    Bins, categories and reference distributions are those of the first, so that none looks ahead. The curve of the calibration is fitted
+    anew for each, on the test rows of earlier splits too as far as their label windows have closed.
+    """
     early = data.at(splits[0].train)
     categories = learn_categories(early.features, assignment.catalogue)
     reference = describe(early.features, assignment.catalogue)
-    known = data.at(splits[-1].train)
-    later = _problem(known, assignment, problem.recipe, categories=categories, bins=problem)
-    packages = []
-    for split in splits:
-        rows = np.flatnonzero(split.train[splits[-1].train])
-        model = fit_booster(later, rounds, rows=rows)
-        packages.append(_package(data.at(split.train), assignment, problem.recipe, model, calibration, categories, reference))
-    return tuple(packages)
+    newest = data.at(splits[-1].train)
+    later = _problem(newest, assignment, problem.recipe, categories=categories, bins=problem)
+    packages: list[Package] = []
+    tests: list[HeldOut] = []
+    for number, split in enumerate(splits):
+        model = fit_booster(later, rounds, rows=np.flatnonzero(split.train[splits[-1].train]))
+        known = data.at(split.train)
+        own = _refitted(data, calibration, (*held_out, *(_at(test, split.train[test.rows]) for test in tests)), known)
+        package = _package(known, assignment, problem.recipe, model, own, categories, reference)
+        packages.append(_at_latest_level(package, known, later.matrix[split.train[splits[-1].train]]))
+        tests.append(_tested(data, number, split, packages[-1]))
+    return tuple(packages), join_held_out(tests)
+
+
+def _at(part: HeldOut, rows: npt.NDArray[np.bool_]) -> HeldOut:
+    columns = {name: getattr(part, name)[rows] for name in ("rows", "fold", "level", "raw", "probability")}
+    return replace(part, **columns)
+
+
+def _refitted(data: Dataset, calibration: _Calibration, parts: Sequence[HeldOut], known: Dataset) -> _Calibration:
+    held_out = _levelled(parts, float(known.target.mean()))
+    fitted = refit_calibrator(calibration.calibrator, held_out.raw, data.target[held_out.rows], held_out.model)
+    return replace(calibration, calibrator=fitted)
+
+
+def _at_latest_level(package: Package, learnt: Dataset, matrix: Array) -> Package:
+    """Move a package's calibrator by what its model misses of the level of the latest months that it learnt from."""
+    rows = recent_rows(learnt.cutoff)
+    shift = level_shift(
+        raw_scores(package.booster, matrix[rows]),
+        learnt.target[rows],
+        account_id=learnt.account_id[rows],
+        cutoff=learnt.cutoff[rows],
+        horizon_days=package.horizon_days,
+    )
+    return replace(package, calibrator=package.calibrator.shifted(shift))
 
 
 def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -> HeldOut:
@@ -299,14 +344,20 @@ def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -
     )
 
 
-def _shipped(data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut]) -> Package:
+def _shipped(
+    data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut], *, survival: Sequence[HeldOut]
+) -> Package:
     categories, level = learn_categories(data.features, assignment.catalogue), float(data.target.mean())
     problem = _problem(data, assignment, recipe, categories=categories)
     calibration = _calibrate(data, held_out, level=level)
     package = _package(
         data, assignment, recipe, fit_booster(problem, rounds), calibration, categories, describe(data.features, assignment.catalogue)
     )
-    return replace(package, survival=_survival(data, assignment, held_out, level=level), change=_change(data, assignment, problem.matrix))
+    return replace(
+        _at_latest_level(package, data, problem.matrix),
+        survival=_survival(data, assignment, survival, level=level),
+        change=_change(data, assignment, problem.matrix),
+    )
 
 
 def _package(
