@@ -3,10 +3,7 @@
 import os
 import secrets
 import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import pytest
 from features.catalogue import Catalogue
 from features.feature import Feature
 from features.workspace import Workspace, load_workspace
+from tests.postgres import SERVING_ROLE, Postgres, postgres_programs
 
 
 @pytest.hookimpl(wrapper=True)
@@ -340,36 +338,29 @@ def spark_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def _postgres_programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+@pytest.fixture(scope="session")
+def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Postgres]]:
+    """Make PostgreSQL servers that run, each of its own; they are gone after the tests."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed")
+    made: list[Postgres] = []
+
+    def make() -> Postgres:
+        server = Postgres(programs, tmp_path_factory.mktemp("postgres"))
+        server.start()
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory):
-    """A PostgreSQL server of its own, without passwords, gone after the tests; its superuser is `reader`."""
-    programs = _postgres_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL server is installed")
-    folder = tmp_path_factory.mktemp("postgres")
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:
-        # the server refuses to run as root
-        user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        for parent in (folder, *folder.parents[:3]):
-            parent.chmod(0o755)
-        shutil.chown(folder, "nobody", "nogroup")
-    where = {"cwd": folder, "check": True, "capture_output": True, **user}
-    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "reader", "-A", "trust", "--no-sync"], **where)
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
-    control = [programs / "pg_ctl", "-D", folder / "data"]
-    subprocess.run([*control, "-l", folder / "log", "-w", "-o", options, "start"], **where)
-    yield f"127.0.0.1:{port}"
-    subprocess.run([*control, "-m", "immediate", "stop"], **where)
+def postgres_server(make_postgres: Callable[[], Postgres]) -> str:
+    """Host and port of a PostgreSQL server for all tests that only use one."""
+    return make_postgres().host
 
 
 @pytest.fixture(scope="module")
@@ -381,9 +372,6 @@ def postgres(postgres_server: str) -> str:
     with psycopg.connect(f"postgresql://reader@{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return f"postgresql://reader@{postgres_server}/{name}"
-
-
-SERVING_ROLE = "renewcast"
 
 
 @pytest.fixture(scope="session")

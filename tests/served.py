@@ -27,6 +27,7 @@ SETTINGS = """
 [serving]
 workers = {workers}
 drain_seconds = 1
+{more}
 trusted_proxies = ["192.0.2.1"]
 [serving.limits]
 body_megabytes = 2
@@ -112,17 +113,17 @@ class Service:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def configure(folder, *, workers):
+def configure(folder, *, workers, more=""):
     """Write short limits into a workspace's config, so that tests need not wait for long ones."""
     config = folder / "renewcast.toml"
     plain = re.sub(r"\n\[serving.*", "", config.read_text(), flags=re.DOTALL)
-    config.write_text(plain + SETTINGS.format(workers=workers))
+    config.write_text(plain + SETTINGS.format(workers=workers, more=more))
 
 
 @contextmanager
-def serving(workspace, *, log, workers=2, ready=True, environ=None):
-    """Serve a workspace while the block runs; the block may end the service itself."""
-    configure(workspace.folder, workers=workers)
+def serving(workspace, *, log, workers=2, ready=True, environ=None, more=""):
+    """Serve a workspace while the block runs; the block may end the service itself. `more` is added to its config in `[serving]`."""
+    configure(workspace.folder, workers=workers, more=more)
     port = free_port()
     command = [
         sys.executable,

@@ -345,6 +345,7 @@ def test_every_test_file_tests_a_module_or_the_whole_project():
         "test_pages_portfolio",
         "test_notebooks",
         "test_staying_up",
+        "test_staying_up_database",
         "test_tracking_server",
     }
     named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}

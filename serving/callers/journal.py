@@ -65,6 +65,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being answered; set by the outermost layer of the application."""
 
 _SHIPPED_EVERY = 1.0
+_SLOWEST = 10.0
 _LONGEST_TEXT = 500
 
 
@@ -154,7 +155,7 @@ class Journal:
 
     def shipping(self) -> AbstractContextManager[None]:
         """Ship in a thread while the block runs, and a last time when it ends."""
-        return repeating(self.ship, seconds=_SHIPPED_EVERY, name="the journal")
+        return repeating(self.ship, seconds=_SHIPPED_EVERY, name="the journal", slowest=_SLOWEST)
 
     def close(self) -> None:
         """Take to the store what is left, for a process that ends; what the store does not take waits on the disk for the next one.
