@@ -46,6 +46,8 @@ class TableCheck:
         The file that lists every row quarantined and every value blanked; None if there is none.
     contributed
         By contribution, the rows among these that partners contributed.
+    read, unchanged
+        How many files were read, and how many are as they were at the last check and were not read again.
     """
 
     table: str
@@ -64,6 +66,8 @@ class TableCheck:
     quarantine_file: str | None
     seconds: float
     contributed: Mapping[str, RowCounts] = field(default_factory=dict)
+    read: int = 0
+    unchanged: int = 0
 
     @property
     def own(self) -> RowCounts:

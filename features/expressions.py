@@ -36,10 +36,13 @@ class DerivedSource:
         `PROVENANCE`, `HASH` of the whole raw row, `raw:<column>`, and `sql:<name>` with `broken:<name>` for each expression.
     left_out
         Rows that did not meet the condition.
+    row_by_row
+        Whether condition and expressions see nothing but their own row: no other rows, and no other rows' way of writing.
     """
 
     table: ir.Table
     left_out: int
+    row_by_row: bool
 
 
 def gather_evidence(engine: Engine, table: ir.Table, columns: Mapping[str, Wanted]) -> dict[str, Evidence]:
@@ -162,9 +165,10 @@ def derive(engine: Engine, opened: OpenedSource, source: TableSource, *, as_text
     named = {name: _referenced(sql, opened, f"tables.{source.table}.columns.{name}") for name, sql in expressions.items()}
     deciding = _referenced(source.where, opened, f"tables.{source.table}.where") if source.where else set()
     used = deciding.union(*named.values()) - set(as_text)
+    texts = _text_columns(table, used)
     readings = {
         name: read
-        for name, found in gather_evidence(engine, table, dict.fromkeys(_text_columns(table, used), "anything")).items()
+        for name, found in gather_evidence(engine, table, dict.fromkeys(texts, "anything")).items()
         if (read := _reading(table[name], found, share=0.5)) is not None
     }
     read = engine.layer(
@@ -177,7 +181,8 @@ def derive(engine: Engine, opened: OpenedSource, source: TableSource, *, as_text
     broken = {name: stated(read[RAW + name]).notnull() & read[name].isnull() for name in readings}
     marks = {BROKEN + name: _any(broken, columns) for name, columns in {**named, "where": deciding}.items()}
     view = engine.layer(read.mutate(**marks))
-    return _computed(engine, view, source, opened, expressions)
+    computed = _computed(engine, view, source, opened, expressions)
+    return replace(computed, row_by_row=computed.row_by_row and not texts)
 
 
 def _any(broken: Mapping[str, ir.BooleanValue], columns: Collection[str]) -> ir.BooleanValue:
@@ -204,7 +209,17 @@ def _computed(engine: Engine, view: ir.Table, source: TableSource, opened: Opene
         f"{quoted_name(BROKEN + 'where')} AND ({where}) IS NULL AS {quoted_name(BROKEN + 'where')} FROM {name} WHERE {kept}"
     )
     left_out = engine.count(view) - engine.count(table) if source.where else 0
-    return DerivedSource(table, left_out)
+    return DerivedSource(table, left_out, row_by_row=all(_is_of_one_row(sql) for sql in [where, *expressions.values()]))
+
+
+_OF_MANY_ROWS = (sge.Query, sge.Window, sge.AggFunc, sge.Rand, sge.Uuid, sge.CurrentTimestamp, sge.CurrentDate, sge.CurrentTime)
+_UNSTEADY = {"now", "get_current_timestamp", "transaction_timestamp", "nextval", "currval", "getvariable", "current_setting"}
+
+
+def _is_of_one_row(sql: str) -> bool:
+    """Tell whether an expression gives the same for the same row, whatever rows there are and whenever it is asked."""
+    parsed = sqlglot.parse_one(sql, dialect="duckdb")
+    return parsed.find(*_OF_MANY_ROWS) is None and not any(call.name.lower() in _UNSTEADY for call in parsed.find_all(sge.Anonymous))
 
 
 def _referenced(sql: str, opened: OpenedSource, key: str) -> set[str]:

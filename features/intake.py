@@ -21,14 +21,17 @@ from features.checks import CheckSummary, RowCounts, TableCheck
 from features.config import TableConfig
 from features.contracts import CONTRACT
 from features.contributed import is_contributed, tables_with_contributions
+from features.deliveries import source_files
 from features.engine import Engine
-from features.ledger import fingerprint, replace_file, replace_folder
+from features.increments import Increment
+from features.ledger import code_digest, fingerprint, replace_file, replace_folder
 from features.mapping import BLANKED, REASONS, MappedSource, map_source
+from features.pieces import read_manifest
 from features.progress import Progress, silent
 from features.quarantine import SOURCE, BrokenRows, count_reasons, is_broken, refuse_broken_columns, refuse_too_many, write_quarantine
 from features.readings import filled
-from features.sources import FILE, PROBLEM, list_files
-from features.staging import DOUBTS, filled_values, finished_rows, stage_table, with_repeated
+from features.sources import FILE, PROBLEM, OpenedSource
+from features.staging import DOUBTS, filled_values, find_repeated, finished_rows, stage_table, with_repeated
 from features.workspace import Workspace
 
 __all__ = ["check_workspace", "intake_fingerprint"]
@@ -77,6 +80,8 @@ def check_workspace(workspace: Workspace, *, now: datetime, on_progress: Progres
 
 
 _STAGING = ".unfinished-check-"
+_IN_PIECES = "telemetry"
+"""The table that grows by what happens, and is kept in pieces."""
 
 
 def _emptied(state: Path) -> Path:
@@ -89,7 +94,7 @@ def _emptied(state: Path) -> Path:
 def intake_fingerprint(workspace: Workspace) -> str:
     """Return a digest of what a check reads: the config of the tables, and each file's name, size and time of change, contributions too.
 
-    A PostgreSQL database has no such facts, so with one the digest is new each time.
+    A PostgreSQL database or a catalogue of Spark has no such facts, so with one the digest is new each time.
 
     Raises
     ------
@@ -100,10 +105,8 @@ def intake_fingerprint(workspace: Workspace) -> str:
     facts: list[object] = []
     for table in tables.values():
         for source in table.sources:
-            facts.append(uuid4().hex if source.database == "postgresql" else source.database)
-            for location in filter(None, [source.location, *source.lookups.values()]):
-                files = [*list_files(location, source.format), *location.parent.glob(f"{location.name}-wal")]
-                facts.extend((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+            facts.append(uuid4().hex if source.database in ("postgresql", "spark") else source.database)
+            facts.extend((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in source_files(source))
     settings = [asdict(table) for table in tables.values()]
     return fingerprint(settings, config.currency, dict(config.currencies), str(config.data_until), facts)
 
@@ -121,16 +124,20 @@ class _Check:
 
     def run(self, table: TableConfig) -> TableCheck:
         """Check one table, write its good rows and list the others."""
+        if table.table == _IN_PIECES:
+            return self._run_increment(table)
         started = time.perf_counter()
         folder = self.staging / table.table
         folder.mkdir()
-        sources = [map_source(self.engine, part, table, self.workspace.config, now=self.now, staging=folder) for part in table.sources]
-        own = [source for source, part in zip(sources, table.sources, strict=True) if not is_contributed(part, self.workspace)]
+        mapped = [map_source(self.engine, part, table, self.workspace.config, now=self.now, staging=folder) for part in table.sources]
+        sources = dict(enumerate(mapped))
+        own = [source for source, part in zip(mapped, table.sources, strict=True) if not is_contributed(part, self.workspace)]
         staged = self._staged(table, sources, folder)
-        marked = with_repeated(self.engine, staged, table.table)
+        marked = with_repeated(self.engine, staged, find_repeated(self.engine, staged, table.table))
         broken = BrokenRows(marked.filter((marked[REASONS] != "") | (marked[BLANKED] != "")))
         reasons, blanked = (count_reasons(broken.table, column) for column in (REASONS, BLANKED))
-        file = self._list_broken(broken, sources, table) if reasons or blanked else None
+        opened = {number: source.opened for number, source in sources.items()}
+        file = self._list_broken(broken, opened, table) if reasons or blanked else None
         rows_out = self.engine.write_parquet(finished_rows(marked, table.table), self.tables / f"{table.table}.parquet")
         rows_in = self.engine.count(staged)
         return TableCheck(
@@ -141,10 +148,10 @@ class _Check:
             left_out=sum(source.left_out for source in own),
             reasons=reasons,
             blanked=blanked,
-            noticed=_noticed(sources, staged),
+            noticed=_noticed(mapped, staged),
             empty=_summed(self._empty(source) for source in own),
             limit=table.quarantine_limit,
-            columns={name: taken for source in reversed(sources) for name, taken in source.taken.items()},
+            columns={name: taken for source in reversed(mapped) for name, taken in source.taken.items()},
             unused=tuple(dict.fromkeys(name for source in own for name in source.unused)),
             missing=tuple(name for name in CONTRACT[table.table].columns if name not in staged.columns),
             quarantine_file=file,
@@ -152,7 +159,59 @@ class _Check:
             contributed=self._counts_by_file(marked.filter(marked[SOURCE] >= len(own))),
         )
 
-    def _staged(self, table: TableConfig, sources: Sequence[MappedSource], folder: Path) -> ir.Table:
+    def _run_increment(self, table: TableConfig) -> TableCheck:
+        """Check a table of which only what has come or changed is read."""
+        started = time.perf_counter()
+        place = f"{table.table}.parquet"
+        folder, staging = self.tables / place, self.staging / table.table
+        folder.mkdir()
+        staging.mkdir()
+        increment = Increment(
+            engine=self.engine,
+            table=table,
+            config=self.workspace.config,
+            now=self.now,
+            mark=self._mark(table),
+            earlier=self.workspace.tables / place,
+            accounts=self.engine.read_parquet(self.tables / "accounts.parquet"),
+            earlier_accounts=self.workspace.tables / "accounts.parquet",
+            staging=staging,
+        )
+        judged = increment.run(folder)
+        manifest, sources = judged.manifest, [facts for _, facts in sorted(judged.manifest.sources.items())]
+        broken, file = judged.broken, None
+        reasons, blanked = (count_reasons(broken.table, column) if broken else {} for column in (REASONS, BLANKED))
+        filled = _summed(delivery.filled for delivery in manifest.deliveries)
+        if broken is not None:
+            file = self._list_broken(broken, judged.originals, table)
+            refuse_broken_columns(self.engine, table.table, filled, reasons | blanked, self.quarantine / f"{table.table}.csv")
+        rows_in = sum(delivery.rows for delivery in manifest.deliveries)
+        return TableCheck(
+            table=table.table,
+            rows_in=rows_in,
+            rows_out=manifest.rows,
+            quarantined=rows_in - manifest.rows,
+            left_out=sum(delivery.left_out for delivery in manifest.deliveries),
+            reasons=reasons,
+            blanked=blanked,
+            noticed=_summed([*(facts.notes for facts in sources), *(delivery.doubts for delivery in manifest.deliveries)]),
+            empty=_summed(delivery.empty for delivery in manifest.deliveries),
+            limit=table.quarantine_limit,
+            columns={name: taken for facts in reversed(sources) for name, taken in facts.taken.items()},
+            unused=tuple(dict.fromkeys(name for facts in sources for name in facts.unused)),
+            missing=tuple(name for name in CONTRACT[table.table].columns if name not in manifest.columns),
+            quarantine_file=file,
+            seconds=round(time.perf_counter() - started, 3),
+            read=judged.read,
+            unchanged=judged.unchanged,
+        )
+
+    def _mark(self, table: TableConfig) -> str:
+        """Return a digest of all but the sources' contents that decides what becomes of rows."""
+        config = self.workspace.config
+        return fingerprint(asdict(table), config.currency, dict(config.currencies), self.engine.version, code_digest())
+
+    def _staged(self, table: TableConfig, sources: Mapping[int, MappedSource], folder: Path) -> ir.Table:
         """Write the mapped rows with the reasons that they show by themselves, by their account or by their partner."""
         accounts = None if table.table == "accounts" else self.engine.read_parquet(self.tables / "accounts.parquet")
         path = self.tables / "partners.parquet"
@@ -161,13 +220,13 @@ class _Check:
         self._refuse_broken_columns(table, staged, sources)
         return staged
 
-    def _refuse_broken_columns(self, table: TableConfig, staged: ir.Table, sources: Sequence[MappedSource]) -> None:
+    def _refuse_broken_columns(self, table: TableConfig, staged: ir.Table, sources: Mapping[int, MappedSource]) -> None:
         filled = filled_values(staged, table)
         counts = count_reasons(staged, REASONS) | count_reasons(staged, BLANKED)
         if any(is_broken(filled, reason, count) for reason, count in counts.items()):
             path = self.staging / "broken.csv"
             rows = BrokenRows(staged.filter((staged[REASONS] != "") | (staged[BLANKED] != "")))
-            write_quarantine(self.engine, rows, sources, path)
+            write_quarantine(self.engine, rows, {number: source.opened for number, source in sources.items()}, path)
             refuse_broken_columns(self.engine, table.table, filled, counts, path)
 
     def _counts_by_file(self, rows: ir.Table) -> dict[str, RowCounts]:
@@ -182,7 +241,7 @@ class _Check:
         counts = self.engine.to_arrow(raw.aggregate(**empty)).to_pylist()[0]
         return {name: int(count) for name, count in counts.items() if count}
 
-    def _list_broken(self, broken: BrokenRows, sources: Sequence[MappedSource], table: TableConfig) -> str:
+    def _list_broken(self, broken: BrokenRows, sources: Mapping[int, OpenedSource], table: TableConfig) -> str:
         path = self.quarantine / f"{table.table}.csv"
         write_quarantine(self.engine, broken, sources, path)
         return str(self.workspace.quarantine / path.name)
@@ -190,7 +249,7 @@ class _Check:
     def summarise(self, checks: Sequence[TableCheck], *, seconds: float) -> CheckSummary:
         """Put the tables' checks together, with the time that the data spans."""
         spans = [self._span(check) for check in checks if check.rows_out and _happens(check.table)]
-        known = [(first, last) for first, last in spans if first is not None]
+        known = [(first, last) for first, last in spans if first is not None and last is not None]
         return CheckSummary(
             tables=tuple(checks),
             missing_tables=tuple(name for name in CONTRACT if name not in {check.table for check in checks}),
@@ -199,7 +258,10 @@ class _Check:
             seconds=round(seconds, 3),
         )
 
-    def _span(self, check: TableCheck) -> tuple[datetime, datetime]:
+    def _span(self, check: TableCheck) -> tuple[datetime | None, datetime | None]:
+        manifest = read_manifest(self.tables / f"{check.table}.parquet")
+        if manifest is not None:
+            return manifest.span
         table = self.engine.read_parquet(self.tables / f"{check.table}.parquet")
         first, last = self.engine.to_arrow(table.aggregate(first=table.known_at.min(), last=table.known_at.max())).to_pylist()[0].values()
         return first, last

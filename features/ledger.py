@@ -17,9 +17,9 @@ from uuid import uuid4
 
 from features.errors import WorkspaceError, explain
 
-__all__ = ["Ledger", "fingerprint", "fingerprint_files", "remove_unfinished", "replace_file", "replace_folder"]
+__all__ = ["Ledger", "code_digest", "fingerprint", "fingerprint_files", "remove_unfinished", "replace_file", "replace_folder"]
 
-_UNFINISHED = ".unfinished-"
+_UNFINISHED, _OLD = ".unfinished-", "-old"
 
 
 def fingerprint(*parts: object) -> str:
@@ -40,6 +40,14 @@ def fingerprint_files(files: Mapping[str, Path]) -> str:
     return fingerprint(facts)
 
 
+def code_digest() -> str:
+    """Return a digest of this package's source code: what was made by other code is made again."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to `path` when the block ends without an error."""
@@ -55,13 +63,14 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill, and put it in the place of `path` when the block ends without an error.
 
-    The old folder is moved aside first, so a crash between the two renames leaves no folder at `path`, never half of one.
+    The old folder is moved aside first; a crash between the two renames leaves no folder at `path`, and the next writer puts the old
+    one back.
     """
     temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
-        old = temporary.with_name(f"{temporary.name}-old")
+        old = temporary.with_name(f"{temporary.name}{_OLD}")
         if path.exists():
             path.replace(old)
         temporary.replace(path)
@@ -73,8 +82,17 @@ def replace_folder(path: Path) -> Iterator[Path]:
 def remove_unfinished(*folders: Path) -> None:
     """Remove what interrupted writers left in these folders; the caller sees to it that nobody is writing there."""
     for folder in folders:
-        for left_over in folder.glob(f"{_UNFINISHED}*"):
-            _remove(left_over)
+        for left_over in sorted(folder.glob(f"{_UNFINISHED}*")):
+            _restore_or_remove(left_over)
+
+
+def _restore_or_remove(left_over: Path) -> None:
+    """Put a folder back that was moved aside for one that never came; remove everything else."""
+    place = left_over.with_name(left_over.name.removeprefix(_UNFINISHED).removesuffix(_OLD).rpartition("-")[0] or left_over.name)
+    if left_over.name.endswith(_OLD) and not place.exists():
+        left_over.replace(place)
+    else:
+        _remove(left_over)
 
 
 def _remove(path: Path) -> None:
@@ -87,8 +105,8 @@ def _remove(path: Path) -> None:
 def _beside(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in path.parent.glob(f"{_UNFINISHED}{path.name}-*"):
-            _remove(left_over)
+        for left_over in sorted(path.parent.glob(f"{_UNFINISHED}{path.name}-*")):
+            _restore_or_remove(left_over)
     except OSError as error:
         raise WorkspaceError(
             explain(

@@ -5,7 +5,7 @@ is blanked where the contract lets it be empty, and its row stays: a term withou
 read is never blanked, for an empty one means something else, such as a ticket that is still open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,13 +19,26 @@ from features.contracts import CONTRACT, Column, ColumnType
 from features.engine import Engine
 from features.errors import ConfigError, ContractError, explain, nearest
 from features.expressions import BROKEN, HASH, RAW, SQL, derive, gather_evidence, query_files
+from features.queries import QueryEngine
 from features.readings import Evidence, Wanted, filled, finite, read_flag, read_number, read_time, read_typed_time, stated
 from features.sources import FILE, PROBLEM, ROW, OpenedSource, open_source
 
-__all__ = ["BLANKED", "FUTURE_TOLERANCE", "REASONS", "SEPARATOR", "MappedSource", "map_source", "table_columns"]
+__all__ = [
+    "BLANKED",
+    "FUTURE_TOLERANCE",
+    "IN_FUTURE",
+    "REASONS",
+    "SEPARATOR",
+    "MappedSource",
+    "in_currency",
+    "map_source",
+    "table_columns",
+    "with_problems",
+]
 
 REASONS, BLANKED = "__reasons", "__blanked"
 SEPARATOR = "; "
+IN_FUTURE = "in the future"
 
 FUTURE_TOLERANCE = timedelta(days=1)
 """How far past the present a time may lie: the end of today for rows that sum up a day, and clocks that are ahead."""
@@ -48,6 +61,8 @@ class MappedSource:
         Rows that the source's `where` left out.
     notes
         What was noticed and accepted, and how often.
+    row_by_row
+        Whether what each row means is seen from the row alone; not so where all values of a column decide how text is read.
     """
 
     table: ir.Table
@@ -56,6 +71,7 @@ class MappedSource:
     unused: tuple[str, ...]
     left_out: int
     notes: Mapping[str, int]
+    row_by_row: bool
 
 
 _ATTRIBUTE_TYPES: Mapping[AttributeKind, ColumnType] = {"category": "text", "number": "number", "date": "time"}
@@ -70,7 +86,17 @@ def table_columns(table: TableConfig) -> dict[str, Column]:
     return dict(CONTRACT[table.table].columns) | attributes
 
 
-def map_source(engine: Engine, source: TableSource, table: TableConfig, config: Config, *, now: datetime, staging: Path) -> MappedSource:
+def map_source(
+    engine: Engine,
+    source: TableSource,
+    table: TableConfig,
+    config: Config,
+    *,
+    now: datetime,
+    staging: Path,
+    only: Sequence[Path] | None = None,
+    like: Mapping[str, str] | None = None,
+) -> MappedSource:
     """Open a source and map it.
 
     Parameters
@@ -79,6 +105,8 @@ def map_source(engine: Engine, source: TableSource, table: TableConfig, config: 
         The present, in UTC: a later time is broken where the contract does not allow it.
     staging
         A folder for temporary files, to be kept until the table was read.
+    only, like
+        As of `features.sources.open_source`.
 
     Raises
     ------
@@ -89,7 +117,7 @@ def map_source(engine: Engine, source: TableSource, table: TableConfig, config: 
     ContractError
         If a column is missing or of a wrong type.
     """
-    opened = open_source(engine, source, staging)
+    opened = open_source(engine, source, staging, only=only, like=like)
     if source.query is not None and source.database is None:
         opened = query_files(engine, opened, source, staging)
     columns = table_columns(table)
@@ -98,8 +126,8 @@ def map_source(engine: Engine, source: TableSource, table: TableConfig, config: 
     derived = derive(engine, opened, replace(source, columns=maps), as_text=texts)
     stated_rows, evidence = _stated_values(engine, derived.table, maps, columns)
     read = _read_values(engine, stated_rows, maps, columns, evidence, source.table)
-    rows = _with_problems(engine, read, maps, columns, source.table, now=now)
-    mapped_table, notes = _in_currency(rows, source, config)
+    rows = with_problems(engine, read, maps, columns, source.table, now=now)
+    mapped_table, notes = in_currency(rows, source, config)
     used = {mapped.column for mapped in maps.values()} | {None}
     return MappedSource(
         table=mapped_table,
@@ -108,7 +136,12 @@ def map_source(engine: Engine, source: TableSource, table: TableConfig, config: 
         unused=tuple(name for name in opened.columns if name not in used and not _in_sql(name, maps, source)),
         left_out=derived.left_out,
         notes={**opened.notes, **notes, **_marker_notes(evidence)},
+        row_by_row=derived.row_by_row and not evidence and not opened.notes and _is_read_in_place(source),
     )
+
+
+def _is_read_in_place(source: TableSource) -> bool:
+    return source.database is None and source.query is None
 
 
 def _in_sql(name: str, maps: Mapping[str, ColumnMap], source: TableSource) -> bool:
@@ -256,8 +289,8 @@ def _ambiguous(key: str, evidence: Evidence) -> ContractError:
 _UNREADABLE = {"time": "not a time", "number": "not a number", "flag": "neither true nor false"}
 
 
-def _with_problems(
-    engine: Engine, read: ir.Table, maps: Mapping[str, ColumnMap], columns: Mapping[str, Column], table: str, *, now: datetime
+def with_problems(
+    engine: QueryEngine, read: ir.Table, maps: Mapping[str, ColumnMap], columns: Mapping[str, Column], table: str, *, now: datetime
 ) -> ir.Table:
     """Return the contract's columns with all problems that a row itself shows."""
     kept: dict[str, ir.Value] = {}
@@ -275,7 +308,7 @@ def _with_problems(
         if not column.nullable:
             reasons.append(_when(value.isnull() & ~unreadable, f"{name}: empty"))
         if column.type == "time" and not column.future:
-            reasons.append(_when(~known_by(value, ibis.timestamp(now + FUTURE_TOLERANCE)), f"{name}: in the future"))
+            reasons.append(_when(~known_by(value, ibis.timestamp(now + FUTURE_TOLERANCE)), f"{name}: {IN_FUTURE}"))
     for first, second in CONTRACT[table].ordered:
         if first in maps and second in maps:
             reasons.append(_when(~known_by(read[_VALUE + first], read[_VALUE + second]), f"{second}: before {first}"))
@@ -318,7 +351,7 @@ def _joined(reasons: list[ir.StringValue]) -> ir.StringValue:
 _AMOUNTS = ("arr", "list_arr")
 
 
-def _in_currency(table: ir.Table, source: TableSource, config: Config) -> tuple[ir.Table, dict[str, int]]:
+def in_currency(table: ir.Table, source: TableSource, config: Config) -> tuple[ir.Table, dict[str, int]]:
     """Convert amounts to the workspace's currency at its fixed rates."""
     if source.table != "subscriptions" or "currency" not in table.columns:
         return table, {}

@@ -17,6 +17,7 @@ from features.errors import ConfigError, NotEnoughDataError, WorkspaceError, exp
 from features.families import build_catalogue
 from features.labels import eligible_rows
 from features.own import OwnFeature, add_own_features, read_own_features
+from features.pieces import open_pieces
 from features.queries import QueryEngine
 from features.slices import KnownTables, Spine
 from features.spine import every_pair, existing, renewal_pairs, scoring_cutoff, shared_cutoffs
@@ -68,7 +69,7 @@ def open_tables(engine: Engine, folder: Path) -> dict[str, ir.Table]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise WorkspaceError(explain("the tables of this workspace have not been checked yet", given=folder, todo="Run `renewcast check`."))
-    return {file.stem: engine.read_parquet(file) for file in files}
+    return {file.stem: open_pieces(engine, file) for file in files}
 
 
 def plan_snapshots(engine: QueryEngine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> SnapshotPlan:

@@ -9,8 +9,8 @@ import ibis.expr.types as ir
 from features.checks import TableCheck
 from features.engine import Engine, quoted, quoted_name
 from features.errors import ContractError, QuarantineError, explain
-from features.mapping import BLANKED, REASONS, SEPARATOR, MappedSource
-from features.sources import FILE, LINE, ROW
+from features.mapping import BLANKED, REASONS, SEPARATOR
+from features.sources import FILE, LINE, ROW, OpenedSource
 
 __all__ = [
     "SOURCE",
@@ -52,8 +52,13 @@ def count_reasons(rows: ir.Table, column: str) -> dict[str, int]:
     return {row["reason"]: row["rows"] for row in sorted(counts, key=lambda row: (-row["rows"], row["reason"]))}
 
 
-def write_quarantine(engine: Engine, broken: BrokenRows, sources: Sequence[MappedSource], path: Path) -> int:
+def write_quarantine(engine: Engine, broken: BrokenRows, sources: Mapping[int, OpenedSource], path: Path) -> int:
     """Write one line for each broken row: file, row, fate, reasons, and the original values under the source's own names.
+
+    Parameters
+    ----------
+    sources
+        Where the original values are, by the number of the source.
 
     Returns
     -------
@@ -61,13 +66,13 @@ def write_quarantine(engine: Engine, broken: BrokenRows, sources: Sequence[Mappe
         The number of lines.
     """
     held = engine.table(broken.table.select(SOURCE, FILE, ROW, REASONS, BLANKED), name="broken_rows")
-    parts = [_originals(engine, held, source, number) for number, source in enumerate(sources)]
+    parts = [_originals(engine, held, source, number) for number, source in sources.items()]
     return engine.write_csv(f"{' UNION ALL BY NAME '.join(parts)} ORDER BY file, row", path)
 
 
-def _originals(engine: Engine, held: ir.Table, source: MappedSource, number: int) -> str:
-    raw = engine.view(engine.compile(source.opened.table))
-    columns = "".join(f", raw.{quoted_name(name)} AS {quoted_name(_original(name))}" for name in source.opened.columns)
+def _originals(engine: Engine, held: ir.Table, source: OpenedSource, number: int) -> str:
+    raw = engine.view(engine.compile(source.table))
+    columns = "".join(f", raw.{quoted_name(name)} AS {quoted_name(_original(name))}" for name in source.columns)
     reasons = f"concat_ws({quoted(SEPARATOR)}, nullif({REASONS}, ''), nullif({BLANKED}, ''))"
     return (
         f"SELECT raw.{FILE} AS file, raw.{ROW} AS row, if({REASONS} = '', 'value blanked', 'row left out') AS fate, "

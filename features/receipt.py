@@ -122,7 +122,7 @@ def check_contribution(
         table = _table_of(workspace, file, kind, now)
         mapped = map_source(engine, table.sources[0], table, workspace.config, now=now, staging=Path(scratch))
         known = engine.hold(accounts, name="contributing_accounts")
-        staged = stage_table(engine, table, [mapped], Path(scratch) / "mapped.parquet", accounts=known)
+        staged = stage_table(engine, table, {0: mapped}, Path(scratch) / "mapped.parquet", accounts=known)
         given = engine.count(staged)
         _refuse_many(given)
         marked = engine.layer(_with_own_reasons(_with_notes(staged, mapped)))

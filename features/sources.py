@@ -68,14 +68,31 @@ class OpenedSource:
         """The source's own columns."""
         return tuple(name for name in self.table.columns if name not in PROVENANCE)
 
+    @property
+    def types(self) -> dict[str, str]:
+        """The types of the source's own columns, as texts."""
+        return {name: str(kind) for name, kind in self.table.schema().items() if name not in PROVENANCE}
 
-def open_source(engine: Engine, source: TableSource, staging: Path) -> OpenedSource:
+
+def open_source(
+    engine: Engine,
+    source: TableSource,
+    staging: Path,
+    *,
+    only: Sequence[Path] | None = None,
+    like: Mapping[str, str] | None = None,
+) -> OpenedSource:
     """Open a source; its `query` over files, `where` and columns are not applied yet.
 
     Parameters
     ----------
     staging
         A folder for temporary files, to be kept until the table was read.
+    only
+        Those of its files that are read; all if None.
+    like
+        The names and types of its columns as of an earlier reading: columns that these files lack are added, empty, and all are put
+        into that order. Files with other columns or types are left as they are.
 
     Raises
     ------
@@ -88,18 +105,28 @@ def open_source(engine: Engine, source: TableSource, staging: Path) -> OpenedSou
         return _open_database(engine, source, folder)
     if source.location is None:
         raise SourceError(explain("the source has no location", given=source.table, todo='Write source = "..." in renewcast.toml.'))
-    return open_files(engine, source.location, source.format, folder)
+    return _as_before(open_files(engine, source.location, source.format, folder, only=only), like or {})
 
 
-def open_files(engine: Engine, location: Path, given: FileFormat | None, folder: Path) -> OpenedSource:
-    """Open a file, a glob or a folder, staging text in an empty folder.
+def _as_before(opened: OpenedSource, like: Mapping[str, str]) -> OpenedSource:
+    types = opened.types
+    if not types.items() <= like.items():
+        return opened
+    columns = {name: opened.table[name] if name in types else ibis.null(kind) for name, kind in like.items()}
+    return replace(opened, table=opened.table.select(*(opened.table[name] for name in PROVENANCE), **columns))
+
+
+def open_files(
+    engine: Engine, location: Path, given: FileFormat | None, folder: Path, *, only: Sequence[Path] | None = None
+) -> OpenedSource:
+    """Open a file, a glob or a folder, or only some files of it, staging text in an empty folder.
 
     Raises
     ------
     SourceError
         If there is no such file, or it cannot be read.
     """
-    files = list_files(location, given)
+    files = list_files(location, given) if only is None else list(only)
     kind = given or file_format(files[0])
     hive = any("=" in part for part in files[0].parts[len(_fixed_part(location).parts) : -1])
     try:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from features.errors import WorkspaceError
-from features.ledger import Ledger, fingerprint_files, replace_file, replace_folder
+from features.ledger import Ledger, fingerprint_files, remove_unfinished, replace_file, replace_folder
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -41,6 +41,16 @@ def test_what_a_killed_run_left_behind_is_removed_by_the_next(tmp_path):
     with replace_folder(tmp_path / "scores"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
+def test_a_folder_that_was_moved_aside_by_a_killed_run_is_put_back(tmp_path):
+    (tmp_path / ".unfinished-tables-1a2b3c4d").mkdir()
+    aside = tmp_path / ".unfinished-tables-1a2b3c4d-old"
+    aside.mkdir()
+    (aside / "a.txt").write_text("good")
+    remove_unfinished(tmp_path)
+    assert (tmp_path / "tables" / "a.txt").read_text() == "good"
+    assert [path.name for path in tmp_path.iterdir()] == ["tables"]
 
 
 def test_a_step_is_current_only_with_the_fingerprint_it_finished_with(tmp_path):

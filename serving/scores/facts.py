@@ -10,6 +10,7 @@ import pandas as pd
 
 from features import clock
 from features.engine import Engine
+from features.pieces import open_pieces
 from serving.scores.scoring import NEW_ACCOUNT_DAYS, Source
 
 __all__ = ["SILENT_AFTER_DAYS", "read_facts", "read_sources"]
@@ -30,7 +31,7 @@ def read_facts(engine: Engine, tables: Path, cutoff: datetime) -> pd.DataFrame:
     One row an account, indexed by account_id: name, segment, csm, partner_id, partner_name (None where not known), age_days (NaN where
     not known), new_account, no_telemetry.
     """
-    canonical = {path.stem: engine.read_parquet(path) for path in sorted(tables.glob("*.parquet"))}
+    canonical = {path.stem: open_pieces(engine, path) for path in sorted(tables.glob("*.parquet"))}
     instant = ibis.literal(clock.microseconds(cutoff), "int64")
     facts = _frame(engine, _account_columns(engine, canonical["accounts"], instant)).set_index("account_id")
     first_event = _first_event_age(engine, canonical["telemetry"], instant)
@@ -46,7 +47,7 @@ def read_sources(engine: Engine, tables: Path, cutoff: datetime) -> tuple[Source
     instant = ibis.literal(clock.microseconds(cutoff), "int64")
     sources = []
     for path in sorted(tables.glob("*.parquet")):
-        rows = engine.read_parquet(path)
+        rows = open_pieces(engine, path)
         if "known_at" not in rows.columns:
             continue
         known = rows.filter(clock.known_by(engine.microseconds(rows.known_at), instant))
