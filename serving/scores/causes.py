@@ -13,6 +13,7 @@ import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from serving.scores.changes import log_odds_of
 from serving.scores.drivers import DriverGroups
 from serving.scores.explained import json_value
 from serving.scores.reasons import worded
+from serving.scores.score_files import Columns
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
@@ -67,6 +69,11 @@ class _Before:
     rows: npt.NDArray[np.int64]
     values: pd.DataFrame
     log_odds: Array | None
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The features as plain arrays."""
+        return {name: self.values[name].to_numpy() for name in self.values.columns}
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +183,8 @@ class _Pushes:
 
     Parameters
     ----------
+    now
+        The features as they are, `(m,)` by name.
     differences
         `(m, n_features)` raw log-odds.
     drivers, model
@@ -183,6 +192,7 @@ class _Pushes:
     """
 
     groups: DriverGroups
+    now: Columns
     differences: Array
     drivers: Array
     model: Array
@@ -190,7 +200,8 @@ class _Pushes:
 
 def _pushes(score_set: ScoreSet, before: _Before, policy: Policy) -> _Pushes:
     package, rows = score_set.packages["churn"], before.rows
-    new = {name: score_set.values[name][rows] for name in package.features if name not in before.values.columns}
+    values = {name: score_set.values[name][rows] for name in package.features}
+    new = {name: values[name] for name in package.features if name not in before.values.columns}
     scores, older = package.score_book(before.values.assign(**new))
     differences = score_set.parts["churn"][rows, :-1] - older[:, :-1]
     now, own = _log_odds(score_set.accounts["churn_probability"][rows]), _log_odds(scores.probability)
@@ -199,7 +210,7 @@ def _pushes(score_set: ScoreSet, before: _Before, policy: Policy) -> _Pushes:
     slope = np.divide(now - own, raw, out=np.ones_like(raw), where=np.abs(raw) > _NEARLY_EQUAL)
     groups = DriverGroups.of(package.catalogue, audience_of=policy.audience_of)
     drivers = groups.sums(differences) * (slope * way)[:, None]
-    return _Pushes(groups=groups, differences=differences, drivers=drivers, model=(own - said) * way)
+    return _Pushes(groups=groups, now=values, differences=differences, drivers=drivers, model=(own - said) * way)
 
 
 def _lines(score_set: ScoreSet, before: _Before, policy: Policy) -> Iterator[tuple[int, Line]]:
@@ -214,18 +225,18 @@ def _lines(score_set: ScoreSet, before: _Before, policy: Policy) -> Iterator[tup
             yield row, {"vendors": _MODEL, "partners": [_MODEL]}
             continue
         chosen = [driver for driver in ranked if shared[driver]][:_FOR_PARTNERS]
-        told = {driver: _cause(score_set, before, pushes, place, driver) for driver in {*ranked[:1], *chosen}}
+        told = {driver: _cause(before, pushes, place, driver) for driver in {*ranked[:1], *chosen}}
         yield row, {"vendors": told[ranked[0]] if ranked else None, "partners": [told[driver] for driver in chosen]}
 
 
-def _cause(score_set: ScoreSet, before: _Before, pushes: _Pushes, place: int, driver: int) -> Line:
+def _cause(before: _Before, pushes: _Pushes, place: int, driver: int) -> Line:
     """Return a driver with the feature first that moved most, in words."""
     groups = pushes.groups
     members = sorted(groups.members[driver], key=lambda member: -abs(pushes.differences[place, member]))
     main = groups.features[members[0]]
-    now = json_value(score_set.values[main.name][before.rows[place]])
-    earlier = json_value(before.values[main.name][place]) if main.name in before.values.columns else None
-    return {"features": [groups.names[member] for member in members], "sentence": worded(main, now, earlier)}
+    earlier = json_value(before.columns[main.name][place]) if main.name in before.columns else None
+    sentence = worded(main, json_value(pushes.now[main.name][place]), earlier)
+    return {"features": [groups.names[member] for member in members], "sentence": sentence}
 
 
 def _log_odds(probability: Array) -> Array:
