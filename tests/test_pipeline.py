@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from features.catalogue import Catalogue
 from features.errors import ConfigError, NotEnoughDataError, RegistryError, WorkspaceError
@@ -218,6 +219,22 @@ def test_an_unknown_parameter_is_refused_before_anything_is_trained(make_workspa
     workspace = make_workspace(config="[training.parameters.churn]\nlearning_rat = 0.1\n")
     with pytest.raises(ConfigError, match="learning_rate"):
         train(workspace)
+
+
+def test_linear_algebra_keeps_to_the_threads_of_a_training_and_is_then_as_it_was(workspace, monkeypatch):
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def stop(*_):
+        assert threads() == {1}
+        raise WorkspaceError("far enough")
+
+    monkeypatch.setattr(pipeline, "_train_targets", stop)
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with pytest.raises(WorkspaceError, match="far enough"):
+            train(workspace)
+        assert threads() == before
 
 
 def test_a_registry_that_is_down_stops_the_training_and_changes_no_champion(workspace):

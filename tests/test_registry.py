@@ -17,10 +17,11 @@ import pytest
 
 from features.errors import PackageError, RegistryError
 from features.workspace import load_workspace
+from training import lifecycle
 from training import registry as module
 from training.dataset import load_dataset
 from training.registry import open_registry, workspace_registry
-from training.versions import FoldModel, LoggedModel, Period
+from training.versions import FoldModel, LoggedModel, Period, history
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = (Period(datetime(2023, month, 1), datetime(2023, month + 1, 1)) for month in (1, 3))
@@ -202,7 +203,7 @@ def test_a_promotion_is_recorded_and_can_be_gone_back_on_to_the_first(registry, 
     assert aliases_of(registry) == {"champion": "2", "previous": "1"}
     registry.move_champion("churn", "1", way="rollback", reason="So was that")
     assert aliases_of(registry) == {"champion": "1"}
-    found = module.history(registry.versions("churn"))
+    found = history(registry.versions("churn"))
     assert [(one.version, one.way, one.replaced) for one in found] == [
         ("1", "training", None),
         ("2", "training", "1"),
@@ -244,7 +245,7 @@ def test_a_failure_half_way_leaves_no_version_and_no_alias_moved(registry, logge
     assert versions_of(registry) == [("renewcast-churn", 1), ("renewcast-expansion", 1)]
     assert statuses_of(registry).keys() == {"FINISHED", "FAILED"}
     assert statuses_of(registry)["FINISHED"] == 7
-    assert len(module.history(registry.versions("churn"))) == 1
+    assert len(history(registry.versions("churn"))) == 1
 
 
 def fail_half_way(registry, logged, step, failing, monkeypatch):
@@ -304,7 +305,7 @@ def test_a_server_that_dies_half_way_leaves_what_is_never_used_and_cleared_away_
     assert registry.champion("churn").version == "1"
     with pytest.raises(RegistryError, match="has no such version"):
         registry.move_champion("churn", "2", way="hand", reason="why not")
-    monkeypatch.setattr(module, "_DEAD_AFTER", -1.0)
+    monkeypatch.setattr(lifecycle, "_DEAD_AFTER", -1.0)
     assert log(registry, logged(code_version="later"))["churn"] in {"2", "3"}
     assert len(versions_of(registry)) == 2
     assert statuses_of(registry) == {"FINISHED": 8, "FAILED": 4}

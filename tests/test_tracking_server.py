@@ -47,7 +47,7 @@ from tests.test_registry import (  # noqa: F401
     test_what_is_logged_can_be_loaded_by_mlflow,
     versions_of,
 )
-from training import registry as module
+from training import lifecycle
 from training.registry import open_registry
 
 ROOT = Path(__file__).parent.parent
@@ -177,7 +177,7 @@ def test_a_server_that_dies_half_way_leaves_no_version_that_is_used(registry, ad
     assert len(versions_of(registry)) == 1 + left
     assert [version.version for version in registry.versions("churn")] == ["1"]
     assert statuses_of(registry)["RUNNING"] > 0
-    monkeypatch.setattr(module, "_DEAD_AFTER", -1.0)
+    monkeypatch.setattr(lifecycle, "_DEAD_AFTER", -1.0)
     log(registry, logged(code_version="later", role="challenger"))
     assert len(versions_of(registry)) == 2
     assert "RUNNING" not in statuses_of(registry)

@@ -6,18 +6,19 @@ the rows whose label windows had closed at the block's first cutoff; nothing was
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import logit
 
 from features.errors import WorkspaceError, explain
 from training.dataset import CONTEXT, Array, Dataset
 
-__all__ = ["BACKTEST", "HeldOut", "Stage", "held_out_frame", "join_held_out", "read_backtest"]
+__all__ = ["BACKTEST", "HeldOut", "Levelled", "Stage", "bring_to_level", "held_out_frame", "join_held_out", "read_backtest"]
 
 BACKTEST = "backtest"
 """The folder of a training in which each target has a file of its held-out scores."""
@@ -49,6 +50,37 @@ class HeldOut:
     level: Array
     raw: Array
     probability: Array
+
+    def at(self, rows: npt.NDArray[np.bool_]) -> "HeldOut":
+        """Return the rows of a boolean mask `(m,)`."""
+        columns = {name: getattr(self, name)[rows] for name in ("rows", "fold", "level", "raw", "probability")}
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Levelled:
+    """Held-out rows of several stages, their scores moved to one level, as a model of rows with that share of positives gives them.
+
+    Parameters
+    ----------
+    rows, raw
+        `(n,)` positions, and scores in log-odds.
+    model
+        `(n,)` the number of the model that scored the row.
+    """
+
+    rows: npt.NDArray[np.intp]
+    raw: Array
+    model: npt.NDArray[np.intp]
+
+
+def bring_to_level(parts: Sequence[HeldOut], level: float) -> Levelled:
+    """Move the scores of held-out rows from the share of positives that each model learnt from to another one."""
+    return Levelled(
+        rows=np.concatenate([part.rows for part in parts]),
+        raw=np.concatenate([part.raw + logit(level) - logit(part.level) for part in parts]),
+        model=np.concatenate([part.fold + 1000 * stage for stage, part in enumerate(parts)]),
+    )
 
 
 def join_held_out(parts: Sequence[HeldOut]) -> HeldOut:

@@ -17,7 +17,7 @@ from training.ablation import FamilyGain, ablate, judge_ablation
 from training.audit import audit_target
 from training.baseline import BaselineResult, judge_baselines, score_baselines
 from training.breakdown import Level, Slice, WeakSpot, account_size, break_down, slice_rows, weak_spots
-from training.dataset import Dataset, days_to_renewal
+from training.dataset import Array, Dataset, days_to_renewal
 from training.evaluation import Estimate, Positions, Suite, TestRows, judge, standard_measures
 from training.model import raw_scores
 from training.procedure import Training
@@ -151,11 +151,11 @@ def judge_training(
     size = account_size(tested.arr, tested.features)
     slices = break_down(rows, probability, slice_rows(tested.context, tested.cutoff, tested.target, size=size), suite=suite, seed=seed)
     catalogue, target = training.shipped.catalogue, training.shipped.target
-    scored = score_baselines(
-        data, training.folds[0].encode(data.features), training.splits, catalogue=catalogue, target_name=target, health_score=health_score
-    )
+    matrix = training.folds[0].encode(data.features)  # which all judged packages read alike
+    scored = score_baselines(data, matrix, training.splits, catalogue=catalogue, target_name=target, health_score=health_score)
     baselines = judge_baselines(rows, probability, training.test.fold, scored, seed=seed)
     first_test = training.splits[0].first_test
+    read = matrix[training.test.rows]
     own = audit_target(data, catalogue, target, first_test=first_test, judged=metrics["auc"], plausible_auc=plausible_auc)
     return Judgement(
         metrics=metrics,
@@ -165,10 +165,10 @@ def judge_training(
         weak_spots=weak_spots(metrics, slices),
         calibration_curve=calibration_curve(tested.target, probability, tested.account_id),
         blocks=_blocks(data, training, rows, suite, seed=seed),
-        importance=_importance(tested, training),
+        importance=_importance(read, training),
         renewal=_renewal(tested, training, seed=seed),
-        stability=_stability(data, tested, training, seed=seed),
-        ablation=_ablation(tested, training, rows, seed=seed),
+        stability=_stability(data, read, training, seed=seed),
+        ablation=_ablation(read, training, rows, seed=seed),
         audit=tables.joined(own),
     )
 
@@ -192,10 +192,10 @@ def _blocks(data: Dataset, training: Training, rows: TestRows, suite: Suite, *, 
     )
 
 
-def _importance(tested: Dataset, training: Training) -> tuple[Importance, ...]:
+def _importance(tested: Array, training: Training) -> tuple[Importance, ...]:
     newest = training.folds[-1]
     sample = _sampled(np.flatnonzero(training.test.fold == len(training.folds) - 1))
-    sizes = np.abs(newest.explain_rows(tested.features.iloc[sample])[:, :-1]).mean(axis=0)
+    sizes = np.abs(newest.explain_matrix(tested[sample])[:, :-1]).mean(axis=0)
     features = newest.catalogue.features
     return tuple(
         Importance(features[place].name, features[place].family, features[place].meaning, float(sizes[place]))
@@ -218,15 +218,13 @@ def _renewal(tested: Dataset, training: Training, *, seed: int) -> Mapping[str, 
     return judge(TestRows(tested.account_id[due], lost[due], tested.arr[due]), gone, seed=seed)
 
 
-def _stability(data: Dataset, tested: Dataset, training: Training, *, seed: int) -> Stability:
-    early = data.at(training.splits[0].train)
-    boosters = resampled_boosters(training.problem, training.rounds, early.account_id, seed=seed)
-    sample = tested.features.iloc[_sampled(np.arange(len(tested)))]
-    return judge_stability(boosters, training.folds[0].encode(sample), catalogue=training.shipped.catalogue)
+def _stability(data: Dataset, tested: Array, training: Training, *, seed: int) -> Stability:
+    accounts = data.account_id[training.splits[0].train]
+    boosters = resampled_boosters(training.problem, training.rounds, accounts, seed=seed)
+    return judge_stability(boosters, tested[_sampled(np.arange(len(tested)))], catalogue=training.shipped.catalogue)
 
 
-def _ablation(tested: Dataset, training: Training, rows: TestRows, *, seed: int) -> tuple[FamilyGain, ...]:
+def _ablation(tested: Array, training: Training, rows: TestRows, *, seed: int) -> tuple[FamilyGain, ...]:
     first = training.folds[0]
-    matrix = first.encode(tested.features)
-    without = ablate(training.problem, training.rounds, matrix)
-    return judge_ablation(rows, raw_scores(first.booster, matrix), without, catalogue=first.catalogue, seed=seed)
+    without = ablate(training.problem, training.rounds, tested)
+    return judge_ablation(rows, raw_scores(first.booster, tested), without, catalogue=first.catalogue, seed=seed)

@@ -1,14 +1,16 @@
 """What is written down of a training: a run, below it one for each target, below that one for each fold."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from features.feature import Target
 from features.ledger import fingerprint
 from training.versions import FoldModel, LoggedModel
 
-__all__ = ["CARD", "KIND", "REPORT", "Rows", "Run", "training_run"]
+__all__ = ["CARD", "KIND", "REPORT", "Rows", "Run", "allowed_name", "training_run", "write_files"]
 
 KIND = "kind"
 """The tag that says whether a run is a training's, a target's or a fold's."""
@@ -79,6 +81,25 @@ def training_run(name: str, models: Sequence[LoggedModel], *, tags: Mapping[str,
         metrics={f"{model.target}/{measure}": value for model in models for measure, value in model.metrics.items()},
         children=tuple(_target_run(name, model, data_fingerprint) for model in models),
     )
+
+
+def allowed_name(name: str) -> str:
+    """Return a name of a parameter or measure with the characters that MLflow allows.
+
+    Examples
+    --------
+    >>> allowed_name("gain: vendor's health score")
+    'gain: vendor_s health score'
+    """
+    return re.sub(r"[^\w\-./: ]", "_", name)
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write a run's files, given by path, into a folder that is there."""
+    for name, content in files.items():
+        place = folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(content)
 
 
 def _target_run(name: str, model: LoggedModel, data_fingerprint: str) -> Run:

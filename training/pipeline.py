@@ -14,6 +14,8 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
+from threadpoolctl import threadpool_limits
+
 from features.catalogue import Catalogue, read_catalogue
 from features.errors import NotEnoughDataError, PackageError, RegistryError, WorkspaceError, explain
 from features.feature import Target
@@ -72,7 +74,9 @@ def train_workspace(
     tracking_uri
         Address of an MLflow server, in place of the config's; without either, the workspace has a store of its own.
     threads
-        Threads of LightGBM. Where another process needs a core too, two threads cost 25 times as much as one.
+        Threads of LightGBM and, throughout the process for as long as the training lasts, of linear algebra. Where another process needs
+        a core too, two threads of LightGBM cost 25 times as much as one; matrices of this size cost two threads of linear algebra four
+        times the CPU of one, and are not done sooner.
     workers
         How many targets are trained side by side, which is how several cores are used.
 
@@ -91,7 +95,8 @@ def train_workspace(
     facts = _facts(workspace, catalogue, code_version)
     registry = workspace_registry(workspace, tracking_uri=tracking_uri)
     assignments = {target: _assignment(workspace.config, target, catalogue, facts, threads) for target in TARGETS}
-    results = _train_targets(workspace, registry, catalogue, assignments, workers, steps)
+    with threadpool_limits(threads, user_api="blas"):
+        results = _train_targets(workspace, registry, catalogue, assignments, workers, steps)
     trained = {target: result for target, result in results.items() if isinstance(result, _Result)}
     if not trained:
         raise _nothing_trained([result for result in results.values() if isinstance(result, SkippedTarget)])

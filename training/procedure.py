@@ -11,14 +11,14 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from features.catalogue import Catalogue
 from features.errors import NotEnoughDataError, explain
 from features.feature import Target
 from features.progress import Progress, silent
-from training.backtest import HeldOut, join_held_out
-from training.calibration import Calibrator, choose_calibrator, refit_calibrator
+from training.backtest import HeldOut, bring_to_level, join_held_out
+from training.calibration import Calibrator, Labels, choose_calibrator, refit_calibrator
 from training.change import ChangeModel, fit_change
 from training.crossing import cross_score
 from training.dataset import Array, Categories, Dataset, days_to_renewal, encode_features, learn_categories
@@ -152,7 +152,8 @@ def train_target(
     advance("choosing the number of trees")
     early = data.at(splits[0].train)
     folds = inner_folds(early, assignment.window)
-    problem = _problem(early, assignment, assignment.recipe, categories=learn_categories(early.features, assignment.catalogue))
+    encoded = _encode(data, early, assignment)
+    problem = _problem(early.target, encoded.matrix[splits[0].train], assignment, assignment.recipe)
     search = _search(problem, assignment, folds.folds, early, on_search) if assignment.trials else None
     problem = replace(problem, recipe=search.recipe) if search else problem
     rehearsal = rehearse(problem, folds.folds)
@@ -161,7 +162,7 @@ def train_target(
     held_out = (inner, *_crossed(problem, rounds, early, rehearsal.rows, positions))
     calibration = _calibrate(data, held_out, level=float(early.target.mean()))
     advance("backtesting")
-    judged, test = _backtested(data, assignment, splits, problem, rounds, calibration, held_out)
+    judged, test = _backtested(data, encoded, assignment, splits, problem, rounds, calibration, held_out)
     advance("training on all rows")
     shipped = _shipped(data, assignment, problem.recipe, rounds, (*held_out, test), survival=(inner, test))
     return Training(
@@ -179,10 +180,24 @@ def train_target(
     )
 
 
-def _problem(data: Dataset, assignment: Assignment, recipe: Recipe, *, categories: Categories, bins: Problem | None = None) -> Problem:
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """All rows `(n, n_features)` as a model reads them, and the levels of its category features."""
+
+    matrix: Array
+    categories: Categories
+
+
+def _encode(data: Dataset, known: Dataset, assignment: Assignment) -> _Encoded:
+    """Encode all rows with the levels that occur in some of them; the rows of all splits are then taken from one matrix."""
+    categories = learn_categories(known.features, assignment.catalogue)
+    return _Encoded(encode_features(data.features, features=assignment.catalogue.names, categories=categories), categories)
+
+
+def _problem(target: Array, matrix: Array, assignment: Assignment, recipe: Recipe, *, bins: Problem | None = None) -> Problem:
     return Problem(
-        matrix=encode_features(data.features, features=assignment.catalogue.names, categories=categories),
-        target=data.target,
+        matrix=matrix,
+        target=target,
         target_name=assignment.target,
         catalogue=assignment.catalogue,
         recipe=recipe,
@@ -213,23 +228,6 @@ def _crossed(problem: Problem, rounds: int, early: Dataset, rows: Positions, pos
     return () if found is None else (replace(found, rows=positions[found.rows]),)
 
 
-@dataclass(frozen=True, eq=False)
-class _Levelled:
-    """Held-out rows of several stages, their scores moved to one level, as a model of rows with that share of positives gives them."""
-
-    rows: npt.NDArray[np.intp]
-    raw: Array
-    model: npt.NDArray[np.intp]
-
-
-def _levelled(parts: Sequence[HeldOut], level: float) -> _Levelled:
-    return _Levelled(
-        rows=np.concatenate([part.rows for part in parts]),
-        raw=np.concatenate([part.raw + logit(level) - logit(part.level) for part in parts]),
-        model=np.concatenate([part.fold + 1000 * stage for stage, part in enumerate(parts)]),
-    )
-
-
 @dataclass(frozen=True)
 class _Calibration:
     calibrator: Calibrator
@@ -238,26 +236,29 @@ class _Calibration:
 
 def _calibrate(data: Dataset, parts: Sequence[HeldOut], *, level: float) -> _Calibration:
     """Choose the calibrator on held-out scores, and give segments levels of their own where these allow."""
-    held_out = _levelled(parts, level)
-    known, labels = data.at(held_out.rows), {"folds": held_out.model, "accounts": data.account_id[held_out.rows]}
-    calibrator = choose_calibrator(held_out.raw, known.target, **labels)
-    if _SEGMENT not in known.features:
+    held_out = bring_to_level(parts, level)
+    target, labels = data.target[held_out.rows], {"folds": held_out.model, "accounts": data.account_id[held_out.rows]}
+    calibrator = choose_calibrator(held_out.raw, target, **labels)
+    if _SEGMENT not in data.features:
         return _Calibration(calibrator, None)
-    segments = known.features[_SEGMENT].to_numpy(dtype=object)
-    return _Calibration(calibrator, fit_segment_levels(calibrator, held_out.raw, known.target, feature=_SEGMENT, levels=segments, **labels))
+    segments = _levels(data, _SEGMENT, held_out.rows)
+    return _Calibration(calibrator, fit_segment_levels(calibrator, held_out.raw, target, feature=_SEGMENT, levels=segments, **labels))
+
+
+def _levels(data: Dataset, feature: str, rows: Positions) -> Labels:
+    return data.features[feature].to_numpy(dtype=object)[rows]
 
 
 def _probability(data: Dataset, part: HeldOut, calibration: _Calibration) -> Array:
     if calibration.levels is None:
         return calibration.calibrator.probability(part.raw)
-    segments = data.features[calibration.levels.feature].to_numpy(dtype=object)[part.rows]
-    return calibration.levels.probability(calibration.calibrator, part.raw, segments)
+    return calibration.levels.probability(calibration.calibrator, part.raw, _levels(data, calibration.levels.feature, part.rows))
 
 
 def _survival(data: Dataset, assignment: Assignment, parts: Sequence[HeldOut], *, level: float) -> SurvivalModel | None:
     if assignment.target != "churn":
         return None
-    held_out = _levelled(parts, level)
+    held_out = bring_to_level(parts, level)
     known = data.at(held_out.rows)
     return fit_survival(
         held_out.raw, days_to_renewal(known), known.context["nonrenewal"].to_numpy(np.float64), held_out.model, known.account_id
@@ -278,6 +279,7 @@ def _change(data: Dataset, assignment: Assignment, matrix: Array) -> ChangeModel
 
 def _backtested(
     data: Dataset,
+    encoded: _Encoded,
     assignment: Assignment,
     splits: Sequence[ForwardSplit],
     problem: Problem,
@@ -290,30 +292,24 @@ def _backtested(
     Bins, categories and reference distributions are those of the first, so that none looks ahead. The curve of the calibration is fitted
     anew for each, on the test rows of earlier splits too as far as their label windows have closed.
     """
-    early = data.at(splits[0].train)
-    categories = learn_categories(early.features, assignment.catalogue)
-    reference = describe(early.features, assignment.catalogue)
-    newest = data.at(splits[-1].train)
-    later = _problem(newest, assignment, problem.recipe, categories=categories, bins=problem)
+    reference = describe(data.features[splits[0].train], assignment.catalogue)
+    newest = splits[-1].train
+    later = _problem(data.target[newest], encoded.matrix[newest], assignment, problem.recipe, bins=problem)
     packages: list[Package] = []
     tests: list[HeldOut] = []
     for number, split in enumerate(splits):
-        model = fit_booster(later, rounds, rows=np.flatnonzero(split.train[splits[-1].train]))
+        learnt = np.flatnonzero(split.train[newest])
+        model = fit_booster(later, rounds, rows=learnt)
         known = data.at(split.train)
-        own = _refitted(data, calibration, (*held_out, *(_at(test, split.train[test.rows]) for test in tests)), known)
-        package = _package(known, assignment, problem.recipe, model, own, categories, reference)
-        packages.append(_at_latest_level(package, known, later.matrix[split.train[splits[-1].train]]))
-        tests.append(_tested(data, number, split, packages[-1]))
+        own = _refitted(data, calibration, (*held_out, *(test.at(split.train[test.rows]) for test in tests)), known)
+        package = _package(known, assignment, problem.recipe, model, own, encoded.categories, reference)
+        packages.append(_at_latest_level(package, known, later.matrix[learnt]))
+        tests.append(_tested(data, encoded, number, split, packages[-1]))
     return tuple(packages), join_held_out(tests)
 
 
-def _at(part: HeldOut, rows: npt.NDArray[np.bool_]) -> HeldOut:
-    columns = {name: getattr(part, name)[rows] for name in ("rows", "fold", "level", "raw", "probability")}
-    return replace(part, **columns)
-
-
 def _refitted(data: Dataset, calibration: _Calibration, parts: Sequence[HeldOut], known: Dataset) -> _Calibration:
-    held_out = _levelled(parts, float(known.target.mean()))
+    held_out = bring_to_level(parts, float(known.target.mean()))
     fitted = refit_calibrator(calibration.calibrator, held_out.raw, data.target[held_out.rows], held_out.model)
     return replace(calibration, calibrator=fitted)
 
@@ -331,9 +327,10 @@ def _at_latest_level(package: Package, learnt: Dataset, matrix: Array) -> Packag
     return replace(package, calibrator=package.calibrator.shifted(shift))
 
 
-def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -> HeldOut:
+def _tested(data: Dataset, encoded: _Encoded, number: int, split: ForwardSplit, package: Package) -> HeldOut:
     rows = np.flatnonzero(split.test)
-    scores = package.score_rows(data.features.iloc[rows])
+    levels = None if package.levels is None else _levels(data, package.levels.feature, rows)
+    scores = package.score_matrix(encoded.matrix[rows], levels)
     return HeldOut(
         stage="test",
         rows=rows,
@@ -347,16 +344,14 @@ def _tested(data: Dataset, number: int, split: ForwardSplit, package: Package) -
 def _shipped(
     data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut], *, survival: Sequence[HeldOut]
 ) -> Package:
-    categories, level = learn_categories(data.features, assignment.catalogue), float(data.target.mean())
-    problem = _problem(data, assignment, recipe, categories=categories)
-    calibration = _calibrate(data, held_out, level=level)
-    package = _package(
-        data, assignment, recipe, fit_booster(problem, rounds), calibration, categories, describe(data.features, assignment.catalogue)
-    )
+    encoded, level = _encode(data, data, assignment), float(data.target.mean())
+    model = fit_booster(_problem(data.target, encoded.matrix, assignment, recipe), rounds)
+    calibration, reference = _calibrate(data, held_out, level=level), describe(data.features, assignment.catalogue)
+    package = _package(data, assignment, recipe, model, calibration, encoded.categories, reference)
     return replace(
-        _at_latest_level(package, data, problem.matrix),
+        _at_latest_level(package, data, encoded.matrix),
         survival=_survival(data, assignment, survival, level=level),
-        change=_change(data, assignment, problem.matrix),
+        change=_change(data, assignment, encoded.matrix),
     )
 
 

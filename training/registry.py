@@ -1,4 +1,4 @@
-"""Runs, models and aliases in MLflow; the only module that imports it.
+"""Runs and models in MLflow; the only module that imports it.
 
 MLflow is imported when a registry is opened, never before: it costs seconds and 190 MB, and whoever scores does not need it. All calls
 go through a client with its own address, so that MLflow's process-wide settings stay as they are. A model is logged as a folder of
@@ -12,7 +12,6 @@ run that seems to run for hours, is never used, and cleared away by the next tra
 import json
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,23 +24,20 @@ from features.errors import RegistryError, explain
 from features.feature import Target
 from features.workspace import Workspace
 from training import scorer
-from training.logbook import CARD, KIND, REPORT, Rows, Run, training_run
+from training.lifecycle import UNFINISHED, clear_interrupted, make_challenger, make_champion, read_aliases
+from training.logbook import CARD, REPORT, Rows, Run, allowed_name, training_run, write_files
 from training.outage import answering
 from training.undo import Undo
 from training.versions import (
-    Alias,
     Champion,
     Links,
     LoggedModel,
     Promotion,
     Version,
     Way,
-    history,
     links_to,
     load_files,
     model_name,
-    predecessor,
-    promotion_tag,
     read_version,
     save_files,
     version_tags,
@@ -56,17 +52,11 @@ __all__ = ["Registry", "open_registry", "workspace_registry"]
 _DATA = "data/model"
 """Where a logged model keeps the files of `training.versions`; MLflow fixes the first part."""
 
-_UNFINISHED = "unfinished"
-"""Tag of a version, until the whole training is logged."""
-
 _BATCH = 100
 """Values that MLflow takes in one call."""
 
 _DIGEST = 36
 """Characters of a digest that it takes."""
-
-_DEAD_AFTER = 3600.0
-"""Seconds after which a run that is still being logged was interrupted: logging takes seconds."""
 
 _UNDO_WITHIN = 60.0
 _KNOCK_SECONDS = 10
@@ -147,7 +137,7 @@ class Registry:
             If the files are damaged.
         """
         with _answering(self._uri):
-            version = self._aliases(target).get("champion")
+            version = read_aliases(self._client, target).get("champion")
         return self.load(target, version) if version else None
 
     def load(self, target: Target, version: str) -> Champion:
@@ -195,7 +185,7 @@ class Registry:
             If MLflow does not answer.
         """
         with _answering(self._uri):
-            aliases = self._aliases(target)
+            aliases = read_aliases(self._client, target)
             found = self._search(target)
         return tuple(_described(version, aliases) for version in sorted(found, key=lambda version: -int(version.version)))
 
@@ -222,7 +212,7 @@ class Registry:
         """
         self._version(target, version)
         with _answering(self._uri), Undo(within=_UNDO_WITHIN) as undo:
-            return self._promote(target, version, way, reason, undo)
+            return make_champion(self._client, target, version, versions=self.versions(target), way=way, reason=reason, undo=undo)
 
     def log_training(self, run: str, models: Sequence[LoggedModel], *, tags: Mapping[str, str], data_fingerprint: str) -> dict[Target, str]:
         """Log a training with a run for each target and fold, register the models, and return their versions.
@@ -235,7 +225,7 @@ class Registry:
             If MLflow does not answer, or the disk is full.
         """
         with _answering(self._uri), Undo(within=_UNDO_WITHIN) as undo:
-            self._clear_interrupted()
+            clear_interrupted(self._client, self._experiment)
             runs: list[str] = []
             versions: dict[Target, str] = {}
             self._log(training_run(run, models, tags=tags, data_fingerprint=data_fingerprint), None, runs, versions, undo)
@@ -265,8 +255,8 @@ class Registry:
         from mlflow.entities import Metric, Param
 
         now = int(time() * 1000)
-        params = [Param(_key(name), str(value)) for name, value in parameters.items()]
-        measured = [Metric(_key(name), float(value), now, 0, model_id=model_id) for name, value in metrics.items()]
+        params = [Param(allowed_name(name), str(value)) for name, value in parameters.items()]
+        measured = [Metric(allowed_name(name), float(value), now, 0, model_id=model_id) for name, value in metrics.items()]
         for start in range(0, max(len(params), len(measured)), _BATCH):
             self._client.log_batch(run_id, metrics=measured[start : start + _BATCH], params=params[start : start + _BATCH])
 
@@ -283,10 +273,7 @@ class Registry:
 
     def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         with tempfile.TemporaryDirectory() as temporary:
-            for name, content in files.items():
-                place = Path(temporary) / name
-                place.parent.mkdir(exist_ok=True)
-                place.write_bytes(content)
+            write_files(files, Path(temporary))
             if files:
                 self._client.log_artifacts(run_id, temporary)
 
@@ -311,55 +298,24 @@ class Registry:
             self._client.create_registered_model(name)
             undo.add(self._client.delete_registered_model, name)
         version = self._client.create_model_version(
-            name, source, run_id=run_id, model_id=model_id, description=model.decision, tags=version_tags(model) | {_UNFINISHED: "true"}
+            name, source, run_id=run_id, model_id=model_id, description=model.decision, tags=version_tags(model) | {UNFINISHED: "true"}
         )
         undo.add(self._client.delete_model_version, name, str(version.version))
         return str(version.version)
 
     def _take_up(self, model: LoggedModel, version: str, undo: Undo) -> None:
         """Finish a version and give it its alias."""
-        name = model_name(model.target)
-        self._client.delete_model_version_tag(name, version, _UNFINISHED)
+        target = model.target
+        self._client.delete_model_version_tag(model_name(target), version, UNFINISHED)
         if model.role == "champion":
-            self._promote(model.target, version, "training", model.decision, undo)
+            make_champion(self._client, target, version, versions=self.versions(target), way="training", reason=model.decision, undo=undo)
         else:
-            self._point(name, "challenger", version, self._aliases(model.target).get("challenger"), undo)
-
-    def _promote(self, target: Target, version: str, way: Way, reason: str, undo: Undo) -> Promotion:
-        versions, name = self.versions(target), model_name(target)
-        aliases = {alias: found.version for found in versions for alias in found.aliases}
-        replaced = aliases.get("champion")
-        before = predecessor(version, history(versions)) if way == "rollback" else replaced
-        promotion = Promotion(version=version, at=datetime.now(UTC).replace(tzinfo=None), way=way, reason=reason, replaced=replaced)
-        key, record = promotion_tag(promotion)
-        self._client.set_model_version_tag(name, version, key, record)
-        undo.add(self._client.delete_model_version_tag, name, version, key)
-        wanted: dict[Alias, str | None] = {"previous": before, "champion": version}
-        if aliases.get("challenger") == version:
-            wanted["challenger"] = None
-        for alias, place in wanted.items():
-            self._point(name, alias, place, aliases.get(alias), undo)
-        return promotion
-
-    def _point(self, name: str, alias: Alias, version: str | None, before: str | None, undo: Undo) -> None:
-        if version != before:
-            undo.add(self._set_alias, name, alias, before)
-            self._set_alias(name, alias, version)
-
-    def _set_alias(self, name: str, alias: Alias, version: str | None) -> None:
-        if version is None:
-            self._client.delete_registered_model_alias(name, alias)
-        else:
-            self._client.set_registered_model_alias(name, alias, version)
-
-    def _aliases(self, target: Target) -> dict[str, str]:
-        found = self._client.search_registered_models(filter_string=f"name = '{model_name(target)}'")
-        return {alias: str(version) for alias, version in found[0].aliases.items()} if found else {}
+            make_challenger(self._client, target, version, undo=undo)
 
     def _search(self, target: Target) -> "list[ModelVersion]":
         """Return the target's finished versions."""
         found = self._client.search_model_versions(f"name = '{model_name(target)}'")
-        return [version for version in found if _UNFINISHED not in version.tags]
+        return [version for version in found if UNFINISHED not in version.tags]
 
     def _version(self, target: Target, version: str) -> "ModelVersion":
         with _answering(self._uri):
@@ -382,16 +338,6 @@ class Registry:
         with _answering(self._uri, f"{what} cannot be fetched from the registry"):
             return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self._uri))
 
-    def _clear_interrupted(self) -> None:
-        """Mark runs as failed that a dead process or server left as running, and remove the versions that they had begun."""
-        before = int((time() - _DEAD_AFTER) * 1000)
-        found = self._client.search_runs([self._experiment], f"status = 'RUNNING' and start_time < {before} and tags.{KIND} LIKE '%'")
-        for run in found:
-            for version in self._client.search_model_versions(f"run_id = '{run.info.run_id}'"):
-                if _UNFINISHED in version.tags:
-                    self._client.delete_model_version(version.name, version.version)
-            self._client.set_terminated(run.info.run_id, "FAILED")
-
 
 def _knock(address: str) -> None:
     """See that a server answers at all: one that hangs keeps MLflow's client waiting for a minute."""
@@ -406,11 +352,6 @@ def _knock(address: str) -> None:
 def _described(version: "ModelVersion", aliases: Mapping[str, str]) -> Version:
     made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).replace(tzinfo=None)
     return read_version(str(version.version), version.tags, made_at=made_at, run_id=str(version.run_id), aliases=aliases)
-
-
-def _key(name: str) -> str:
-    """Return a name of a parameter or measure as MLflow allows it."""
-    return re.sub(r"[^\w\-./: ]", "_", name)
 
 
 def _import_client() -> "type[MlflowClient]":
