@@ -19,12 +19,14 @@ __all__ = [
     "Config",
     "Cutoffs",
     "Database",
+    "EngineName",
     "Features",
     "FileFormat",
     "Measure",
     "Oidc",
     "Serving",
     "ServingLimits",
+    "Spark",
     "TableConfig",
     "TableSource",
     "Targets",
@@ -34,7 +36,8 @@ __all__ = [
 
 Measure = Literal["arr", "seats", "active_users", "events"]
 FileFormat = Literal["parquet", "csv", "jsonl"]
-Database = Literal["duckdb", "sqlite", "postgresql"]
+Database = Literal["duckdb", "sqlite", "postgresql", "spark"]
+EngineName = Literal["duckdb", "spark"]
 AttributeKind = Literal["category", "number", "date"]
 BeforeCreated = Literal["keep", "quarantine"]
 
@@ -52,7 +55,7 @@ class ColumnMap:
     Parameters
     ----------
     sql
-        An expression over the source's columns in DuckDB's SQL.
+        An expression over the source's columns in DuckDB's SQL; in Spark's where the workspace runs on Spark.
     time_format
         How a time is written, in the codes of `strptime`; found out from the values if None.
     time_zone
@@ -78,7 +81,7 @@ class TableSource:
     Parameters
     ----------
     location
-        A file, a folder or a glob, as an absolute path; the file of a DuckDB or SQLite database; None for PostgreSQL.
+        A file, a folder or a glob, as an absolute path; the file of a DuckDB or SQLite database; None for PostgreSQL and Spark.
     format
         Format of the files; told from their names if None.
     database
@@ -86,9 +89,9 @@ class TableSource:
     url, url_env
         Address of a PostgreSQL database, and the environment variable that it was found in.
     relation
-        The table to read in the database.
+        The table to read in the database, or in the catalogue of the Spark session.
     query
-        SQL to read instead: run by the database, or for files by DuckDB over a table `source` and the lookups.
+        SQL to read instead: run by the database (for `spark` by the session), or for files by DuckDB over a table `source` and the lookups.
     lookups
         Further files that a query over files may join, by name.
     where
@@ -334,6 +337,25 @@ class Serving:
 class Config:
     """All that `renewcast.toml` says.
 
+@dataclass(frozen=True, kw_only=True)
+class Spark:
+    """How a workspace runs on Spark.
+
+    Parameters
+    ----------
+    settings
+        Settings of the session, such as `spark.master`.
+    lake
+        Where snapshots and scores are written, partitioned: a path or an address such as `s3a://...`; below `.renewcast/` if None.
+    sample_rows
+        How many rows of past cutoffs are brought to this machine at most, as whole accounts: what models are trained on.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    lake: str | None = None
+    sample_rows: int = 2_000_000
+
+
     Parameters
     ----------
     currency
@@ -346,6 +368,8 @@ class Config:
 
     name: str
     currency: str
+    engine
+        What computes features and labels: DuckDB on this machine, or Spark where the tables lie.
     currencies: Mapping[str, float]
     quarantine_limit: float
     data_until: datetime | None
@@ -356,3 +380,5 @@ class Config:
     features: Features
     mlflow: Tracking
     serving: Serving
+    engine: EngineName = "duckdb"
+    spark: Spark = Spark()

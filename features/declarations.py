@@ -19,12 +19,14 @@ from features.config import (
     Config,
     Cutoffs,
     Database,
+    EngineName,
     Features,
     FileFormat,
     Measure,
     Oidc,
     Serving,
     ServingLimits,
+    Spark,
     TableConfig,
     TableSource,
     Targets,
@@ -73,7 +75,10 @@ def read_config(file: Section, *, locate: Locate, environ: Mapping[str, str]) ->
         features=_features(file.section("features")),
         mlflow=_tracking(file.section("mlflow")),
         serving=_serving(file.section("serving"), environ),
+        engine=workspace.choice("engine", get_args(EngineName), "duckdb"),
+        spark=_spark(file.section("spark"), environ),
     )
+    _refuse_without_spark(config, file)
     workspace.get("data", None)
     workspace.refuse_others()
     file.refuse_others()
@@ -157,6 +162,8 @@ def _database_keys(section: Section, database: Database, locate: Locate, environ
         raise section.wrong(
             "table", "and query: exactly one of them says what to read", todo='Write table = "..." or query = "SELECT ...".'
         )
+    if database == "spark":
+        return {"relation": relation}
     if database != "postgresql":
         return {"relation": relation, "location": locate(section, "source")}
     name = section.text("url_env")
@@ -360,6 +367,48 @@ def _serving(section: Section, environ: Mapping[str, str]) -> Serving:
     )
     section.refuse_others()
     return serving
+
+
+def _spark(section: Section, environ: Mapping[str, str]) -> Spark:
+    plain, settings = Spark(), section.section("settings")
+    spark = Spark(
+        settings={key: settings.filled(key, environ) for key in settings.values},
+        lake=section.filled("lake", environ),
+        sample_rows=section.whole("sample_rows", plain.sample_rows, low=1),
+    )
+    settings.refuse_others()
+    section.refuse_others()
+    return spark
+
+
+def _refuse_without_spark(config: Config, file: Section) -> None:
+    if config.engine == "spark":
+        return
+    for table in config.tables.values():
+        if any(source.database == "spark" for source in table.sources):
+            section = Section(file.file, f"tables.{table.table}", {})
+            raise section.wrong("database", "is Spark, but the workspace does not run on it", todo='Write engine = "spark" in [workspace].')
+
+
+def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:
+    if not section.values:
+        return None
+    plain = Oidc(issuer=section.filled("issuer", environ, REQUIRED), audience=section.filled("audience", environ, REQUIRED))
+    oidc = replace(
+        plain,
+        jwks=section.filled("jwks", environ),
+        algorithms=section.texts("algorithms", plain.algorithms),
+        leeway_seconds=section.whole("leeway_seconds", plain.leeway_seconds, low=0, high=300),
+        subject_claim=section.text("subject_claim", plain.subject_claim),
+        caller_claim=section.text("caller_claim", plain.caller_claim),
+        callers=_texts(section.section("callers")),
+        role_claim=section.text("role_claim", plain.role_claim),
+        roles=_texts(section.section("roles")),
+        client_id=section.filled("client_id", environ),
+        scopes=section.texts("scopes", plain.scopes),
+    )
+    section.refuse_others()
+    return oidc
 
 
 def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:

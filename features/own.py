@@ -29,7 +29,15 @@ from features.slices import KnownTables, Spine, summed
 from features.snapshots import build_matrix
 from features.workspace import Workspace
 
-__all__ = ["OwnFeature", "add_own_features", "build_matrix_of_own", "own_fingerprint", "read_own_features", "with_inputs"]
+__all__ = [
+    "OwnFeature",
+    "add_own_features",
+    "build_matrix_of_own",
+    "own_fingerprint",
+    "read_own_features",
+    "refuse_infinite",
+    "with_inputs",
+]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = KEYS | {"row"}
@@ -268,7 +276,7 @@ def build_matrix_of_own(
             _name_failure(declared, known, lambda feature: build_matrix(known, spine, with_inputs(feature, catalogue)))
         raise
     for declared in own:
-        _refuse_infinite(declared, matrix)
+        refuse_infinite(declared, matrix)
     return matrix
 
 
@@ -279,7 +287,14 @@ def _name_failure(own: OwnFeature, known: KnownTables, compute: Callable[[Featur
         raise own.wrong(f"cannot be computed: {error}", todo="Read text as a number with .try_cast('float64').") from error
 
 
-def _refuse_infinite(own: OwnFeature, matrix: pa.Table) -> None:
+def refuse_infinite(own: OwnFeature, matrix: pa.Table) -> None:
+    """Stop if one's own feature is infinite anywhere.
+
+    Raises
+    ------
+    ConfigError
+        If it is, with the number of rows.
+    """
     if own.feature.kind == "number":
         infinite = int(np.isinf(matrix[own.feature.name].to_numpy()).sum())
         if infinite:

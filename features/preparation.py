@@ -23,11 +23,12 @@ from features.own import build_matrix_of_own
 from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, probe_tables
 from features.progress import Progress, silent
+from features.queries import QueryEngine
 from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
 
-__all__ = ["PreparationSummary", "prepare_workspace"]
+__all__ = ["PreparationSummary", "prepare_workspace", "probe_snapshots", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +81,17 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         if "subscriptions" in tables:
             grace_days = workspace.config.targets.grace_days
             found["movements"] = build_movements(engine, tables, data_until=plan.data_until, grace_days=grace_days)
-        probed = _probe(engine, workspace, tables, plan, matrix, labels)
+        probed = probe_snapshots(engine, workspace, tables, plan, matrix, labels)
     with replace_folder(workspace.snapshots) as folder:
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         (folder / PROBES_FILE).write_text(json.dumps(probed.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
-    return _summary(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
+    return summarise(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
 
 
-def _probe(
-    engine: Engine, workspace: Workspace, tables: Mapping[str, ir.Table], plan: SnapshotPlan, matrix: pa.Table, labels: pa.Table
+def probe_snapshots(
+    engine: QueryEngine, workspace: Workspace, tables: Mapping[str, ir.Table], plan: SnapshotPlan, matrix: pa.Table, labels: pa.Table
 ) -> Audit:
     """Run the probes for leaks, which compute features of the past once more."""
 
@@ -110,16 +111,17 @@ def _probe(
     return probe_tables(book, rebuild)
 
 
-def _summary(
-    matrix: pa.Table, labels: pa.Table, catalogue: Catalogue, tables: Mapping[str, ir.Table], scored_at: datetime
+def summarise(
+    keys: pa.Table, labels: pa.Table, catalogue: Catalogue, tables: Mapping[str, ir.Table], scored_at: datetime
 ) -> PreparationSummary:
+    """Return what was made; `keys` are the accounts and cutoffs of all rows."""
     return PreparationSummary(
-        rows=len(matrix),
-        accounts=len(pc.unique(matrix["account_id"])),
-        cutoffs=len(pc.unique(matrix["cutoff"])),
+        rows=len(keys),
+        accounts=len(pc.unique(keys["account_id"])),
+        cutoffs=len(pc.unique(keys["cutoff"])),
         features=len(catalogue),
         dropped_tables=tuple(name for name in CONTRACT if name not in tables),
         scoring_cutoff=scored_at,
-        accounts_to_score=pc.sum(pc.equal(matrix["cutoff"], pa.scalar(scored_at, pa.timestamp("us")))).as_py(),
+        accounts_to_score=pc.sum(pc.equal(keys["cutoff"], pa.scalar(scored_at, pa.timestamp("us")))).as_py(),
         labelled=len(labels) - labels["churn"].null_count,
     )

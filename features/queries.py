@@ -20,8 +20,8 @@ class QueryEngine(Protocol):
         """Whether tables lie in this process, so that its arrays and numbers for rows are cheap."""
 
     @property
-    def refusal(self) -> type[Exception]:
-        """What a query raises when the engine refuses it."""
+    def refusal(self) -> tuple[type[Exception], ...]:
+        """What a query may raise when the engine refuses it."""
 
     @property
     def cutoff(self) -> ir.IntegerValue:

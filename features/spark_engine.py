@@ -7,7 +7,8 @@ But: results that come back as Arrow tables are as large as the memory of this p
 come back; they are written by Spark itself, see `features.lake`.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,13 +22,19 @@ from features.errors import SourceError, explain
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-__all__ = ["SparkEngine"]
+__all__ = ["Batches", "SparkEngine"]
+
+Batches = Iterable[pa.RecordBatch]
+"""What goes to a worker's function, and comes from it."""
 
 _UTC = dt.Timestamp(timezone="UTC")
 _CUTOFF = "renewcast_cutoff"
+_ANY_PYTHON = "python3"
+"""What PySpark runs on workers unless PYSPARK_PYTHON says another one."""
 _OURS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",  # what cannot be computed fails, and never turns into an empty value
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",  # an account called 007 is not the number 7
 }
 
 
@@ -57,6 +64,7 @@ class SparkEngine:
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         try:
+            from py4j.protocol import Py4JError
             from pyspark.errors import PySparkException
             from pyspark.sql import SparkSession
         except ImportError as error:
@@ -69,8 +77,11 @@ class SparkEngine:
         for key, value in {**(settings or {}), **_OURS}.items():
             if self.session.conf.isModifiable(key):
                 self.session.conf.set(key, value)
+        on_this_machine = str(self.session.conf.get("spark.master", "")).startswith("local")
+        if on_this_machine and self.session.sparkContext.pythonExec == _ANY_PYTHON:
+            self.session.sparkContext.pythonExec = sys.executable  # workers on this machine have what this process has
         self.connection = ibis.pyspark.connect(self.session)
-        self._refusal = PySparkException
+        self._refusal = (PySparkException, Py4JError)
         self._kept: dict[str, DataFrame] = {}
         self._views = 0
 
@@ -92,8 +103,8 @@ class SparkEngine:
         return False
 
     @property
-    def refusal(self) -> type[Exception]:
-        """What a query raises when the engine refuses it."""
+    def refusal(self) -> tuple[type[Exception], ...]:
+        """What a query may raise when the engine refuses it: at once what cannot be planned, later what fails on the workers."""
         return self._refusal
 
     @property
@@ -148,17 +159,51 @@ class SparkEngine:
         """Compute a table."""
         return self.fetch(self.compile(table))
 
+    @staticmethod
+    def quoted(relation: str) -> str:
+        """Write the name of a table of the session's catalogue, such as `lake.telemetry`, for SQL."""
+        return ".".join(f"`{part.replace('`', '``')}`" for part in relation.split("."))
+
+    def read_parquet(self, place: str) -> ir.Table:
+        """Open Parquet files, by a path, a glob or an address, as one table, their columns joined by name."""
+        self._views += 1
+        name = f"view_{self._views}"
+        self.session.read.option("mergeSchema", "true").parquet(place).createOrReplaceTempView(name)
+        return self.connection.table(name)
+
     def count(self, table: ir.Table) -> int:
         """Return how many rows a table has."""
         return self.session.sql(self.compile(table)).count()
 
+    def mapped(self, table: ir.Table, function: Callable[[Batches], Batches], *, schema: str) -> ir.Table:
+        """Hand a table's rows to a function of Arrow batches, on the workers, and return what it yields as a table; nothing is run yet.
+
+        Parameters
+        ----------
+        function
+            Is sent to the workers, with what it refers to; modules are imported there.
+        schema
+            The columns of its batches, as Spark writes them, such as `account_id string, raw double`.
+        """
+        self._views += 1
+        name = f"view_{self._views}"
+        self.session.sql(self.compile(table)).mapInArrow(function, schema).createOrReplaceTempView(name)
+        return self.connection.table(name)
+
     def write_partitioned(self, table: ir.Table, folder: str, *, by: str) -> None:
-        """Write a table as Parquet files in one folder for each value of a column; what was there before is replaced at the end.
+        """Write a table as Parquet files in one folder for each value of a column, in place of all that was there.
 
         Parameters
         ----------
         folder
             Where, by a path or an address that Spark can write to, such as `s3a://...`.
         """
-        frame = self.session.sql(self.compile(table))
-        frame.repartition(by).write.mode("overwrite").partitionBy(by).parquet(folder, compression="zstd")
+        self._write(table, folder, by, replaces="static")
+
+    def replace_partitions(self, table: ir.Table, folder: str, *, by: str) -> None:
+        """Write a table as `write_partitioned` does, in place of what was there for the same values of the column only."""
+        self._write(table, folder, by, replaces="dynamic")
+
+    def _write(self, table: ir.Table, folder: str, by: str, *, replaces: str) -> None:
+        frame = self.session.sql(self.compile(table)).repartition(by)
+        frame.write.mode("overwrite").option("partitionOverwriteMode", replaces).partitionBy(by).parquet(folder, compression="zstd")

@@ -113,7 +113,7 @@ def test_ten_lines_are_ten_lines():
 
 
 def test_every_key_is_documented_and_every_default_is_what_it_says(tmp_path):
-    (config,) = blocks(TEXTS["features/WORKSPACE.md"], "toml")
+    config = blocks(TEXTS["features/WORKSPACE.md"], "toml")[0]
     asked = {"parameters", "above", "below"}
     for module in ("declarations", "workspace"):
         for node in ast.walk(ast.parse((ROOT / "features" / f"{module}.py").read_text(encoding="utf-8"))):
@@ -136,6 +136,7 @@ def test_every_key_is_documented_and_every_default_is_what_it_says(tmp_path):
     assert full.features.top_events == plain.features.top_events
     assert full.serving == plain.serving
     assert (full.currency, full.quarantine_limit) == (plain.currency, plain.quarantine_limit)
+    assert (full.engine, full.spark.sample_rows) == (plain.engine, plain.spark.sample_rows)
 
 
 def keys(values: object) -> list[str]:

@@ -226,6 +226,9 @@ TESTED_WITH = {
     "features.pieces": "test_increments",
     "features.batches": "test_increments",
     "features.queries": "test_spark_engine",
+    "features.lake": "test_spark_engine",
+    "features.lake_snapshots": "test_spark_engine",
+    "training.lake_scores": "test_spark_engine",
     "features.profiles": "test_discovery",
     "features.proposal": "test_discovery",
     "features.synonyms": "test_discovery",
@@ -351,6 +354,7 @@ def test_every_test_file_tests_a_module_or_the_whole_project():
         "test_staying_up_database",
         "test_tracking_server",
     }
+        "test_warehouses",
     named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}
     workspaces = {"test_real_books", "test_recovery"}
     assert {file.stem for file in (ROOT / "tests").glob("test_*.py")} <= named_after | whole | workspaces

@@ -1,20 +1,38 @@
 """The same work on Spark as on DuckDB: every feature, label, group and movement, on one local session for all tests."""
 
 import gc
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from features import peers
+from features.catalogue import read_catalogue
 from features.config import ChangeTarget, Targets
 from features.engine import Engine
+from features.errors import PackageError
 from features.groups import build_groups
+from features.intake import check_workspace
 from features.labels import build_labels, eligible_rows
+from features.lake import check_lake
+from features.lake_snapshots import PARTITION, prepare_lake
 from features.matrix_query import matrix_query
 from features.movements import build_movements
+from features.preparation import prepare_workspace
 from features.snapshots import build_matrix
 from features.spark_engine import SparkEngine
+from features.workspace import load_workspace
 from tests.random_worlds import MOST, OPTIONAL, ORIGIN, Recipe, as_spine, catalogue_of, known_tables
+from tests.small_book import write_book
+from training.calibration import PlattCalibrator
+from training.copies import champion_folder
+from training.dataset import encode_features, learn_categories, load_dataset
+from training.lake_scores import score_batches, score_lake
+from training.model import Problem, fit_booster, make_recipe
+from training.package import Package, describe
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis"),  # by Ibis 12 on DuckDB 2
@@ -91,3 +109,197 @@ def test_groups_and_movements_are_those_of_duckdb(spark, duckdb):
     found, expected = (build_movements(known.engine, known.tables, **end) for known in (on_spark, on_duckdb))
     assert len(found)
     assert found.equals(expected)
+
+
+# A workspace on Spark beside the same one on DuckDB
+
+NOW = datetime(2024, 6, 2)
+TOML = """
+[workspace]
+name = "Lake"
+data = "{data}"
+data_until = 2024-05-15
+{engine}
+[tables.accounts]
+{accounts}
+quarantine_limit = 0.2
+[tables.accounts.attributes]
+joined = {{ type = "date", column = "created_at" }}
+
+[tables.telemetry]
+source = "telemetry"
+where = "event <> 'noise'"
+[tables.telemetry.columns]
+occurred_at = "at"
+event = {{ sql = "upper(event)" }}
+
+[tables.subscriptions]
+source = "subscriptions/*.parquet"
+
+[targets]
+kind = "subscription"
+horizon_days = 60
+grace_days = 0
+
+[cutoffs]
+first = 2024-01-01
+
+[features]
+top_events = 1
+"""
+SETTINGS = """
+[spark]
+lake = "{lake}"
+sample_rows = {sample_rows}
+[spark.settings]
+"spark.master" = "local[2]"
+"""
+
+
+def write_lake(folder, spark):
+    """Write the small book as Parquet, telemetry in partitions and accounts as a table of the catalogue too, each with broken rows."""
+    write_book(folder / "csv")
+    accounts, telemetry, terms = (pd.read_csv(folder / "csv" / f"{name}.csv") for name in ("accounts", "telemetry", "subscriptions"))
+    accounts["created_at"] = pd.to_datetime(accounts["created_at"])
+    accounts["employees"] = np.where(accounts.index % 5 == 0, -1.0, accounts.index % 40)
+    accounts = pd.concat([accounts, accounts.iloc[[3]], pd.DataFrame({"account_id": [" ", None]})], ignore_index=True)
+    del telemetry["user_id"], terms["seats"]  # fewer features are planned in less time
+    telemetry["at"] = pd.to_datetime(telemetry.pop("occurred_at"))
+    late = telemetry.iloc[:3].assign(at=pd.Timestamp("2030-01-01"))
+    unknown = telemetry.iloc[3:5].assign(account_id="nobody")
+    noise = telemetry.iloc[5:8].assign(event="noise")
+    telemetry = pd.concat([telemetry, late, unknown, noise], ignore_index=True)
+    terms["start_date"], terms["end_date"] = pd.to_datetime(terms["start_date"]), pd.to_datetime(terms["end_date"])
+    terms = pd.concat([terms, terms.iloc[[9]], terms.iloc[[7]].assign(end_date=pd.Timestamp("2020-01-01"))], ignore_index=True)
+    for name, table in (("accounts", accounts), ("subscriptions", terms)):
+        (folder / name).mkdir()
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), folder / name / "part.parquet", coerce_timestamps="us")
+    for month, rows in telemetry.groupby(telemetry["at"].dt.strftime("%Y-%m")):
+        (folder / "telemetry" / f"month={month}").mkdir(parents=True)
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        pq.write_table(table, folder / "telemetry" / f"month={month}" / "part.parquet", coerce_timestamps="us")
+    spark.session.sql("CREATE DATABASE IF NOT EXISTS lake")
+    spark.session.read.parquet(str(folder / "accounts")).write.mode("overwrite").saveAsTable("lake.accounts")
+    return folder
+
+
+def workspace_of(folder, data, *, engine, sample_rows=1_000_000):
+    folder.mkdir()
+    on_spark = engine == "spark"
+    accounts = 'database = "spark"\ntable = "lake.accounts"' if on_spark else 'source = "accounts/part.parquet"'
+    text = TOML.format(data=data, engine=f'engine = "{engine}"', accounts=accounts)
+    more = SETTINGS.format(lake=folder / "lake", sample_rows=sample_rows) if on_spark else ""
+    (folder / "renewcast.toml").write_text(text + more, encoding="utf-8")
+    workspace = load_workspace(folder, {})
+    workspace.state.mkdir()
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory, spark):
+    return write_lake(tmp_path_factory.mktemp("lake"), spark)
+
+
+@pytest.fixture(scope="module")
+def on_duckdb(tmp_path_factory, lake):
+    workspace = workspace_of(tmp_path_factory.mktemp("duckdb") / "book", lake, engine="duckdb")
+    return workspace, check_workspace(workspace, now=NOW), prepare_workspace(workspace)
+
+
+@pytest.fixture(scope="module")
+def on_spark(tmp_path_factory, lake):
+    workspace = workspace_of(tmp_path_factory.mktemp("spark_book") / "book", lake, engine="spark", sample_rows=200)
+    return workspace, check_lake(workspace, now=NOW), prepare_lake(workspace, now=NOW)
+
+
+def test_a_lake_is_checked_by_the_same_rules_where_it_lies(on_spark, on_duckdb):
+    (_, found, _), (_, expected, _) = on_spark, on_duckdb
+    assert (found.data_from, found.data_until) == (expected.data_from, expected.data_until)
+    for here, there in zip(found.tables, expected.tables, strict=True):
+        assert (here.table, here.rows_in, here.rows_out, here.blanked) == (there.table, there.rows_in, there.rows_out, there.blanked)
+    reasons = {table.table: table.reasons for table in found.tables}
+    assert reasons == {
+        "accounts": {"account_id: empty": 2, "account_id: used by another row": 1},
+        "telemetry": {"occurred_at: in the future": 3, "account_id: unknown account": 2},
+        "subscriptions": {"end_date: before start_date": 1, "subscription_id, start_date: used by another row": 1},
+    }
+
+
+def test_snapshots_in_the_lake_are_those_of_duckdb_in_a_folder_for_each_cutoff(on_spark, on_duckdb, spark):
+    (workspace, _, summary), (other, _, expected) = on_spark, on_duckdb
+    assert summary == expected
+    assert (workspace.snapshots / "catalogue.json").read_bytes() == (other.snapshots / "catalogue.json").read_bytes()
+    for name in ("features", "labels", "groups"):
+        there = pq.read_table(other.snapshots / f"{name}.parquet")
+        folder = workspace.folder / "lake" / name
+        days = {f"{PARTITION}={cutoff:%Y-%m-%d}" for cutoff in there["cutoff"].unique().to_pylist()}
+        assert {path.name for path in folder.iterdir() if path.is_dir()} == days
+        found = spark.to_arrow(spark.read_parquet(str(folder)))
+        key = [("cutoff", "ascending"), ("account_id", "ascending")]
+        found, there = found.select(there.column_names).sort_by(key), there.sort_by(key)
+        assert [column for column in there.column_names if not same(found[column], there[column])] == []
+
+
+def test_whole_accounts_and_all_that_are_scored_come_to_this_machine(on_spark, on_duckdb):
+    (workspace, _, summary), (other, _, _) = on_spark, on_duckdb
+    found, whole = (pd.read_parquet(one.snapshots / "features.parquet") for one in (workspace, other))
+    now = whole["cutoff"] == pd.Timestamp(summary.scoring_cutoff)
+    history = found["cutoff"] != pd.Timestamp(summary.scoring_cutoff)
+    assert 150 < history.sum() <= 200
+    kept = whole[now | whole["account_id"].isin(found["account_id"][history])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, kept, rtol=1e-12)
+    for name in ("labels", "groups"):
+        keys = pd.read_parquet(workspace.snapshots / f"{name}.parquet", columns=["account_id", "cutoff"])
+        pd.testing.assert_frame_equal(keys, found[["account_id", "cutoff"]])
+    assert pq.read_table(workspace.snapshots / "movements.parquet").equals(pq.read_table(other.snapshots / "movements.parquet"))
+    assert (workspace.snapshots / "probes.json").exists()
+
+
+def package_of(workspace):
+    """Train a small model of churn on what came to this machine."""
+    catalogue = read_catalogue(workspace.snapshots / "catalogue.json")
+    data = load_dataset(workspace.snapshots, "churn", catalogue)
+    categories = learn_categories(data.features, catalogue)
+    matrix = encode_features(data.features, features=catalogue.names, categories=categories)
+    recipe = make_recipe({"num_leaves": 7, "min_data_in_leaf": 5}, seed=0, threads=1)
+    problem = Problem(matrix=matrix, target=data.target, target_name="churn", catalogue=catalogue, recipe=recipe)
+    return Package(
+        target="churn",
+        model=fit_booster(problem, 20),
+        calibrator=PlattCalibrator(slope=1.1, intercept=-0.05),
+        catalogue=catalogue,
+        categories=categories,
+        reference=describe(data.features, catalogue),
+        horizon_days=60,
+        lead_days=0,
+        cutoff=data.cutoffs[-1].item(),
+        base_rate=float(data.target.mean()),
+        recipe=recipe.to_json(),
+        data_fingerprint="0" * 64,
+        code_version="test",
+    )
+
+
+def test_scores_and_their_parts_in_the_lake_are_those_of_this_machine(on_spark, spark):
+    workspace, _, summary = on_spark
+    package = package_of(workspace)
+    package.save(champion_folder(workspace, "churn"))
+    scored = score_lake(workspace)
+    assert (scored.cutoff, scored.accounts, scored.packages) == (summary.scoring_cutoff, summary.accounts_to_score, {"churn": package.hash})
+    rows = pd.read_parquet(workspace.snapshots / "features.parquet")
+    rows = rows[rows["cutoff"] == pd.Timestamp(scored.cutoff)].sort_values("account_id")
+    found = spark.to_arrow(spark.read_parquet(f"{scored.folder}/churn").order_by("account_id")).to_pandas()
+    assert found["account_id"].tolist() == rows["account_id"].tolist()
+    assert set(found[PARTITION]) == {f"{scored.cutoff:%Y-%m-%d}"}
+    expected, parts = package.score_rows(rows), package.explain_rows(rows)
+    assert len(np.unique(expected.raw)) > 20
+    assert found["raw"].tolist() == expected.raw.tolist()
+    assert found["probability"].tolist() == expected.probability.tolist()
+    assert np.array_equal(np.column_stack([np.stack(found["parts"].to_list()), found["base"]]), parts)
+
+
+def test_a_damaged_package_is_not_believed_by_a_worker_either(on_spark):
+    files = {file.name: file.read_bytes() for file in champion_folder(on_spark[0], "churn").iterdir()}
+    files["model.txt"] = files["model.txt"].replace(b"leaf_value=", b"leaf_value=9", 1)
+    with pytest.raises(PackageError, match="damaged"):
+        next(score_batches(files)(iter([])))

@@ -143,10 +143,16 @@ def _check_reads(workspace: Workspace) -> object:
     return intake_fingerprint(workspace)
 
 
-def _check(workspace: Workspace, on_progress: Progress) -> Summary:
-    from features.intake import check_workspace
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
-    checked = check_workspace(workspace, now=datetime.now(UTC).replace(tzinfo=None), on_progress=on_progress)
+
+def _check(workspace: Workspace, on_progress: Progress) -> Summary:
+    if workspace.config.engine == "spark":
+        from features.lake import check_lake as check
+    else:
+        from features.intake import check_workspace as check
+    checked = check(workspace, now=_now(), on_progress=on_progress)
     tables = {
         table.table: {"rows_in": table.rows_in, "rows_out": table.rows_out, "quarantined": table.quarantined} for table in checked.tables
     }
@@ -155,6 +161,8 @@ def _check(workspace: Workspace, on_progress: Progress) -> Summary:
 
 def _check_places(workspace: Workspace, summary: Summary) -> tuple[Path, ...]:
     broken = any(table["quarantined"] for table in summary["tables"].values())
+    if workspace.config.engine == "spark":
+        return (workspace.check_report,)
     report = (workspace.quarantine, workspace.check_report) if broken else (workspace.check_report,)
     return *report, *(workspace.tables / f"{table}.parquet" for table in summary["tables"])
 
@@ -171,10 +179,16 @@ def _features_reads(workspace: Workspace) -> object:
 
     config = workspace.config
     sections = {"targets": asdict(config.targets), "cutoffs": asdict(config.cutoffs), "features": asdict(config.features)}
+    if config.engine == "spark":
+        sections |= {"spark": asdict(config.spark)}
     return sections | {"own": own_fingerprint(workspace)}
 
 
 def _features(workspace: Workspace, on_progress: Progress) -> Summary:
+    if workspace.config.engine == "spark":
+        from features.lake_snapshots import prepare_lake
+
+        return asdict(prepare_lake(workspace, now=_now(), on_progress=on_progress))
     from features.preparation import prepare_workspace
 
     return asdict(prepare_workspace(workspace, on_progress=on_progress))
@@ -225,6 +239,10 @@ def _score_reads(workspace: Workspace) -> object:
 
 
 def _score(workspace: Workspace, on_progress: Progress) -> Summary:
+    if workspace.config.engine == "spark":
+        from training.lake_scores import score_lake
+
+        return asdict(score_lake(workspace, on_progress=on_progress))
     from serving.scores.batch import score_workspace
 
     scored = asdict(score_workspace(workspace, on_progress=on_progress))
@@ -232,10 +250,16 @@ def _score(workspace: Workspace, on_progress: Progress) -> Summary:
 
 
 def _score_places(workspace: Workspace, summary: Summary) -> tuple[Path, ...]:
+    if workspace.config.engine == "spark":
+        from training.lake_scores import REPORT
+
+        return (workspace.scores / REPORT,)
     return workspace.scores / summary["version"], workspace.scores / "CURRENT"
 
 
 def _score_line(summary: Summary) -> str:
+    if "bands" not in summary:
+        return f"{summary['accounts']:,} accounts scored as of {summary['cutoff'][:10]}, in {summary['folder']}"
     bands = ", ".join(f"{count:,} {band}" for band, count in summary["bands"].items())
     return f"{summary['accounts']:,} accounts scored as of {summary['cutoff'][:10]}: {bands}"
 
