@@ -404,27 +404,6 @@ def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:
         callers=_texts(section.section("callers")),
         role_claim=section.text("role_claim", plain.role_claim),
         roles=_texts(section.section("roles")),
-        client_id=section.filled("client_id", environ),
-        scopes=section.texts("scopes", plain.scopes),
-    )
-    section.refuse_others()
-    return oidc
-
-
-def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:
-    if not section.values:
-        return None
-    plain = Oidc(issuer=section.filled("issuer", environ, REQUIRED), audience=section.filled("audience", environ, REQUIRED))
-    oidc = replace(
-        plain,
-        jwks=section.filled("jwks", environ),
-        algorithms=section.texts("algorithms", plain.algorithms),
-        leeway_seconds=section.whole("leeway_seconds", plain.leeway_seconds, low=0, high=300),
-        subject_claim=section.text("subject_claim", plain.subject_claim),
-        caller_claim=section.text("caller_claim", plain.caller_claim),
-        callers=_texts(section.section("callers")),
-        role_claim=section.text("role_claim", plain.role_claim),
-        roles=_texts(section.section("roles")),
     )
     section.refuse_others()
     return oidc
