@@ -61,11 +61,12 @@ class Drift:
 def drift_of(score_set: ScoreSet) -> Drift:
     """Compare the book of a score set with the rows that its models were trained on; of several models, with the one farthest away."""
     by_family: dict[Family, dict[str, float]] = {}
-    for package in score_set.packages.values():
-        for feature in package.catalogue:
-            found = by_family.setdefault(feature.family, {})
-            index = _index_of(feature, score_set.values[feature.name], package.reference)
-            found[feature.name] = max(index, found.get(feature.name, 0.0))
+    for name, feature in score_set.features.items():
+        column = score_set.values[name]  # of a book that is being scored, each is read from a file
+        present = np.sort(column[~_absent(column)])
+        references = [package.reference for package in score_set.packages.values() if name in package.features]
+        indices = [_index_of(feature, present, len(column), reference) for reference in references]
+        by_family.setdefault(feature.family, {})[name] = max(indices)
     models = score_set.manifest.models
     return Drift(
         families={family: _family(list(found.values())) for family, found in sorted(by_family.items())},
@@ -109,17 +110,16 @@ def _family(indices: Sequence[float]) -> FamilyDrift:
     return FamilyDrift(features=len(indices), largest=round(max(indices), 4), moved=moved, moved_much=moved_much)
 
 
-def _index_of(feature: Feature, column: Column, reference: Reference) -> float:
-    absent = _absent(column)
-    present = column[~absent]
+def _index_of(feature: Feature, present: Column, accounts: int, reference: Reference) -> float:
+    """Return how far a feature has moved, given the values of those accounts that have one, in order."""
     if feature.kind == "number":
-        now, then = _number_shares(present.astype(np.float64), reference.quantiles[feature.name], reference.levels)
+        now, then = _number_shares(present, reference.quantiles[feature.name], reference.levels)
     else:
         now, then = _level_shares(present, reference.shares[feature.name])
-    missing_now, missing_then = float(absent.mean()), reference.missing[feature.name]
-    now, then = _joined(now * (1 - missing_now), then * (1 - missing_then), least=_EXPECTED / len(column))
+    missing_now, missing_then = 1 - len(present) / accounts, reference.missing[feature.name]
+    now, then = _joined(now * (1 - missing_now), then * (1 - missing_then), least=_EXPECTED / accounts)
     unknown = max(1 - missing_now - float(now.sum()), 0.0)  # levels that the reference has never seen
-    return stability_index(np.append(now, [missing_now, unknown]), np.append(then, [missing_then, 0.0]), accounts=len(column))
+    return stability_index(np.append(now, [missing_now, unknown]), np.append(then, [missing_then, 0.0]), accounts=accounts)
 
 
 def _number_shares(present: Column, quantiles: Sequence[float] | None, levels: Sequence[float]) -> tuple[Shares, Shares]:
@@ -131,8 +131,7 @@ def _number_shares(present: Column, quantiles: Sequence[float] | None, levels: S
     if quantiles is None:
         return np.zeros(1), np.zeros(1)
     inner, edges = np.asarray(levels)[1:-1], np.asarray(quantiles)[1:-1]
-    ordered = np.sort(present)
-    below, up_to = (np.searchsorted(ordered, edges, side=side) / max(len(present), 1) for side in ("left", "right"))
+    below, up_to = (np.searchsorted(present, edges, side=side) / max(len(present), 1) for side in ("left", "right"))
     return np.diff(np.clip(inner, below, up_to), prepend=0.0, append=1.0), np.diff(inner, prepend=0.0, append=1.0)
 
 

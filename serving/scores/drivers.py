@@ -90,6 +90,27 @@ class DriverGroups:
         order = np.argsort(-np.abs(sums), axis=1, kind="stable")
         return [RankedParts(self, *row) for row in zip(parts.tolist(), sums.tolist(), order.tolist(), strict=True)]
 
+    def leads(self, parts: Numbers, visible: Sequence[bool], *, most: int) -> npt.NDArray[np.intp]:
+        """Return for each row `(n, n_features)` of parts the driver to look at first, of the largest visible ones; -1 where none is.
+
+        It is the largest that somebody can act on, one that raises the risk first, or the largest of all; see
+        `serving.scores.explained.lead_of`, which chooses among drivers that have their words.
+        """
+        sums = self.sums(parts)
+        sizes = np.where(visible, np.abs(sums), 0.0)
+        named = np.argsort(-sizes, axis=1, kind="stable")[:, :most]
+        there = np.take_along_axis(sizes, named, axis=1) > 0.0
+        actionable = there & np.array(self.actionable)[named]
+        can_act = np.where(actionable.any(axis=1, keepdims=True), actionable, there)
+        raising = can_act & (np.take_along_axis(sums, named, axis=1) > 0.0)
+        chosen = np.where(raising.any(axis=1), raising.argmax(axis=1), can_act.argmax(axis=1))
+        return np.where(there.any(axis=1), named[np.arange(len(named)), chosen], -1)
+
+    def largest_first(self, driver: int, parts: Sequence[float]) -> Sequence[int]:
+        """Return the features of a driver, the largest part first, given the parts `(n_features,)` of all features."""
+        members = self.members[driver]
+        return members if len(members) == 1 else sorted(members, key=lambda member: -abs(parts[member]))
+
     def _rank_one(self, parts: list[float]) -> "RankedParts":
         """Do for one row, with plain numbers, what costs many times as much with arrays."""
         sums = [parts[members[0]] if len(members) == 1 else math.fsum([parts[member] for member in members]) for members in self.members]
@@ -144,8 +165,7 @@ class RankedParts:
 
     def members(self, driver: int) -> Sequence[int]:
         """Return the features of a driver, the largest part first."""
-        members = self.groups.members[driver]
-        return members if len(members) == 1 else sorted(members, key=lambda member: -abs(self.parts[member]))
+        return self.groups.largest_first(driver, self.parts)
 
     def others(self, named: Collection[int], *, most: int) -> list[str]:
         """Return the names of the features that belong to none of the named drivers, those of the largest driver first."""

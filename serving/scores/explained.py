@@ -250,7 +250,7 @@ class Teller:
             average = Calibrated(base, self._average(calibrator, base))
             exponent = slope(calibrator, average, Calibrated(raw, scored.own_probability(row, calibrator)))
             record = {"probability": probability, "raw_score": raw, "base": base, "base_probability": average.probability}
-            told.append(self._tell_row(_Row(ranked[row], row, exponent, evidence), record, self._visible(supplied[row])))
+            told.append(self._tell_row(_Row(ranked[row], row, exponent, evidence), record, self.sees(supplied[row])))
         return told
 
     def _average(self, calibrator: Calibrator, base: float) -> float:
@@ -317,7 +317,8 @@ class Teller:
         }
         return self._share("OtherFactors", record)
 
-    def _visible(self, supplied: Supplied) -> Sequence[bool]:
+    def sees(self, supplied: Supplied) -> Sequence[bool]:
+        """Return for each driver whether the view may see it, where partners supplied this."""
         return self.visible if not supplied else _visible(self.groups, self.view, supplied)
 
     def _share(self, record: str, values: Record) -> Record:

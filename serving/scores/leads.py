@@ -4,6 +4,7 @@ It is what the list of accounts tells first. Each score set keeps its own in `le
 can tell what changed without reading anything else of it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import pyarrow.parquet as pq
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import Policy
 from serving.scores.account_json import tier_of
-from serving.scores.explained import book_evidence, lead_of, scored_rows, teller_of
+from serving.scores.explained import Teller, book_evidence, teller_of
 from serving.scores.scoring import ScoreSet
-from serving.scores.sharing import View
+from serving.scores.sharing import NOTHING_SUPPLIED, View
 from serving.scores.windows import windows
 
 __all__ = ["LEAD", "LEADS", "leads_of", "read_leads", "write_leads"]
@@ -28,6 +29,7 @@ LEAD = pa.struct([("features", pa.list_(pa.string())), ("sentence", pa.string())
 """A driver: its features, the one in the sentence first."""
 
 _CHUNK = 1024
+_NOBODY = 0
 _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("account_id", "name", "band")),
@@ -79,12 +81,36 @@ def read_leads(folder: Path) -> pa.Table | None:
 def _told(score_set: ScoreSet, rows: Sequence[int], view: View) -> Iterator[tuple[int, Lead]]:
     """Yield the rows that have a named driver, with the one to look at first."""
     teller = teller_of(score_set, "churn", view)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
+    closed = "features" in teller.closed["Driver"]
+    for chunk, visible in _alike(score_set, rows, teller):
+        parts = score_set.parts["churn"][chunk, :-1]
         evidence = book_evidence(score_set, chunk, peers_needed=view.policy.numbers.peers_needed)
-        told = teller.tell(scored_rows(score_set, "churn", chunk), evidence, [score_set.supplies.of(row) for row in chunk])
-        for row, score in zip(chunk, told, strict=True):
-            lead = lead_of(score.named)
-            if lead is not None:
-                driver = score.named[lead]
-                yield row, {"features": score.record["drivers"][lead]["features"], "sentence": driver.sentence, "effect": driver.effect}
+        leads = teller.groups.leads(parts, visible, most=view.policy.numbers.named_drivers)
+        for position in np.flatnonzero(leads >= 0).tolist():
+            driver, own = int(leads[position]), parts[position].tolist()
+            members = teller.groups.largest_first(driver, own)
+            sentence, *_ = evidence.told(position, teller.groups.features[members[0]])
+            raises = math.fsum(own[member] for member in members) > 0
+            yield (
+                chunk[position],
+                {
+                    "features": None if closed else [teller.groups.names[member] for member in members],
+                    "sentence": sentence,
+                    "effect": "raises" if raises else "lowers",
+                },
+            )
+
+
+def _alike(score_set: ScoreSet, rows: Sequence[int], teller: Teller) -> Iterator[tuple[list[int], Sequence[bool]]]:
+    """Yield rows of which the view sees the same drivers, some at a time, and which it sees."""
+    alike: dict[int, list[int]] = {}
+    supplied = {_NOBODY: NOTHING_SUPPLIED}
+    for row in rows:
+        partners = score_set.supplies.of(row)  # one object for all accounts of a kind
+        kind = id(partners) if partners else _NOBODY
+        supplied[kind] = partners
+        alike.setdefault(kind, []).append(row)
+    for kind, own in alike.items():
+        visible = teller.sees(supplied[kind])
+        for start in range(0, len(own), _CHUNK):
+            yield own[start : start + _CHUNK], visible
