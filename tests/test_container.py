@@ -1,9 +1,10 @@
-"""What leaves the project: a bento that serves, and an image whose steps hold as far as they can be looked at without building it."""
+"""What leaves the project: a bento that serves, and an image, whose steps are read, and done as far as they go without a container."""
 
 import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ from typer.main import get_command
 
 from serving.commands.cli import app
 from serving.scores.batch import score_workspace
-from tests.containerfile import steps
+from tests.containerfile import build, steps
 from tests.served import ROOT, Service, ask, end, free_port, vendor_key, wait_until
 from tests.serving_book import make_workspace
 
@@ -84,6 +85,55 @@ def test_it_is_stopped_gently_and_looked_after():
     program = of("HEALTHCHECK", 1)[0].words[-1]
     ast.parse(program)
     assert f":{of('EXPOSE', 1)[0].rest}/livez" in program
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """The image's steps, done; gone afterwards, because an environment is large."""
+    root = tmp_path_factory.mktemp("image")
+    for folder in (root, *root.parents[:3]):
+        folder.chmod(0o755)
+    yield build(root)
+    shutil.rmtree(root)
+
+
+def test_the_environment_that_the_steps_make_is_whole_and_leans_on_nothing_else(image):
+    code = "import features, training, serving.service; print(features.__file__, training.__file__, serving.__file__, sep='\\n')"
+    status, said = image.run(["python", "-c", code])
+    assert status == 0, said
+    assert all(Path(line).is_relative_to(image.root / "opt") for line in said.split())
+    status, said = image.run(["python", "-c", "import psycopg, opentelemetry.exporter.otlp.proto.http; import pytest"])
+    assert status != 0 and "No module named 'pytest'" in said, "the extras are there, and no tools"
+    assert image.run(["renewcast", "--help"])[0] == 0
+
+
+def test_what_the_image_runs_serves_says_that_it_is_alive_and_ends_gently(image, tmp_path):
+    """The command, the health check and the signal as they stand in the file, by its user, on the folder that it works in."""
+    workspace = make_workspace(image.where)
+    score_workspace(workspace)
+    image.give(image.where)
+    status, said = image.run(["renewcast", "keys", "issue", "--as", "vendor", "--label", "crm"])
+    key = said.splitlines()[-1]
+    assert status == 0 and key.startswith("rk_"), said
+    port = str(free_port())
+    given = {"/workspace": str(image.where), of("EXPOSE", 1)[0].rest: port}
+    command = [given.get(word, word) for word in of("CMD", 1)[0].words]
+    check = [word.replace(f":{of('EXPOSE', 1)[0].rest}/", f":{port}/") for word in of("HEALTHCHECK", 1)[0].words]
+    assert image.run(check)[0] != 0, "nothing is alive yet"
+    with (tmp_path / "log").open("w") as sink:
+        service = Service(int(port), image.start(command, stdout=sink, stderr=sink), tmp_path / "log")
+    try:
+        wait_until(lambda: service.process.poll() is not None or service.ready(), 120)
+        assert image.run(check)[0] == 0, service.log.read_text()[-2000:]
+        status, _, body = ask(service.port, "/v1/accounts/acc-0100", key=key)
+        assert (status, b'"account_id":"acc-0100"' in body) == (200, True)
+        if os.geteuid() == 0:
+            assert {worker.uids().effective for worker in service.workers()} == {image.user}
+        service.process.send_signal(getattr(signal, of("STOPSIGNAL", 1)[0].rest))
+        assert service.process.wait(60) == 0
+        assert image.run(check)[0] != 0
+    finally:
+        end(service)
 
 
 @pytest.fixture(scope="module")
