@@ -285,6 +285,8 @@ class Oidc:
         values have to say this themselves, and with entries no other value counts.
     role_claim, roles
         The claim that tells the role, and from its values to roles, in the same way.
+    client_id, scopes
+        As which client of the issuer people sign in to the pages, and what it is asked for; they sign in with links alone if None.
     """
 
     issuer: str
@@ -297,6 +299,8 @@ class Oidc:
     callers: Mapping[str, str] = field(default_factory=dict)
     role_claim: str = "renewcast_role"
     roles: Mapping[str, str] = field(default_factory=dict)
+    client_id: str | None = None
+    scopes: tuple[str, ...] = ("openid",)
 
 
 @dataclass(frozen=True, kw_only=True)

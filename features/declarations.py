@@ -404,6 +404,8 @@ def _oidc(section: Section, environ: Mapping[str, str]) -> Oidc | None:
         callers=_texts(section.section("callers")),
         role_claim=section.text("role_claim", plain.role_claim),
         roles=_texts(section.section("roles")),
+        client_id=section.filled("client_id", environ),
+        scopes=section.texts("scopes", plain.scopes),
     )
     section.refuse_others()
     return oidc

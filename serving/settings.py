@@ -13,6 +13,7 @@ from features.workspace import Workspace, load_workspace
 __all__ = [
     "Settings",
     "believe_no_proxy",
+    "client_secret",
     "metrics_folder",
     "operator_name",
     "process_environment",
@@ -93,6 +94,17 @@ def tracking_uri(environ: Mapping[str, str] = process_environment) -> str | None
     'http://127.0.0.1:5000'
     """
     return environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def client_secret(environ: Mapping[str, str] = process_environment) -> str | None:
+    """Return what the identity provider gave the service to show that it is the client that it says; None for a public client.
+
+    Examples
+    --------
+    >>> client_secret({"RENEWCAST_OIDC_CLIENT_SECRET": "s3cret"})
+    's3cret'
+    """
+    return environ.get("RENEWCAST_OIDC_CLIENT_SECRET") or None
 
 
 def metrics_folder(environ: Mapping[str, str] = process_environment) -> Path | None:

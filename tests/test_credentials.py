@@ -13,22 +13,8 @@ from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import SERVICE
 from serving.records.tables import JOURNAL
 from serving.scores.batch import score_workspace
-from tests.issuer import FOREIGN_KEY, Issuer
+from tests.issuer import FOREIGN_KEY, OIDC, Issuer
 from tests.serving_book import CONFIG, TestClient, make_workspace
-
-OIDC = """
-[serving.oidc]
-issuer = "{address}"
-audience = "renewcast"
-caller_claim = "groups"
-role_claim = "roles"
-[serving.oidc.callers]
-"staff" = "vendor"
-"northwind" = "partner:p1"
-[serving.oidc.roles]
-"analysts" = "analyst"
-"managers" = "csm"
-"""
 
 
 @pytest.fixture(scope="module")

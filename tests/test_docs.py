@@ -93,7 +93,7 @@ def test_addresses_are_those_of_the_service():
     named = {tuple(found) for found in re.findall(r"`(GET|POST) (/[^`]*)`", chapter)}
     served = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
     forms = {("POST", route.path) for router in pages_all.PAGES for route in router.routes if "POST" in route.methods}
-    for_people = {("GET", "/sign-in"), *forms}  # what a link and a button call
+    for_people = {("GET", "/sign-in"), ("GET", "/sign-in/account"), ("GET", "/sign-in/back"), *forms}  # what a link and a button call
     assert named == served - for_people
 
 

@@ -263,6 +263,7 @@ TESTED_WITH = {
     "serving.answers.account_answers": "test_api",
     "serving.answers.contribution_answers": "test_routes_contributions",
     "serving.answers.newest_first": "test_feedback",
+    "serving.web.pages_sign_in": "test_code_flow",
     "serving.api.remarks": "test_routes_feedback",
     "serving.answers.schema_contributions": "test_routes_contributions",
     "serving.answers.schema_feedback": "test_routes_feedback",

@@ -236,6 +236,8 @@ QUERIES = {
     ("GET", "/metrics"): [{}],
     ("GET", "/openapi.json"): [{}],
     ("GET", "/sign-in"): [{}, {"token": "nonsense"}],
+    ("GET", "/sign-in/account"): [{}, {"to": "/"}],
+    ("GET", "/sign-in/back"): [{}, {"code": "nonsense", "state": "nonsense"}],
 }
 """For each route that is read, the queries that it is asked with."""
 

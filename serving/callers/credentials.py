@@ -6,13 +6,14 @@ of it. A secret is in none.
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from features.workspace import Workspace
 from serving.callers.background import repeating
+from serving.callers.code_flow import CodeFlow
 from serving.callers.identity import Principal, RefusedError, Role, Scope, read_secret
 from serving.callers.journal import Journal
 from serving.callers.keys import REFRESH_SECONDS, ApiKeys, KeyRing
@@ -20,7 +21,7 @@ from serving.callers.sessions import Sessions
 from serving.callers.tokens import Tokens
 from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import Store, open_store
-from serving.settings import operator_name
+from serving.settings import client_secret, operator_name
 
 __all__ = ["Identity", "identity_of", "opened_identity"]
 
@@ -33,8 +34,8 @@ class Identity:
     ----------
     keys, ring
         What issues API keys, and what checks them.
-    tokens
-        What checks bearer tokens of the identity provider; None if the workspace has none.
+    tokens, code_flow
+        What checks bearer tokens of the identity provider, and signs people in with it; None if the workspace has no such thing.
     journal
         What takes a line for each credential that is made, used to sign in, or taken back.
     operator
@@ -47,6 +48,7 @@ class Identity:
     ring: KeyRing
     sessions: Sessions
     tokens: Tokens | None
+    code_flow: CodeFlow | None
     journal: Journal
     operator: Principal
     secret: bytes = field(repr=False)
@@ -121,6 +123,25 @@ class Identity:
         await self.journal.wrote(f"by {link}", principal=await self.sessions.check(cookie), action="sign in")
         return cookie
 
+    async def sign_in_at_provider(self, flow: CodeFlow, answer: Mapping[str, str], *, cookie: str, back: str) -> tuple[str, str]:
+        """Open a session for whom the identity provider sent back, and return what the cookie is to hold, and the page that was wanted.
+
+        Raises
+        ------
+        RefusedError
+            If it is nobody who is known here; a `StaleSignInError` if beginning again may help.
+        StoreDownError, IssuerDownError
+            If the store or the provider is down.
+        """
+        try:
+            principal, to = await flow.finish(answer, cookie=cookie, back=back)
+        except RefusedError as error:
+            await self.journal.refused(str(error), credential="token", action="sign in")
+            raise
+        session = await self.sessions.open(principal)
+        await self.journal.wrote(f"by {principal.credential}", principal=await self.sessions.check(session), action="sign in")
+        return session, to
+
     async def sign_out(self, cookie: str) -> None:
         """End a session, so that its cookie opens nothing any more; without a session that is good nothing happens.
 
@@ -165,11 +186,13 @@ def identity_of(workspace: Workspace, store: Store, journal: Journal) -> Identit
 
     keys = ApiKeys(store, hashed)
     oidc = workspace.config.serving.oidc
+    tokens = None if oidc is None else Tokens(oidc)
     return Identity(
         keys=keys,
         ring=KeyRing(keys.known, hashed, workspace.state / "keys.json"),
         sessions=Sessions(store, secret),
-        tokens=None if oidc is None else Tokens(oidc),
+        tokens=tokens,
+        code_flow=CodeFlow(oidc, tokens, secret, client_secret=client_secret()) if oidc and tokens and oidc.client_id else None,
         journal=journal,
         operator=Principal(VENDOR, "command", frozenset(), "administrator", operator_name()),
         secret=secret,

@@ -1,4 +1,4 @@
-"""Sessions of people: from a sign-in link to a cookie, until it ends.
+"""Sessions of people: from a sign-in link, or another proof of who they are, to a cookie, until it ends.
 
 A sign-in link is signed, expires, and opens for the first browser that uses it and for no other. It is exchanged for a session: a row in
 the store, found by a keyed hash of what the browser's cookie holds. A session ends when it has not been used for `IDLE_SECONDS`, after
@@ -80,6 +80,18 @@ class Sessions:
         except BadData:
             return "link"
 
+    async def open(self, principal: Principal) -> str:
+        """Open a session for somebody who has shown otherwise who it is, and return what the cookie is to hold.
+
+        Raises
+        ------
+        StoreDownError
+            If the store is down.
+        """
+        cookie = secrets.token_urlsafe(32)
+        await to_thread(self._keep, cookie, principal.caller, principal.role, principal.subject)
+        return cookie
+
     async def sign_in(self, token: str, *, browser: str) -> str:
         """Open a session for whom a sign-in link is for, and return what the cookie is to hold.
 
@@ -156,23 +168,20 @@ class Sessions:
             raise RefusedError("a form without the token of its session")
 
     def _open(self, content: dict[str, Any], browser: str, cookie: str) -> None:
-        link_id, at = str(content["link_id"]), now()
-        row = {
-            "session_hash": self._hash(cookie),
-            "partner_id": content["partner_id"],
-            "role": content.get("role", "csm"),
-            "subject": content.get("subject", ""),
-            "created_at": at,
-            "seen_at": at,
-        }
+        link_id = str(content["link_id"])
         try:
             with self._store.tenant(SERVICE) as connection:
-                connection.execute(sa.insert(SIGN_IN_LINKS).values(link_id=link_id, browser_hash=self._hash(browser), used_at=at))
+                connection.execute(sa.insert(SIGN_IN_LINKS).values(link_id=link_id, browser_hash=self._hash(browser), used_at=now()))
         except IntegrityError as error:
             if not self._used_by(link_id, browser):
                 raise RefusedError("sign-in link: it was used in another browser") from error
+        self._keep(cookie, Caller(content["partner_id"]), content.get("role", "csm"), content.get("subject", ""))
+
+    def _keep(self, cookie: str, caller: Caller, role: Role, subject: str) -> None:
+        at = now()
+        row = {"session_hash": self._hash(cookie), "partner_id": caller.partner_id, "role": role, "subject": subject}
         with self._store.tenant(SERVICE) as connection:
-            connection.execute(sa.insert(SESSIONS).values(row))
+            connection.execute(sa.insert(SESSIONS).values(row | {"created_at": at, "seen_at": at}))
             _remove_old(connection, at)
 
     def _used_by(self, link_id: str, browser: str) -> bool:

@@ -26,14 +26,14 @@ from features.errors import ConfigError, IssuerDownError, explain
 from serving.callers.identity import ROLES, Principal, RefusedError, Role, default_scopes
 from serving.permissions.caller import Caller, parse_caller
 
-__all__ = ["KEYS_SECONDS", "RETRY_SECONDS", "IssuerKeys", "Tokens"]
+__all__ = ["FETCH_SECONDS", "KEYS_SECONDS", "RETRY_SECONDS", "IssuerKeys", "Tokens", "discover", "require_safe"]
 
 KEYS_SECONDS = 300.0
 RETRY_SECONDS = 30.0
+FETCH_SECONDS = 5.0
 
 _SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LONGEST_TOKEN = 16_384
-_FETCH_SECONDS = 5.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -82,21 +82,13 @@ class IssuerKeys:
             if self._clock() - self._tried <= RETRY_SECONDS:
                 return  # somebody else has just done it
             try:
-                keys = jwt.PyJWKClient(self._address or self._discovered(), cache_jwk_set=False, timeout=_FETCH_SECONDS).get_signing_keys()
-            except (jwt.PyJWTError, OSError, ValueError):
+                address = self._address or require_safe(discover(self._issuer)["jwks_uri"], "jwks_uri")
+                keys = jwt.PyJWKClient(address, cache_jwk_set=False, timeout=FETCH_SECONDS).get_signing_keys()
+            except (jwt.PyJWTError, OSError, ValueError, KeyError):
                 keys = []  # those that are known stay good
             self._tried = self._clock()
             if keys:
                 self._keys, self._fetched = {key.key_id: key for key in keys}, self._tried
-
-    def _discovered(self) -> str:
-        address = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-        with urllib.request.urlopen(address, timeout=_FETCH_SECONDS) as answer:
-            document = json.load(answer)
-        if document.get("issuer") != self._issuer:
-            raise ValueError("the discovery document is another issuer's")
-        found: str = _require_safe(document["jwks_uri"], "jwks_uri")
-        return found
 
 
 class Tokens:
@@ -110,7 +102,7 @@ class Tokens:
 
     def __init__(self, config: Oidc, *, clock: Callable[[], float] = time.monotonic) -> None:
         for address in filter(None, (config.issuer, config.jwks)):
-            _require_safe(address, "issuer and jwks")
+            require_safe(address, "issuer and jwks")
         unsafe = sorted(set(config.algorithms) - set(_SIGNATURES))
         if unsafe or not config.algorithms:
             todo = "Only signatures with a public and a private key can be checked against an issuer's published keys."
@@ -123,7 +115,7 @@ class Tokens:
         self._keys = IssuerKeys(config.issuer, config.jwks, clock=clock)
 
     async def check(self, token: str) -> Principal:
-        """Return whom a token stands for.
+        """Return whom a bearer token stands for.
 
         Raises
         ------
@@ -132,6 +124,24 @@ class Tokens:
         IssuerDownError
             If the issuer's keys cannot be fetched, and never were.
         """
+        return self._principal(await self._claims(token, audience=self._config.audience))
+
+    async def check_identity(self, token: str, *, client_id: str, nonce: str) -> Principal:
+        """Return who signed in, by the token (OpenID Connect Core, 3.1.3.7) that came for it; raises as `check` does.
+
+        Parameters
+        ----------
+        nonce
+            What the sign-in was begun with; the token of another one is refused.
+        """
+        claims = await self._claims(token, audience=client_id)
+        if claims.get("nonce") != nonce:
+            raise RefusedError("a token of another sign-in")
+        if claims.get("azp", client_id) != client_id:
+            raise RefusedError("a token that was issued to another client")
+        return self._principal(claims)
+
+    async def _claims(self, token: str, *, audience: str) -> Mapping[str, Any]:
         if len(token) > _LONGEST_TOKEN:
             raise RefusedError("a token that is too long")
         try:
@@ -139,18 +149,18 @@ class Tokens:
             if header.get("alg") not in self._config.algorithms:
                 raise RefusedError("a token with a kind of signature that is not taken")
             key = await self._keys.find(header.get("kid"))
-            claims = jwt.decode(
+            claims: Mapping[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=list(self._config.algorithms),
-                audience=self._config.audience,
+                audience=audience,
                 issuer=self._config.issuer,
                 leeway=self._config.leeway_seconds,
                 options={"require": ["exp", "iss", "aud"]},
             )
         except jwt.PyJWTError as error:
             raise RefusedError(f"token: {error}") from error
-        return self._principal(claims)
+        return claims
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = next(_values(claims, self._config.subject_claim), "")
@@ -200,8 +210,30 @@ def _known_role(role: str) -> Role:
     return role
 
 
-def _require_safe(address: str, what: str) -> str:
-    """Refuse to fetch keys where somebody on the way could put their own in their place."""
+def discover(issuer: str) -> Mapping[str, Any]:
+    """Return what an issuer publishes about itself (OpenID Connect Discovery).
+
+    Raises
+    ------
+    OSError, ValueError
+        If it does not answer, or with something else.
+    """
+    address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    with urllib.request.urlopen(address, timeout=FETCH_SECONDS) as answer:
+        document = json.load(answer)
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
+        raise ValueError("the discovery document is another issuer's")
+    return document
+
+
+def require_safe(address: str, what: str) -> str:
+    """Refuse an address where somebody on the way could put their own keys or tokens in the place of the issuer's.
+
+    Raises
+    ------
+    ConfigError
+        If it is one.
+    """
     parts = urllib.parse.urlsplit(address)
     if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         return address

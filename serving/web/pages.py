@@ -5,7 +5,7 @@ Every POST of a page has to carry the session's form token (see `serving.callers
 """
 
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData
@@ -18,12 +18,26 @@ from serving.callers.identity import Principal, RefusedError
 from serving.callers.sessions import SESSION_SECONDS
 from serving.web.pages_frame import render_page
 
-__all__ = ["Reader", "StaleFormError", "from_own_page", "problem_answer", "router", "signed_form", "signed_in"]
+__all__ = [
+    "Reader",
+    "Refusal",
+    "StaleFormError",
+    "ask_to_sign_in",
+    "cookie_options",
+    "enter",
+    "from_own_page",
+    "own_address",
+    "problem_answer",
+    "router",
+    "signed_form",
+    "signed_in",
+]
+
+Refusal = Literal["link", "stale", "nobody"]
+"""Why a way to sign in led nowhere."""
 
 _SESSION, _BROWSER = "renewcast_session", "renewcast_browser"
 _BROWSER_SECONDS = 365 * 24 * 3600
-
-_ASK: dict[str, Any] = {"refused": False}
 
 router = APIRouter(include_in_schema=False)
 
@@ -90,7 +104,7 @@ async def signed_form(request: Request, desk: Desk) -> FormData:
 async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(max_length=2000)] = "") -> Response:
     """Exchange a sign-in link for a session, or say how to get a link."""
     if not token:
-        return render_page(request, "sign_in.html", _ASK)
+        return ask_to_sign_in(request)
     address = address_of(request)
     desk.rates.require_patience(address)
     browser = request.cookies.get(_BROWSER) or secrets.token_urlsafe(24)
@@ -98,13 +112,9 @@ async def sign_in(request: Request, desk: DeskOf, token: Annotated[str, Query(ma
         session = await desk.identity.sign_in(token, browser=browser)
     except RefusedError:
         desk.rates.count_failure(address)
-        return render_page(request, "sign_in.html", _ASK | {"refused": True}, status=401)
-    if earlier := _session_of(request):
-        await desk.identity.sign_out(earlier)
-    response = RedirectResponse("/", status_code=303)
-    cookie = _cookie(request)
-    response.set_cookie(_session_name(request), session, max_age=SESSION_SECONDS, **cookie)
-    response.set_cookie(_BROWSER, browser, max_age=_BROWSER_SECONDS, **cookie | {"path": "/sign-in"})
+        return ask_to_sign_in(request, refused="link", status=401)
+    response = await enter(request, desk, session, to="/")
+    response.set_cookie(_BROWSER, browser, max_age=_BROWSER_SECONDS, **cookie_options(request, path="/sign-in"))
     return response
 
 
@@ -114,8 +124,39 @@ async def sign_out(request: Request, desk: DeskOf, reader: Reader) -> Response:
     await signed_form(request, desk)
     await desk.identity.sign_out(_session_of(request))
     response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(_session_name(request), **_cookie(request))
+    response.delete_cookie(_session_name(request), **cookie_options(request))
     return response
+
+
+async def enter(request: Request, desk: Desk, session: str, *, to: str) -> Response:
+    """Answer with the cookie of a session that was just opened, in place of an earlier one, and lead on to a page."""
+    if earlier := _session_of(request):
+        await desk.identity.sign_out(earlier)
+    response = RedirectResponse(own_address(to), status_code=303)
+    response.set_cookie(_session_name(request), session, max_age=SESSION_SECONDS, **cookie_options(request))
+    return response
+
+
+def ask_to_sign_in(request: Request, *, refused: Refusal | None = None, status: int = 200) -> Response:
+    """Answer with the ways to sign in, and with why the way that was taken led nowhere."""
+    desk: Desk = request.app.state.desk
+    path = request.url.path
+    query = f"?{request.url.query}" if request.url.query else ""
+    wanted = "/" if request.method != "GET" or path.startswith("/sign-in") else f"{path}{query}"
+    with_account = desk.identity.code_flow is not None
+    return render_page(request, "sign_in.html", {"refused": refused, "with_account": with_account, "wanted": wanted}, status=status)
+
+
+def own_address(to: str) -> str:
+    r"""Return an address of these pages; anything that could lead elsewhere becomes the first page.
+
+    Examples
+    --------
+    >>> [own_address(to) for to in ("/?band=red", "//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example")]
+    ['/?band=red', '/', '/', '/']
+    """
+    safe = to.startswith("/") and to[1:2] not in ("/", "\\") and to.isprintable()
+    return to if safe else "/"
 
 
 def _session_name(request: Request) -> str:
@@ -126,8 +167,9 @@ def _session_of(request: Request) -> str:
     return request.cookies.get(_session_name(request), "")
 
 
-def _cookie(request: Request) -> dict[str, Any]:
-    return {"path": "/", "httponly": True, "samesite": "lax", "secure": request.url.scheme == "https"}
+def cookie_options(request: Request, *, path: str = "/") -> dict[str, Any]:
+    """Return how a cookie is set that no script reads and no other site sends along, but with a link that somebody follows."""
+    return {"path": path, "httponly": True, "samesite": "lax", "secure": request.url.scheme == "https"}
 
 
 def problem_answer(request: Request, problem: ProblemError) -> Response:
@@ -136,8 +178,10 @@ def problem_answer(request: Request, problem: ProblemError) -> Response:
     if path.startswith("/v1/") or path in _MACHINES or "text/html" not in request.headers.get("accept", ""):
         return problem_response(problem, request.scope)
     if problem.status == 401:
-        return render_page(request, "sign_in.html", _ASK, status=401)
-    return render_page(request, "problem.html", {"problem": problem}, status=problem.status)
+        return ask_to_sign_in(request, status=401)
+    response = render_page(request, "problem.html", {"problem": problem}, status=problem.status)
+    response.headers.update(problem.headers)
+    return response
 
 
 _MACHINES = ("/livez", "/readyz", "/openapi.json")

@@ -11,6 +11,7 @@ from serving.web import (
     pages_models,
     pages_partners,
     pages_retention,
+    pages_sign_in,
     pages_track,
     pages_what_if,
 )
@@ -27,5 +28,6 @@ PAGES: tuple[APIRouter, ...] = (
     pages_models.router,
     pages_track.router,
     pages.router,
+    pages_sign_in.router,
     pages_appearance.router,
 )

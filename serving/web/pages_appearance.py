@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form
 from starlette.responses import RedirectResponse, Response
 
-from serving.web.pages import from_own_page
+from serving.web.pages import from_own_page, own_address
 from serving.web.pages_frame import THEME, THEMES
 
 __all__ = ["router"]
@@ -18,21 +18,9 @@ router = APIRouter(include_in_schema=False)
 @router.post("/appearance", dependencies=[Depends(from_own_page)])
 async def choose_appearance(theme: Annotated[str, Form(max_length=10)] = "", back: Annotated[str, Form(max_length=2000)] = "/") -> Response:
     """Remember the colours that the reader chose, and go back to the page."""
-    response = RedirectResponse(_own_address(back), status_code=303)
+    response = RedirectResponse(own_address(back), status_code=303)
     if theme in THEMES:
         response.set_cookie(THEME, theme, max_age=_SECONDS, httponly=True, samesite="lax")
     else:
         response.delete_cookie(THEME)
     return response
-
-
-def _own_address(back: str) -> str:
-    r"""Return an address of these pages; anything that could lead elsewhere becomes the first page.
-
-    Examples
-    --------
-    >>> [_own_address(back) for back in ("/?band=red", "//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example")]
-    ['/?band=red', '/', '/', '/']
-    """
-    safe = back.startswith("/") and back[1:2] not in ("/", "\\") and back.isprintable()
-    return back if safe else "/"
