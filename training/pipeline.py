@@ -75,8 +75,7 @@ def train_workspace(
         Address of an MLflow server, in place of the config's; without either, the workspace has a store of its own.
     threads
         Threads of LightGBM and, throughout the process for as long as the training lasts, of linear algebra. Where another process needs
-        a core too, two threads of LightGBM cost 25 times as much as one; matrices of this size cost two threads of linear algebra four
-        times the CPU of one, and are not done sooner.
+        a core too, two threads of LightGBM cost 25 times as much as one, and two of linear algebra five times: they wait for each other.
     workers
         How many targets are trained side by side, which is how several cores are used.
 
