@@ -338,10 +338,6 @@ class Serving:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """All that `renewcast.toml` says.
-
-@dataclass(frozen=True, kw_only=True)
 class Spark:
     """How a workspace runs on Spark.
 
@@ -360,6 +356,10 @@ class Spark:
     sample_rows: int = 2_000_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that `renewcast.toml` says.
+
     Parameters
     ----------
     currency
@@ -368,12 +368,12 @@ class Spark:
         The share of a table's rows that may be broken, where the table says nothing else.
     data_until
         The end of the data, in UTC; the latest known time in the data if None.
+    engine
+        What computes features and labels: DuckDB on this machine, or Spark where the tables lie.
     """
 
     name: str
     currency: str
-    engine
-        What computes features and labels: DuckDB on this machine, or Spark where the tables lie.
     currencies: Mapping[str, float]
     quarantine_limit: float
     data_until: datetime | None
