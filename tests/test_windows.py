@@ -93,6 +93,17 @@ def test_wrong_parts_stop_the_scoring_and_the_old_scores_stay(tmp_path, monkeypa
     assert [path.name for path in workspace.scores.iterdir() if path.is_dir()] == [version]
 
 
+def test_a_model_with_deep_trees_is_walked_and_that_is_said(scored, tmp_path, monkeypatch):
+    _, whole, _ = scored
+    workspace, seen = make_workspace(tmp_path), []
+    monkeypatch.setattr("training.leaf_tables.DEEPEST", 0)
+    folder = score_workspace(workspace, on_progress=lambda what, *_: seen.append(what)).folder
+    assert "explanations (churn, expansion: deep trees, slow)" in seen
+    for target in ("churn", "expansion"):
+        walked, looked_up = (pq.read_table(place / f"parts-{target}.parquet").to_pandas() for place in (folder, whole))
+        np.testing.assert_allclose(walked, looked_up, rtol=0, atol=1e-12)
+
+
 def test_of_a_large_book_nothing_is_made_in_advance_that_can_be_left_out(tmp_path, monkeypatch):
     workspace = make_workspace(tmp_path)
     monkeypatch.setattr("serving.scores.batch._LARGE", 100)

@@ -73,7 +73,8 @@ def explain_book(
 ) -> dict[Target, Scores]:
     """Score a book, write the exact parts of each raw score to `parts-<target>.parquet`, and return the scores.
 
-    In each window a sample of the parts is compared with LightGBM's own.
+    In each window a sample of the parts is compared with LightGBM's own. Models with deep trees have no tables to look their parts up in:
+    they are walked tree by tree, which takes many times as long, and the progress says so.
 
     Raises
     ------
@@ -81,7 +82,8 @@ def explain_book(
         If a part is not LightGBM's, or the parts of a row do not add up to its score.
     """
     found: dict[Target, list[Scores]] = {target: [] for target in packages}
-    spans = bounds(len(book.account_ids))
+    spans, walked = bounds(len(book.account_ids)), [target for target, package in packages.items() if package.tables is None]
+    what = f"explanations ({', '.join(walked)}: deep trees, slow)" if walked else "explanations"
     with ExitStack() as files:
         writers = {target: files.enter_context(_parts_writer(folder, target, package)) for target, package in packages.items()}
         for done, (start, stop) in enumerate(spans, 1):
@@ -90,7 +92,7 @@ def explain_book(
                 scores, parts = package.score_book(frame, threads=threads)
                 writers[target].write(dict(zip((*package.features, BASE), parts.T, strict=True)))
                 found[target].append(scores)
-            on_progress("explanations", done, len(spans))
+            on_progress(what, done, len(spans))
     return {target: _joined(scores) for target, scores in found.items()}
 
 
