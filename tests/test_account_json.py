@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from serving.answers import schema
 from serving.answers import account_answers as answers
+from serving.answers import schema
 from serving.scores.account_json import account_json, prediction_json, render
 from serving.scores.batch import score_workspace
 from serving.scores.scoring import load_score_set

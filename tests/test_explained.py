@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import PackageError
-from serving.answers import schema
 from serving.answers import account_answers as answers
+from serving.answers import schema
 from serving.scores.account_json import render_rows
 from serving.scores.batch import score_workspace
 from serving.scores.explained import closed_fields

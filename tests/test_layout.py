@@ -354,8 +354,8 @@ def test_every_test_file_tests_a_module_or_the_whole_project():
         "test_staying_up",
         "test_staying_up_database",
         "test_tracking_server",
-    }
         "test_warehouses",
+    }
     named_after = {f"test_{name.split('.')[-1]}" for name in IMPORTS}
     workspaces = {"test_real_books", "test_recovery"}
     assert {file.stem for file in (ROOT / "tests").glob("test_*.py")} <= named_after | whole | workspaces
