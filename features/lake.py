@@ -178,7 +178,7 @@ def _mapped(engine: SparkEngine, raw: ir.Table, source: TableSource, config: Tab
     rows = with_problems(engine, engine.layer(derived.select(**read, **about)), maps, columns, source.table, now=now)
     used = {mapped.column for mapped in maps.values()}
     return _Part(
-        rows=in_currency(rows, source, workspace.config)[0],
+        rows=in_currency(engine, rows, source, workspace.config)[0],
         taken={name: mapped.column or mapped.sql or f"constant {mapped.constant}" for name, mapped in maps.items()},
         unused=tuple(name for name in raw.columns if name not in used),
     )

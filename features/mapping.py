@@ -127,7 +127,7 @@ def map_source(
     stated_rows, evidence = _stated_values(engine, derived.table, maps, columns)
     read = _read_values(engine, stated_rows, maps, columns, evidence, source.table)
     rows = with_problems(engine, read, maps, columns, source.table, now=now)
-    mapped_table, notes = in_currency(rows, source, config)
+    mapped_table, notes = in_currency(engine, rows, source, config)
     used = {mapped.column for mapped in maps.values()} | {None}
     return MappedSource(
         table=mapped_table,
@@ -351,13 +351,13 @@ def _joined(reasons: list[ir.StringValue]) -> ir.StringValue:
 _AMOUNTS = ("arr", "list_arr")
 
 
-def in_currency(table: ir.Table, source: TableSource, config: Config) -> tuple[ir.Table, dict[str, int]]:
+def in_currency(engine: QueryEngine, table: ir.Table, source: TableSource, config: Config) -> tuple[ir.Table, dict[str, int]]:
     """Convert amounts to the workspace's currency at its fixed rates."""
     if source.table != "subscriptions" or "currency" not in table.columns:
         return table, {}
     code = table.currency.upper()
     rates = {config.currency: 1.0, **config.currencies}
-    found = table.group_by(code=code).aggregate(rows=lambda t: t.count()).to_pyarrow().to_pylist()
+    found = engine.to_arrow(table.group_by(code=code).aggregate(rows=lambda t: t.count())).to_pylist()
     unknown = {row["code"]: row["rows"] for row in found if row["code"] is not None and row["code"] not in rates}
     if unknown:
         given = ", ".join(f"{code} in {count} rows" for code, count in sorted(unknown.items()))

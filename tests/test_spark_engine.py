@@ -1,6 +1,8 @@
 """The same work on Spark as on DuckDB: every feature, label, group and movement, on one local session for all tests."""
 
 import gc
+import json
+import sys
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,16 +14,18 @@ import pytest
 from features import peers
 from features.catalogue import read_catalogue
 from features.config import ChangeTarget, Targets
+from features.contributed import write_contribution
 from features.engine import Engine
-from features.errors import PackageError
+from features.errors import ConfigError, ContractError, PackageError, QuarantineError, SourceError
 from features.groups import build_groups
 from features.intake import check_workspace
 from features.labels import build_labels, eligible_rows
-from features.lake import check_lake
-from features.lake_snapshots import PARTITION, prepare_lake
+from features.lake import check_lake, open_lake
+from features.lake_snapshots import PARTITION, prepare_lake, sampled_rows
 from features.matrix_query import matrix_query
 from features.movements import build_movements
 from features.preparation import prepare_workspace
+from features.slices import Spine
 from features.snapshots import build_matrix
 from features.spark_engine import SparkEngine
 from features.workspace import load_workspace
@@ -136,6 +140,9 @@ event = {{ sql = "upper(event)" }}
 [tables.subscriptions]
 source = "subscriptions/*.parquet"
 
+[currencies]
+EUR = 1.25
+
 [targets]
 kind = "subscription"
 horizon_days = 60
@@ -170,6 +177,7 @@ def write_lake(folder, spark):
     noise = telemetry.iloc[5:8].assign(event="noise")
     telemetry = pd.concat([telemetry, late, unknown, noise], ignore_index=True)
     terms["start_date"], terms["end_date"] = pd.to_datetime(terms["start_date"]), pd.to_datetime(terms["end_date"])
+    terms["currency"] = np.where(terms.index % 3 == 0, "EUR", "USD")
     terms = pd.concat([terms, terms.iloc[[9]], terms.iloc[[7]].assign(end_date=pd.Timestamp("2020-01-01"))], ignore_index=True)
     for name, table in (("accounts", accounts), ("subscriptions", terms)):
         (folder / name).mkdir()
@@ -303,3 +311,75 @@ def test_a_damaged_package_is_not_believed_by_a_worker_either(on_spark):
     files["model.txt"] = files["model.txt"].replace(b"leaf_value=", b"leaf_value=9", 1)
     with pytest.raises(PackageError, match="damaged"):
         next(score_batches(files)(iter([])))
+
+
+CORRECT = 'source = "accounts/part.parquet"'
+WRONG = {
+    "a table that is not there": (CORRECT, 'database = "spark"\ntable = "lake.nothing"', SourceError),
+    "files that are no Parquet": (CORRECT, 'source = "csv/accounts.csv"', SourceError),
+    "text for a time": (CORRECT, 'source = "accounts/part.parquet"\ncolumns = { created_at = "segment" }', ContractError),
+    "a column that is not there": (CORRECT, 'source = "accounts/part.parquet"\ncolumns = { account_id = "id" }', ContractError),
+    "SQL of another engine": ("upper(event)", "event::VARCHAR::ENUM('a')", ConfigError),
+    "a currency without a rate": ("EUR = 1.25", "", ConfigError),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_spark_cannot_read_is_answered_with_the_place_and_what_to_do(wrong, lake, spark, tmp_path):
+    given, changed, error = WRONG[wrong]
+    workspace = changed_workspace(tmp_path, lake, given, changed)
+    with pytest.raises(error, match=r"(?s)given:.*(Look|Write|Convert|Name|Add)"):
+        open_lake(spark, workspace, now=NOW)
+
+
+def changed_workspace(tmp_path, lake, given, changed):
+    """Make a workspace on Spark with one change of its config."""
+    workspace = workspace_of(tmp_path / "book", lake, engine="duckdb")
+    file = workspace.folder / "renewcast.toml"
+    text = file.read_text(encoding="utf-8").replace('engine = "duckdb"', 'engine = "spark"')
+    assert given in text
+    file.write_text(text.replace(given, changed), encoding="utf-8")
+    return load_workspace(workspace.folder, {})
+
+
+def test_a_lake_with_too_many_broken_rows_stops_the_run_and_is_counted_all_the_same(lake, spark, spark_settings, tmp_path):
+    workspace = changed_workspace(tmp_path, lake, "quarantine_limit = 0.2", "quarantine_limit = 0.001")
+    with pytest.raises(QuarantineError, match=r"(?s)accounts.*3 of 153 rows.*account_id: used by another row"):
+        check_lake(workspace, now=NOW)
+    assert json.loads(workspace.check_report.read_text(encoding="utf-8"))["tables"][0]["quarantined"] == 3
+
+
+def test_what_partners_contributed_is_read_with_the_lake(lake, spark, tmp_path):
+    workspace = changed_workspace(tmp_path, lake, 'engine = "spark"', 'engine = "spark"')
+    row = {"account_id": "a001", "occurred_at": datetime(2024, 3, 1), "channel": "email"}
+    rows = pa.table({name: pa.array([value]) for name, value in row.items()})
+    write_contribution(workspace, "c1", rows, partner_id="p1", received_at=datetime(2024, 3, 5))
+    (found,) = spark.to_arrow(open_lake(spark, workspace, now=NOW)["engagement"]).to_pylist()
+    assert (found["account_id"], found["source"], found["known_at"]) == ("a001", "p1", datetime(2024, 3, 5))
+
+
+def test_a_sample_keeps_whole_accounts_and_stays_within_its_rows():
+    accounts = [f"a{i}" for i in range(50) for _ in range(i % 7 + 1)]
+    cutoffs = np.array([np.datetime64("2024-01-01") + np.timedelta64(j, "D") for i in range(50) for j in range(i % 7 + 1)], "M8[us]")
+    end = datetime(2024, 1, 1)
+    spine = Spine(pa.array(accounts), pa.array(cutoffs))
+    rows = sampled_rows(spine, end, limit=60, seed=3)
+    history = [row for row in rows if cutoffs[row] != np.datetime64(end)]
+    assert 50 < len(history) <= 60
+    drawn = {accounts[row] for row in history}
+    assert {row for row in range(len(accounts)) if accounts[row] in drawn or cutoffs[row] == np.datetime64(end)} == set(rows.tolist())
+    assert sampled_rows(spine, end, limit=len(accounts), seed=3).tolist() == list(range(len(accounts)))
+
+
+def test_without_pyspark_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(SourceError, match=r"renewcast\[spark\]"):
+        SparkEngine()
+
+
+def test_a_table_of_spark_needs_a_workspace_on_spark(lake, tmp_path):
+    workspace = changed_workspace(tmp_path, lake, CORRECT, 'database = "spark"\ntable = "lake.accounts"')
+    file = workspace.folder / "renewcast.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace('engine = "spark"', ""), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r'engine = "spark"'):
+        load_workspace(workspace.folder, {})
