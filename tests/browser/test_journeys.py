@@ -1,25 +1,13 @@
 """What people do on the pages, in a real browser: on either side, by keyboard alone, in the dark, on a phone, and when it goes wrong."""
 
-import os
 import re
-import shutil
-import socket
-import threading
-import time
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import uvicorn
 
-from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
-from serving.scores.batch import score_workspace
-from tests.serving_book import make_workspace
+from tests.opened import DESK, HOSTILE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DESK, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
-HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}</title><script>alert(2)</script>"
+PHONE = {"width": 390, "height": 844}
 PARTNER = Caller("p1")
 EVERYWHERE = (
     "/?search=opal",
@@ -31,73 +19,8 @@ EVERYWHERE = (
     "/retention",
     "/nothing",
 )
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], "resultTypes": ["violations"]}
 OF_VENDOR = ("/partners", "/partners/p1", "/models")
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("RENEWCAST_NO_SKIP"),
-    reason="needs Chromium: apt-get install chromium, or set RENEWCAST_NO_SKIP to fail",
-)
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    accounts = pq.read_table(workspace.tables / "accounts.parquet")
-    names = accounts["name"].to_pylist()
-    names[10] = HOSTILE
-    place = accounts.column_names.index("name")
-    pq.write_table(accounts.set_column(place, "name", pa.array(names)), workspace.tables / "accounts.parquet")
-    score_workspace(workspace)
-    return create_app(workspace)
-
-
-@pytest.fixture(scope="module")
-def address(app):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, app, address):
-    """Open the pages as somebody; whatever the browser complains about fails the test."""
-    contexts, complaints = [], []
-
-    def open_as(caller, *, role="analyst", viewport=DESK, script=True, **options):
-        context = browser.new_context(viewport=viewport, java_script_enabled=script, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(8000)
-        page.on("console", lambda message: complaints.append(message.text) if "the server responded" not in message.text else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        token = app.state.desk.identity.sign_in_token(caller, role=role, subject="jo")
-        page.goto(f"{address}/sign-in?token={token}")
-        return page
-
-    yield open_as
-    for context in contexts:
-        context.close()
-    assert complaints == []
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], "resultTypes": ["violations"]}
 
 
 def rows(page):
@@ -224,6 +147,8 @@ def test_a_session_that_ends_while_filtering_is_said(visit):
     page.context.clear_cookies(name=re.compile("session"))
     page.get_by_label("Health").select_option("red")
     page.get_by_role("heading", name="Sign in").wait_for()
+    assert page.get_by_text("You sign in with a link that is made for you").is_visible()
+    assert page.locator("table.book").count() == 0
 
 
 def test_hostile_names_are_only_names(visit, address):
@@ -263,22 +188,17 @@ def test_colours_are_chosen_and_kept(visit):
     assert page.evaluate(ground) == dark
 
 
-@pytest.mark.parametrize("caller", [VENDOR, PARTNER])
-@pytest.mark.parametrize("viewport", [DESK, PHONE])
-def test_pages_fit_the_screen(visit, address, caller, viewport):
-    page = visit(caller, viewport=viewport)
-    for path in EVERYWHERE + (OF_VENDOR if caller.is_vendor else ("/partners/p1",)):
-        page.goto(address + path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], path
+LOOKS = [(VENDOR, "light", DESK), (VENDOR, "dark", PHONE), (PARTNER, "dark", DESK), (PARTNER, "light", PHONE)]
 
 
-@pytest.mark.parametrize(("caller", "scheme", "viewport"), [(VENDOR, "light", DESK), (PARTNER, "dark", PHONE)])
-def test_pages_break_no_rule_of_accessibility(visit, address, caller, scheme, viewport):
+@pytest.mark.parametrize(("caller", "scheme", "viewport"), LOOKS)
+def test_pages_fit_the_screen_and_break_no_rule_of_accessibility(visit, address, caller, scheme, viewport):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     page = visit(caller, viewport=viewport, color_scheme=scheme)
     broken = {}
     for path in EVERYWHERE + (OF_VENDOR if caller.is_vendor else ("/partners/p1",)):
         page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], path
         found = axe.run(page, options=RULES)
         if found.response["violations"]:
             broken[path] = [(one["id"], one["nodes"][0]["html"][:200]) for one in found.response["violations"]]
