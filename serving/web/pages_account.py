@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -31,6 +32,9 @@ __all__ = ["MOST_POINTS", "account_context", "router"]
 
 MOST_POINTS = 24
 """So many points of health are drawn, the newest."""
+
+_OLDEST = timedelta(days=3 * 365)
+"""Older points are not drawn: they would push the present to the edge."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -119,7 +123,8 @@ def _changes(desk: Desk, score_set: ScoreSet, row: int, view: View) -> schema_ch
 def _course(history: schema_changes.AccountHistory | None) -> Course | None:
     if history is None:
         return None
-    points = [point for point in history.points if point.health is not None][-MOST_POINTS:]
+    known = [point for point in history.points if point.health is not None][-MOST_POINTS:]
+    points = [point for point in known if known[-1].cutoff - point.cutoff <= _OLDEST]
     newer = [point.cutoff for earlier, point in itertools.pairwise(points) if earlier.package != point.package]
     return over_time([(point.cutoff, point.health or 0, point.origin == "said") for point in points], models=newer)
 

@@ -28,7 +28,7 @@ THEME = "renewcast_theme"
 THEMES = ("light", "dark")
 
 _PAGES = (("book", "/", "Book"), ("retention", "/retention", "Retention"), ("track", "/track-record", "Track record"))
-_OF_VENDOR = (("partners", "/partners", "Partners"), ("models", "/models", "Models"))
+_PARTNERS, _MODELS = ("partners", "/partners", "Partners"), ("models", "/models", "Models")
 _API = ("docs", "/docs", "API")
 
 _WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "short_day", "signed")
@@ -47,9 +47,16 @@ def frame(score_set: ScoreSet, reader: Principal, *, here: str) -> dict[str, Any
         "caller": reader.caller,
         "caller_name": "Vendor" if partner is None else partner_name(score_set, partner),
         "manifest": score_set.manifest,
-        "pages": (*_PAGES, *(_OF_VENDOR if reader.caller.is_vendor else ()), _API),
+        "pages": (*_PAGES, *_vendors(score_set, reader), _API),
         "here": here,
     }
+
+
+def _vendors(score_set: ScoreSet, reader: Principal) -> tuple[tuple[str, str, str], ...]:
+    """Return the pages that only the vendor has; those of the partners if the book has any."""
+    if not reader.caller.is_vendor:
+        return ()
+    return (_PARTNERS, _MODELS) if score_set.partners or any(score_set.accounts["partner_id"]) else (_MODELS,)
 
 
 def render_page(request: Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> Response:
