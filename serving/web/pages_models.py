@@ -26,7 +26,7 @@ from serving.web.pages import Reader
 from serving.web.pages_frame import frame, render_page
 from training.report import REPORT
 
-__all__ = ["router"]
+__all__ = ["Side", "router"]
 
 _MEASURES = {
     "auc": "AUC",
