@@ -56,6 +56,18 @@ def test_bodies_of_another_form_are_problems(client, vendor, body):
     assert answer.json()["errors"][0]["pointer"].startswith("/body")
 
 
+def test_what_is_wrong_with_a_field_is_said_once_and_in_plain_words(client, vendor):
+    body = '{"rows": [{"id": "x", "features": {"seats": NaN, "discount": [1]}}]}'
+    answer = client.post("/v1/predict", content=body, headers=vendor | {"content-type": "application/json"})
+    assert {error["pointer"]: error["message"] for error in answer.json()["errors"]} == {
+        "/body/rows/0/features/seats": "Input should be a finite number, or: Input should be a valid string",
+        "/body/rows/0/features/discount": "Input should be a valid number, or: Input should be a valid string",
+    }
+    opinion = {"target": "churn", "agrees": False, "score_set": "x"}
+    answer = client.post("/v1/accounts/acc-0004/feedback", json=opinion, headers=vendor)
+    assert [error["message"] for error in answer.json()["errors"]] == ["say why you disagree: give a reason"]
+
+
 @pytest.mark.parametrize("account_id", ["a%00b", "%0A", "x" * 201, "%ff", "%ED%A0%80"])
 def test_ids_that_cannot_be_one_are_refused(client, vendor, account_id):
     assert client.get(f"/v1/accounts/{account_id}", headers=vendor).status_code in (404, 422)

@@ -270,8 +270,8 @@ def _as_problem(error: Exception) -> ProblemError:
         case ProblemError():
             return error
         case RequestValidationError():
-            errors = [FieldProblem(pointer=_pointer(found["loc"]), message=found["msg"]) for found in error.errors()[:_MOST_ERRORS]]
-            return ProblemError(422, "The request does not have the form that /openapi.json describes.", errors=errors)
+            detail = "The request does not have the form that /openapi.json describes."
+            return ProblemError(422, detail, errors=_field_problems(error.errors())[:_MOST_ERRORS])
         case HTTPException():
             detail = "There is nothing at this address." if error.status_code == 404 else str(error.detail)
             return ProblemError(error.status_code, detail, headers=error.headers)
@@ -280,6 +280,19 @@ def _as_problem(error: Exception) -> ProblemError:
             return ProblemError(503, detail, headers={"Retry-After": str(_AWAY_RETRY_SECONDS)})
         case _:
             return ProblemError(500, "Something went wrong on our side; it is in the log of the service.")
+
+
+_KINDS = ("float", "str")
+"""How pydantic calls the kinds of a value that may be either, at the end of the place where it is neither."""
+
+
+def _field_problems(found: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
+    """Return what is wrong with which field, once for each: a value that could be of two kinds is wrong in two ways."""
+    said: dict[str, list[str]] = {}
+    for one in found:
+        place = one["loc"][:-1] if one["loc"][-1] in _KINDS else one["loc"]
+        said.setdefault(_pointer(place), []).append(one["msg"].removeprefix("Value error, "))
+    return [FieldProblem(pointer=pointer, message=", or: ".join(messages)) for pointer, messages in said.items()]
 
 
 def _pointer(location: Sequence[object]) -> str:

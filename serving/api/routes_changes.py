@@ -85,7 +85,8 @@ async def get_account_changes(
     try:
         return await _looking_back(lambda: changes_answer(desk.archive, score_set, row, view, **moments))
     except NoMomentError as error:
-        problem = FieldProblem(pointer=f"/query/{error.parameter}", message=str(error))
+        message = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
+        problem = FieldProblem(pointer=f"/query/{error.parameter}", message=message)
         raise ProblemError(422, "There is nothing to compare.", errors=[problem]) from error
 
 
