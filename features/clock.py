@@ -28,6 +28,7 @@ __all__ = [
     "age_days",
     "closed_by",
     "day_number",
+    "day_of",
     "ended",
     "has_come",
     "in_label_window",
@@ -146,6 +147,17 @@ def age_days(time: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.Floating
 def day_number(time: "ir.IntegerValue") -> "ir.IntegerValue":
     """Return the number of the day `(midnight, next midnight]` that holds the time; 0 is 1970-01-01."""
     return (time - 1).floordiv(MICROSECONDS_PER_DAY).cast("int32")
+
+
+def day_of(instant: int) -> int:
+    """Return the number of the day `(midnight, next midnight]` that holds an instant in microseconds; 0 is 1970-01-01.
+
+    Examples
+    --------
+    >>> day_of(MICROSECONDS_PER_DAY), day_of(MICROSECONDS_PER_DAY + 1)
+    (0, 1)
+    """
+    return (instant - 1) // MICROSECONDS_PER_DAY
 
 
 def weekday(time: "ir.IntegerValue") -> "ir.IntegerValue":

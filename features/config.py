@@ -370,6 +370,8 @@ class Config:
         The end of the data, in UTC; the latest known time in the data if None.
     engine
         What computes features and labels: DuckDB on this machine, or Spark where the tables lie.
+    memory_gigabytes
+        What queries on this machine may hold in memory before they go on to disk.
     """
 
     name: str
@@ -386,3 +388,4 @@ class Config:
     serving: Serving
     engine: EngineName = "duckdb"
     spark: Spark = Spark()
+    memory_gigabytes: float = 4.0

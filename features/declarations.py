@@ -77,6 +77,7 @@ def read_config(file: Section, *, locate: Locate, environ: Mapping[str, str]) ->
         serving=_serving(file.section("serving"), environ),
         engine=workspace.choice("engine", get_args(EngineName), "duckdb"),
         spark=_spark(file.section("spark"), environ),
+        memory_gigabytes=workspace.number("memory_gigabytes", 4.0, low=0.5),
     )
     _refuse_without_spark(config, file)
     workspace.get("data", None)

@@ -63,7 +63,7 @@ def check_workspace(workspace: Workspace, *, now: datetime, on_progress: Progres
     with (
         replace_folder(workspace.tables) as tables,
         TemporaryDirectory(dir=_emptied(workspace.state), prefix=_STAGING) as staging,
-        Engine(spill_folder=Path(staging) / "spill") as engine,
+        Engine(memory_limit=f"{workspace.config.memory_gigabytes}GB", spill_folder=Path(staging) / "spill") as engine,
     ):
         with replace_folder(workspace.quarantine) as quarantine:
             check = _Check(workspace, engine, Path(staging), tables, quarantine, now)

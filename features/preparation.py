@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -17,16 +19,19 @@ from features.families import VIEWS
 from features.findings import Audit
 from features.groups import build_groups
 from features.labels import build_labels
-from features.ledger import replace_folder
+from features.ledger import code_digest, fingerprint, replace_folder
 from features.movements import build_movements
-from features.own import build_matrix_of_own
+from features.own import build_matrix_of_own, own_fingerprint
 from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, probe_tables
 from features.progress import Progress, silent
 from features.queries import QueryEngine
+from features.reuse import cutoff_keys, find_reusable, write_keys
 from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
+
+_SPILL = ".unfinished-spill-"
 
 __all__ = ["PreparationSummary", "prepare_workspace", "probe_snapshots", "summarise"]
 
@@ -64,6 +69,8 @@ class PreparationSummary:
 def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -> PreparationSummary:
     """Compute features, labels and groups of every customer and cutoff, and movements of ARR, and put them in the `snapshots` folder.
 
+    Features of a cutoff at which nothing has changed of what was known then are taken from the last snapshots.
+
     Raises
     ------
     ConfigError
@@ -71,11 +78,15 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
     NotEnoughDataError
         If no account is a customer at any cutoff, or at the end of the data.
     """
-    with Engine() as engine:
+    with (
+        TemporaryDirectory(dir=workspace.state, prefix=_SPILL) as spilled,
+        Engine(memory_limit=f"{workspace.config.memory_gigabytes}GB", spill_folder=Path(spilled)) as engine,
+    ):
         tables = open_tables(engine, workspace.tables)
         plan = plan_snapshots(engine, workspace, tables)
+        keys = cutoff_keys(engine, workspace.tables, tables, plan.spine, mark=_mark(engine, workspace, plan), own=bool(plan.own))
+        matrix = _matrix(engine, workspace, tables, plan, keys, on_progress=on_progress)
         known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS)
-        matrix = build_matrix_of_own(known, plan.spine, plan.catalogue, plan.own, on_progress=on_progress)
         labels = build_labels(known, plan.spine, workspace.config.targets, data_until=plan.data_until)
         found = {"features": matrix, "labels": labels, "groups": build_groups(known, plan.spine)}
         if "subscriptions" in tables:
@@ -87,7 +98,33 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         (folder / PROBES_FILE).write_text(json.dumps(probed.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
+        write_keys(folder, keys)
     return summarise(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
+
+
+def _mark(engine: Engine, workspace: Workspace, plan: SnapshotPlan) -> str:
+    """Return a digest of all but the tables that decides what the features of a row are; in which order they come does not."""
+    levels = {column: sorted(names) for column, names in plan.levels.items()}
+    made = sorted(fingerprint(feature) for feature in json.loads(plan.catalogue.to_json())["features"])
+    return fingerprint(made, levels, own_fingerprint(workspace), engine.version, code_digest())
+
+
+def _matrix(
+    engine: Engine,
+    workspace: Workspace,
+    tables: Mapping[str, ir.Table],
+    plan: SnapshotPlan,
+    keys: Mapping[int, str],
+    *,
+    on_progress: Progress,
+) -> pa.Table:
+    """Return the features of every row, computed only where the last snapshots do not have them."""
+    reusable = find_reusable(workspace.snapshots, plan.spine, keys, columns=plan.catalogue.names)
+    if not len(reusable.stale):
+        return reusable.joined(None)
+    spine = plan.spine.take(reusable.stale)
+    known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS)
+    return reusable.joined(build_matrix_of_own(known, spine, plan.catalogue, plan.own, on_progress=on_progress))
 
 
 def probe_snapshots(

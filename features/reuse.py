@@ -1,0 +1,193 @@
+"""Reuse: rows of the last snapshots that stay, because nothing of what was known at their cutoff has changed.
+
+A snapshot is a function of what was known at its cutoff. So each cutoff has a key: a digest of all rows and fields of all tables that
+were known by then, of the accounts that are looked at, and of the features and the code that makes them. A cutoff whose key is the one
+that it had when its rows were made keeps them; a row that comes late changes the keys of the cutoffs after the day on which it became
+known, and of no other. Telemetry is not read for this: its pieces say what became known on each day.
+
+But: what an own feature reads from elsewhere than the tables does not change a key.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis.expr.types as ir
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.clock import day_number, day_of
+from features.config import ATTRIBUTE
+from features.contracts import CONTRACT
+from features.engine import Engine, quoted, quoted_name
+from features.ledger import fingerprint
+from features.pieces import read_manifest
+from features.slices import Spine
+
+__all__ = ["KEYS_FILE", "Reusable", "cutoff_keys", "find_reusable", "write_keys"]
+
+KEYS_FILE = "cutoffs.json"
+
+_WRAP = 1 << 64
+_HALF = 1 << 32
+_WORDS = ("name", "csm")
+"""Columns of accounts that no built-in feature looks at, and that change often."""
+
+Days = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Reusable:
+    """What stays and what is to be computed.
+
+    Parameters
+    ----------
+    matrix
+        The rows that stay, in the order of the spine; None if there are none.
+    stale
+        Numbers of the spine's rows that must be computed, ascending.
+    """
+
+    matrix: pa.Table | None
+    stale: npt.NDArray[np.int64]
+
+    def joined(self, computed: pa.Table | None) -> pa.Table:
+        """Return the whole matrix in the order of the spine."""
+        if self.matrix is None or computed is None:
+            whole = self.matrix if computed is None else computed
+            assert whole is not None
+            return whole.combine_chunks()
+        n_rows = len(self.matrix) + len(computed)
+        place = np.empty(n_rows, dtype=np.int64)
+        kept = np.setdiff1d(np.arange(n_rows), self.stale, assume_unique=True)
+        place[kept] = np.arange(len(kept))
+        place[self.stale] = len(kept) + np.arange(len(self.stale))
+        return pa.concat_tables([self.matrix, computed.cast(self.matrix.schema)]).take(pa.array(place)).combine_chunks()
+
+
+def cutoff_keys(engine: Engine, folder: Path, tables: Mapping[str, ir.Table], spine: Spine, *, mark: str, own: bool) -> dict[int, str]:
+    """Return the key of each cutoff of the spine, in microseconds since 1970-01-01 UTC.
+
+    Parameters
+    ----------
+    folder
+        The folder of the checked tables.
+    mark
+        Digest of the features and of all else that decides what is made of the tables.
+    own
+        Whether there are features of one's own, which may look at any column.
+    """
+    known = {name: _Known.of(_days(engine, folder, name, table)) for name, table in sorted(tables.items()) if name != "accounts"}
+    accounts = _account_hashes(engine, tables["accounts"], spine, without=() if own else _WORDS)
+    keys = {}
+    for cutoff in np.unique(spine.instants):
+        looked_at = accounts[spine.instants == cutoff]
+        total = int(np.add.reduce(looked_at, dtype=np.uint64))
+        seen = {name: table.by(day_of(int(cutoff))) for name, table in known.items()}
+        keys[int(cutoff)] = fingerprint(mark, seen, len(looked_at), total)
+    return keys
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """How many rows and fields of a table had become known by the end of each day, and the sums of their hashes."""
+
+    days: npt.NDArray[np.int64]
+    totals: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, days: Days) -> "_Known":
+        totals, rows, total = [(0, 0)], 0, 0
+        for day in sorted(days):
+            rows, total = rows + days[day][0], (total + days[day][1]) % _WRAP
+            totals.append((rows, total))
+        return cls(np.array(sorted(days), dtype=np.int64), totals)
+
+    def by(self, day: int) -> tuple[int, int]:
+        return self.totals[int(np.searchsorted(self.days, day, side="right"))]
+
+
+def _days(engine: Engine, folder: Path, name: str, table: ir.Table) -> Days:
+    """Return what became known on each day; what has no time was always known."""
+    manifest = read_manifest(folder / f"{name}.parquet")
+    if manifest is None:
+        return _counted_days(engine, name, table)
+    days: Days = {}
+    for piece in manifest.pieces:
+        for day, (rows, total) in piece.days.items():
+            before = days.get(day, (0, 0))
+            days[day] = before[0] + rows, (before[1] + total) % _WRAP
+    return days
+
+
+def _counted_days(engine: Engine, name: str, table: ir.Table) -> Days:
+    late = {column: declared.known_from for column, declared in CONTRACT[name].columns.items() if declared.known_from}
+    late |= {column: column for column, kind in table.schema().items() if column.startswith(ATTRIBUTE) and kind.is_timestamp()}
+    base = ", ".join(quoted_name(column) for column in table.columns if column not in late)
+    view = quoted_name(engine.layer(table).get_name())
+    known_at = "known_at" if "known_at" in table.columns else "NULL::TIMESTAMP"
+    parts = [f"SELECT {known_at} AS known_at, hash({base}) AS hash FROM {view}"]
+    for column, known_from in late.items():
+        if {column, known_from} <= set(table.columns):
+            field = f"hash({quoted(column)}, {base}, {quoted_name(column)})"
+            there = f"{quoted_name(column)} IS NOT NULL AND {quoted_name(str(known_from))} IS NOT NULL"
+            parts.append(f"SELECT {quoted_name(str(known_from))}, {field} FROM {view} WHERE {there}")
+    pieces = engine.view(" UNION ALL ".join(parts))
+    numbered = pieces.select(
+        day=day_number(engine.microseconds(pieces.known_at)),
+        low=(pieces.hash % _HALF).cast("int64"),
+        high=(pieces.hash // _HALF).cast("int64"),
+    )
+    found = engine.to_arrow(numbered.group_by("day").agg(rows=numbered.count(), low=numbered.low.sum(), high=numbered.high.sum()))
+    always = np.iinfo(np.int32).min
+    return {
+        int(always if row["day"] is None else row["day"]): (row["rows"], (int(row["low"]) + int(row["high"]) * _HALF) % _WRAP)
+        for row in found.to_pylist()
+    }
+
+
+def _account_hashes(engine: Engine, accounts: ir.Table, spine: Spine, *, without: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Return a hash of what is known of the account of each of the spine's rows."""
+    columns = ", ".join(quoted_name(column) for column in accounts.columns if column not in without)
+    found = engine.fetch(f"SELECT account_id, hash({columns}) AS hash FROM {quoted_name(engine.layer(accounts).get_name())}")
+    place = pc.index_in(spine.account_id, value_set=found["account_id"])
+    hashes: npt.NDArray[np.uint64] = found["hash"].take(place).to_numpy()
+    return hashes
+
+
+def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, columns: Sequence[str]) -> Reusable:
+    """Take the rows of the last snapshots whose cutoffs have the keys that they had.
+
+    Parameters
+    ----------
+    folder
+        The folder of the snapshots; it may not be there.
+    columns
+        The features, in their order.
+    """
+    instants = spine.instants
+    everything = np.arange(len(spine), dtype=np.int64)
+    try:
+        stored = json.loads((folder / KEYS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Reusable(None, everything)
+    same = np.array([cutoff for cutoff, key in keys.items() if stored.get(str(cutoff)) == key], dtype=np.int64)
+    fresh = np.isin(instants, same)
+    if not fresh.any():
+        return Reusable(None, everything)
+    matrix = pq.read_table(folder / "features.parquet").select(["account_id", "cutoff", *columns])
+    cutoffs = matrix["cutoff"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+    matrix = matrix.filter(pa.array(np.isin(cutoffs, same)))
+    kept = spine.take(np.flatnonzero(fresh))
+    if not (matrix["account_id"].combine_chunks().equals(kept.account_id) and matrix["cutoff"].combine_chunks().equals(kept.cutoff)):
+        return Reusable(None, everything)
+    return Reusable(matrix, np.flatnonzero(~fresh))
+
+
+def write_keys(folder: Path, keys: Mapping[int, str]) -> None:
+    """Write the keys beside the snapshots that they belong to."""
+    (folder / KEYS_FILE).write_text(json.dumps({str(cutoff): key for cutoff, key in keys.items()}), encoding="utf-8")

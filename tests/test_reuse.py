@@ -1,0 +1,174 @@
+import json
+import shutil
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import features.preparation
+from features.intake import check_workspace
+from features.preparation import prepare_workspace
+from features.reuse import KEYS_FILE
+from features.workspace import load_workspace
+
+START = datetime(2024, 1, 1)
+CONFIG = """
+[workspace]
+quarantine_limit = 1.0
+data_until = 2024-06-15
+[tables.accounts]
+source = "accounts.csv"
+[tables.telemetry]
+source = "events/*.parquet"
+[tables.tickets]
+source = "tickets.csv"
+[targets]
+kind = "usage"
+horizon_days = 28
+eligible_events = 1
+[cutoffs]
+every = "month"
+[features]
+top_events = 2
+events = ["login", "open"]
+"""
+ACCOUNTS = {"A": "2023-01-01", "B": "2023-06-01", "C": "2024-02-15"}
+TICKETS = [("t1", "A", "2024-01-10", ""), ("t2", "B", "2024-03-10", "")]
+
+
+class Book:
+    """A workspace with telemetry that says when it was recorded."""
+
+    def __init__(self, folder):
+        (folder / "events").mkdir(parents=True)
+        (folder / "renewcast.toml").write_text(CONFIG, encoding="utf-8")
+        self.folder = folder
+        self.workspace = load_workspace(folder, {})
+        self.workspace.state.mkdir()
+        self.tickets(TICKETS)
+        self.accounts(ACCOUNTS)
+        rows = [(name, day + 0.25, f"u{day % 3}", 0) for day in range(0, 160, 5) for name in "ABC"]
+        self.give("0", rows)
+
+    def accounts(self, accounts, *, csm=""):
+        lines = "".join(f"{name},{created},{csm}\n" for name, created in accounts.items())
+        (self.folder / "accounts.csv").write_text(f"account_id,created_at,csm\n{lines}", encoding="utf-8")
+
+    def tickets(self, tickets):
+        lines = "".join(f"{','.join(ticket)}\n" for ticket in tickets)
+        (self.folder / "tickets.csv").write_text(f"ticket_id,account_id,opened_at,closed_at\n{lines}", encoding="utf-8")
+
+    def give(self, name, rows):
+        times = [START + timedelta(days=day) for _, day, _, _ in rows]
+        recorded = [time + timedelta(days=late) for time, (_, _, _, late) in zip(times, rows, strict=True)]
+        columns = {
+            "account_id": pa.array([account for account, _, _, _ in rows], pa.string()),
+            "user_id": pa.array([user for _, _, user, _ in rows], pa.string()),
+            "occurred_at": pa.array(times, pa.timestamp("us")),
+            "recorded_at": pa.array(recorded, pa.timestamp("us")),
+            "event": pa.array(["login" if number % 3 else "open" for number in range(len(rows))], pa.string()),
+            "number": pa.array([f"{name}/{number}" for number in range(len(rows))], pa.string()),
+        }
+        pq.write_table(pa.table(columns), self.folder / "events" / f"{name}.parquet")
+
+    def run(self):
+        check_workspace(self.workspace, now=datetime(2025, 1, 1))
+        prepare_workspace(self.workspace)
+        return pq.read_table(self.workspace.snapshots / "features.parquet")
+
+    def rebuilt(self):
+        """Return what a run from nothing makes."""
+        shutil.rmtree(self.workspace.tables)
+        shutil.rmtree(self.workspace.snapshots)
+        return self.run()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Return the cutoffs that each run computes."""
+    runs = []
+    build = features.preparation.build_matrix_of_own
+
+    def noted(known, spine, *rest, **options):
+        runs.append(sorted({f"{cutoff:%m-%d}" for cutoff in spine.cutoff.to_pylist()}))
+        return build(known, spine, *rest, **options)
+
+    monkeypatch.setattr(features.preparation, "build_matrix_of_own", noted)
+    monkeypatch.setattr(features.preparation, "probe_tables", lambda book, rebuild: features.preparation.Audit())
+    return runs
+
+
+def same(one, other):
+    assert one.column_names == other.column_names
+    assert len(one) == len(other)
+    for name in one.column_names:
+        if pa.types.is_floating(one[name].type):
+            np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=1e-9, atol=1e-12, err_msg=name)
+        else:
+            assert one[name].to_pylist() == other[name].to_pylist()
+
+
+ALL = ["02-01", "03-01", "04-01", "05-01", "06-01", "06-15"]
+
+
+def test_a_late_row_is_computed_where_it_was_known_and_past_cutoffs_keep_their_answer(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    first = book.run()
+    book.give("1", [("A", 40.0, "u9", 60)])  # happened on 10 February, known on 10 April
+    second = book.run()
+    assert computed == [ALL, ["05-01", "06-01", "06-15"]]
+    same(second.slice(0, 8), first.slice(0, 8))
+    same(second, book.rebuilt())
+    assert second.filter(pa.compute.equal(second["account_id"], "A"))["users_ever"].to_pylist() == [3, 3, 3, 4, 4, 4]
+
+
+def test_nothing_is_computed_where_nothing_has_changed(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    first = book.run()
+    book.accounts(ACCOUNTS, csm="Mina")
+    same(book.run(), first)
+    assert computed == [ALL]
+
+
+def test_a_field_that_becomes_known_changes_the_cutoffs_after_it(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    book.run()
+    book.tickets([("t1", "A", "2024-01-10", "2024-04-20"), TICKETS[1]])
+    same(book.run(), book.rebuilt())
+    assert computed[1] == ["05-01", "06-01", "06-15"]
+    book.accounts(ACCOUNTS | {"C": "2024-03-15"})
+    same(book.run(), book.rebuilt())
+    assert computed[3] == ALL[1:]
+
+
+def test_damaged_or_missing_keys_mean_that_all_is_computed(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    first = book.run()
+    (book.workspace.snapshots / KEYS_FILE).unlink()
+    same(book.run(), first)
+    keys = book.workspace.snapshots / KEYS_FILE
+    keys.write_text(json.dumps(dict.fromkeys(json.loads(keys.read_text()), "")), encoding="utf-8")
+    same(book.run(), first)
+    assert computed == [ALL] * 3
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from("ABC"), st.integers(0, 160), st.sampled_from(["u1", "u8"]), st.sampled_from([0, 1, 30, 90])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@given(deliveries=st.lists(ROWS, min_size=1, max_size=3))
+def test_any_split_into_deliveries_gives_the_snapshots_of_a_rebuild(tmp_path_factory, computed, deliveries):
+    book = Book(tmp_path_factory.mktemp("books") / "book")
+    book.run()
+    for number, rows in enumerate(deliveries):
+        book.give(str(number + 1), [(account, day + 0.5, user, late) for account, day, user, late in rows])
+        last = book.run()
+    same(last, book.rebuilt())
