@@ -9,9 +9,12 @@ is new to it, whatever had changed of it before.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,6 +42,7 @@ _NOTHING: Mapping[str, Any] = dict.fromkeys(_TOLD)
 _TYPES = {"health": pa.uint8(), "vendors_lead": LEAD, "partners_lead": LEAD}
 _HAND = pa.struct([("changed_at", pa.timestamp("us")), ("partner_id", pa.string())])
 _META = b"renewcast"
+_TOGETHER = 4096
 _SCHEMA = pa.schema(
     [
         ("account_id", pa.string()),
@@ -138,11 +142,11 @@ def write_changes(score_set: ScoreSet, folder: Path, *, policy: Policy, before: 
     write_leads(leads, folder)
     older = None if before is None else read_leads(before)
     if before is None or older is None:
-        _write(folder, [], against=None, models=())
+        _write(folder, (), against=None, models=())
         return
-    lines, manifest = list(_lines(older, leads)), read_manifest(before)
-    hands = _hands(before, {line["account_id"] for line in lines if line["band"] is None})
-    told = [line | {"hands": hands.get(line["account_id"])} for line in lines]
+    manifest = read_manifest(before)
+    hands = _hands(before, set(older["account_id"].to_pylist()).difference(leads["account_id"].to_pylist()))
+    told = (line | {"hands": hands.get(line["account_id"])} for line in _lines(older, leads))
     _write(folder, told, against=manifest.version, models=_changed_models(manifest, score_set.manifest))
 
 
@@ -179,12 +183,24 @@ def _changed_models(before: Manifest, after: Manifest) -> tuple[Target, ...]:
 
 def _lines(older: pa.Table, newer: pa.Table) -> Iterator[dict[str, Any]]:
     """Yield the accounts of which anything changed for anybody, in the order of their ids."""
-    before, after = ({line["account_id"]: line for line in table.to_pylist()} for table in (older, newer))
-    for account_id in sorted({*before, *after}):
-        was, is_now = before.get(account_id, _NOTHING), after.get(account_id, _NOTHING)
+    for account_id, was, is_now in _paired(older, newer):
         same = all(was[name] == is_now[name] for name in ("band", "partner"))
         if not same or any(_key(was[name]) != _key(is_now[name]) for name in ("vendors_lead", "partners_lead")):
             yield {"account_id": account_id} | {f"{name}_before": was[name] for name in _TOLD} | {name: is_now[name] for name in _TOLD}
+
+
+def _paired(older: pa.Table, newer: pa.Table) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield each account's line of either table, in the order of their ids; only a few lines are in hand at a time."""
+    merged = merge(_each(older, 0), _each(newer, 1), key=itemgetter(0))
+    for account_id, found in groupby(merged, key=itemgetter(0)):
+        lines = {side: line for _, side, line in found}
+        yield account_id, lines.get(0, _NOTHING), lines.get(1, _NOTHING)
+
+
+def _each(leads: pa.Table, side: int) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for batch in leads.sort_by("account_id").to_batches(max_chunksize=_TOGETHER):
+        for line in batch.to_pylist():
+            yield line["account_id"], side, line
 
 
 def _hands(before: Path, gone: Collection[str]) -> dict[str, list[dict[str, Any]]]:
@@ -197,9 +213,12 @@ def _hands(before: Path, gone: Collection[str]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def _write(folder: Path, lines: Sequence[Mapping[str, Any]], *, against: str | None, models: Sequence[Target]) -> None:
-    metadata = {_META: json.dumps({"against": against, "models": list(models)})}
-    pq.write_table(pa.Table.from_pylist(list(lines), _SCHEMA.with_metadata(metadata)), folder / CHANGES, compression="zstd")
+def _write(folder: Path, lines: Iterable[Mapping[str, Any]], *, against: str | None, models: Sequence[Target]) -> None:
+    schema = _SCHEMA.with_metadata({_META: json.dumps({"against": against, "models": list(models)})})
+    left = iter(lines)
+    with pq.ParquetWriter(folder / CHANGES, schema, compression="zstd") as file:
+        while block := list(islice(left, _TOGETHER)):
+            file.write_table(pa.Table.from_pylist(block, schema))
 
 
 def _key(lead: Mapping[str, Any] | None) -> object:
