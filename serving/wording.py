@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 
-__all__ = ["amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case", "short_day", "signed"]
+__all__ = ["about", "amount", "chance", "day", "factor", "money", "moved", "number", "sentence_case", "short_day", "signed"]
 
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _SHARES = frozenset({"share", "ratio"})
@@ -27,6 +27,18 @@ def chance(probability: float) -> str:
         return f"{math.floor(10 * probability + 0.5)} in 10"
     one_in = 1 / probability
     return f"1 in {round(one_in) if one_in < 20 else 5 * round(one_in / 5)}"
+
+
+def about(probability: float) -> str:
+    """Say a probability as a natural frequency that was rounded.
+
+    Examples
+    --------
+    >>> about(0.125), about(0.001)
+    ('about 1 in 8', 'less than 1 in 200')
+    """
+    said = chance(probability)
+    return said if said.startswith(("less", "more")) else f"about {said}"
 
 
 def number(value: float, unit: str = "") -> str:

@@ -31,7 +31,7 @@ _PAGES = (("book", "/", "Book"), ("retention", "/retention", "Retention"), ("tra
 _PARTNERS, _MODELS = ("partners", "/partners", "Partners"), ("models", "/models", "Models")
 _API = ("docs", "/docs", "API")
 
-_WORDS = ("amount", "chance", "day", "factor", "money", "number", "sentence_case", "short_day", "signed")
+_WORDS = ("about", "amount", "chance", "day", "factor", "money", "number", "sentence_case", "short_day", "signed")
 
 
 def frame(score_set: ScoreSet, reader: Principal, *, here: str) -> dict[str, Any]:
