@@ -120,7 +120,7 @@ def _with_shared_keys(rows: ir.Table, table: str) -> ir.Table:
     if not contract.unique:
         return rows
     key = [*contract.unique, *(["recorded_at"] if "recorded_at" in rows.columns else [])]
-    others = [rows[name] for name in rows.columns if name in contract.columns and name not in key]
+    others = [rows[name] for name in rows.columns if not name.startswith("__") and name not in key]
     alike = ibis.window(group_by=[*(rows[name] for name in key), rows[REASONS] == ""], order_by=others or [rows[key[0]]])
     repeats = (rows[REASONS] == "") & (ibis.row_number().over(alike) > 0)
     return with_reasons(rows, reason(repeats, f"{', '.join(contract.unique)}: used by another row"))

@@ -9,6 +9,7 @@ some 200 bytes for each account and cutoff, and at the scoring cutoff a row of f
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -43,11 +44,15 @@ PARTITION = "cutoff_day"
 """The column by which snapshots in the lake are partitioned: the day of the cutoff, UTC, such as `2025-01-31`."""
 
 _ROWS_AT_ONCE = 250_000
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
 def lake_folder(workspace: Workspace, name: str) -> str:
-    """Return the path or address of a table in the workspace's lake, such as that of `features`."""
-    return f"{workspace.config.spark.lake or workspace.state / 'lake'}/{name}"
+    """Return the path or address of a table in the workspace's lake, such as that of `features`; a path starts at the workspace."""
+    lake = workspace.config.spark.lake
+    if lake is not None and _ADDRESS.match(lake):
+        return f"{lake.rstrip('/')}/{name}"
+    return str((workspace.folder / lake if lake else workspace.state / "lake").absolute() / name)
 
 
 def prepare_lake(workspace: Workspace, *, now: datetime, on_progress: Progress = silent) -> PreparationSummary:

@@ -21,14 +21,17 @@ from features.groups import build_groups
 from features.intake import check_workspace
 from features.labels import build_labels, eligible_rows
 from features.lake import check_lake, open_lake
-from features.lake_snapshots import PARTITION, prepare_lake, sampled_rows
+from features.lake_snapshots import PARTITION, lake_folder, prepare_lake, sampled_rows
+from features.ledger import Ledger
 from features.matrix_query import matrix_query
 from features.movements import build_movements
 from features.preparation import prepare_workspace
+from features.progress import silent
 from features.slices import Spine
 from features.snapshots import build_matrix
 from features.spark_engine import SparkEngine
 from features.workspace import load_workspace
+from serving.commands.steps import STEPS, run_step
 from tests.random_worlds import MOST, OPTIONAL, ORIGIN, Recipe, as_spine, catalogue_of, known_tables
 from tests.small_book import write_book
 from training.calibration import PlattCalibrator
@@ -288,10 +291,16 @@ def package_of(workspace):
     )
 
 
-def test_scores_and_their_parts_in_the_lake_are_those_of_this_machine(on_spark, spark):
+@pytest.fixture(scope="module")
+def champion(on_spark):
+    package = package_of(on_spark[0])
+    package.save(champion_folder(on_spark[0], "churn"))
+    return package
+
+
+def test_scores_and_their_parts_in_the_lake_are_those_of_this_machine(on_spark, champion, spark):
     workspace, _, summary = on_spark
-    package = package_of(workspace)
-    package.save(champion_folder(workspace, "churn"))
+    package = champion
     scored = score_lake(workspace)
     assert (scored.cutoff, scored.accounts, scored.packages) == (summary.scoring_cutoff, summary.accounts_to_score, {"churn": package.hash})
     rows = pd.read_parquet(workspace.snapshots / "features.parquet")
@@ -306,7 +315,21 @@ def test_scores_and_their_parts_in_the_lake_are_those_of_this_machine(on_spark, 
     assert np.array_equal(np.column_stack([np.stack(found["parts"].to_list()), found["base"]]), parts)
 
 
-def test_a_damaged_package_is_not_believed_by_a_worker_either(on_spark):
+def test_the_steps_of_the_command_do_it_on_spark_and_not_twice(on_spark, champion, monkeypatch):
+    workspace, checked, prepared = on_spark
+    monkeypatch.setattr("features.lake.check_lake", lambda *_, **__: checked)
+    monkeypatch.setattr("features.lake_snapshots.prepare_lake", lambda *_, **__: prepared)
+    how = {"on_progress": silent, "clock": lambda: 0.0}
+    assert run_step(STEPS["check"], workspace, **how).place == workspace.check_report
+    assert run_step(STEPS["features"], workspace, **how).place == workspace.snapshots
+    Ledger(workspace.ledger).record("train", "trained", {})
+    first, second = (run_step(STEPS["score"], workspace, **how) for _ in range(2))
+    assert first.line == f"{prepared.accounts_to_score} accounts scored as of 2024-05-15, in {workspace.folder / 'lake' / 'scores'}"
+    assert (first.unchanged, second.unchanged) == (False, True)
+    assert first.summary["packages"] == {"churn": champion.hash}
+
+
+def test_a_damaged_package_is_not_believed_by_a_worker_either(on_spark, champion):
     files = {file.name: file.read_bytes() for file in champion_folder(on_spark[0], "churn").iterdir()}
     files["model.txt"] = files["model.txt"].replace(b"leaf_value=", b"leaf_value=9", 1)
     with pytest.raises(PackageError, match="damaged"):
@@ -356,6 +379,16 @@ def test_what_partners_contributed_is_read_with_the_lake(lake, spark, tmp_path):
     write_contribution(workspace, "c1", rows, partner_id="p1", received_at=datetime(2024, 3, 5))
     (found,) = spark.to_arrow(open_lake(spark, workspace, now=NOW)["engagement"]).to_pylist()
     assert (found["account_id"], found["source"], found["known_at"]) == ("a001", "p1", datetime(2024, 3, 5))
+
+
+@pytest.mark.parametrize(
+    ("lake", "place"),
+    [("s3a://acme/renewcast/", "s3a://acme/renewcast/labels"), ("dbfs:/acme", "dbfs:/acme/labels"), ("far", "{}/far/labels")],
+)
+def test_a_lake_is_an_address_or_a_path_seen_from_the_workspace(lake, place, tmp_path):
+    text = '[spark]\nlake = "{}"\n[tables.accounts]\nsource = "a.csv"\n[tables.telemetry]\nsource = "t.csv"\n[tables.subscriptions]\n'
+    (tmp_path / "renewcast.toml").write_text(text.format(lake) + 'source = "s.csv"\n', encoding="utf-8")
+    assert lake_folder(load_workspace(tmp_path, {}), "labels") == place.format(tmp_path)
 
 
 def test_a_sample_keeps_whole_accounts_and_stays_within_its_rows():
