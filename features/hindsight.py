@@ -22,7 +22,7 @@ from features.findings import Audit, Finding, listed
 from features.queries import QueryEngine
 from features.slices import Spine
 
-__all__ = ["HINDSIGHT", "Rebuild", "find_hindsight", "without_future"]
+__all__ = ["HINDSIGHT", "Rebuild", "find_hindsight", "probed_cutoffs", "probed_instant", "without_future"]
 
 HINDSIGHT = "without the future"
 """Name of the probe."""
@@ -51,7 +51,7 @@ def find_hindsight(engine: QueryEngine, tables: Mapping[str, ir.Table], matrix: 
     tables
         The checked tables, and `matrix` the features that were made from them.
     """
-    instant = _probed_instant(engine, tables["telemetry"], matrix)
+    instant = probed_instant(engine, tables["telemetry"], matrix)
     seen = matrix.filter(_in_weeks_before(matrix["cutoff"], instant))
     spine = Spine(seen["account_id"].combine_chunks(), seen["cutoff"].combine_chunks())
     again = rebuild({name: without_future(engine, name, table, instant) for name, table in tables.items()}, spine)
@@ -91,7 +91,14 @@ def _literal(instant: np.datetime64) -> ir.IntegerValue:
     return ibis.literal(int(instant.astype("M8[us]").astype(np.int64)), "int64")
 
 
-def _probed_instant(engine: QueryEngine, telemetry: ir.Table, matrix: pa.Table) -> np.datetime64:
+def probed_cutoffs(engine: QueryEngine, tables: Mapping[str, ir.Table], matrix: pa.Table) -> list[int]:
+    """Return the cutoffs whose rows are looked at, in microseconds since 1970-01-01 UTC: what was known at them decides what is found."""
+    instant = probed_instant(engine, tables["telemetry"], matrix)
+    seen = matrix["cutoff"].filter(_in_weeks_before(matrix["cutoff"], instant))
+    return sorted(pc.unique(seen.cast(pa.timestamp("us")).cast(pa.int64())).to_pylist())
+
+
+def probed_instant(engine: QueryEngine, telemetry: ir.Table, matrix: pa.Table) -> np.datetime64:
     """Return the cutoff to look at: the middle one, or an earlier one if that takes too many rows."""
     cutoffs = np.unique(matrix["cutoff"].to_numpy().astype("M8[us]"))
     candidates = list(dict.fromkeys(cutoffs[len(cutoffs) // part] for part in (2, 3, 4, 8, 16, len(cutoffs) + 1)))

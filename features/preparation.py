@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +18,16 @@ from features.engine import Engine
 from features.families import VIEWS
 from features.findings import Audit
 from features.groups import build_groups
+from features.hindsight import probed_cutoffs
 from features.labels import build_labels
 from features.ledger import code_digest, fingerprint, replace_folder
 from features.movements import build_movements
 from features.own import build_matrix_of_own, own_fingerprint
 from features.plan import SnapshotPlan, open_tables, plan_snapshots
-from features.probes import PROBES_FILE, Book, probe_tables
+from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables
 from features.progress import Progress, silent
 from features.queries import QueryEngine
-from features.reuse import cutoff_keys, find_reusable, write_keys
+from features.reuse import Keys, cutoff_keys, find_reusable, read_keys
 from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
@@ -92,13 +93,16 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         if "subscriptions" in tables:
             grace_days = workspace.config.targets.grace_days
             found["movements"] = build_movements(engine, tables, data_until=plan.data_until, grace_days=grace_days)
-        probed = probe_snapshots(engine, workspace, tables, plan, matrix, labels)
+        made = Keys(keys)
+        made = replace(made, hindsight=made.of(probed_cutoffs(engine, tables, matrix)))
+        earlier = earlier_hindsight(workspace) if read_keys(workspace.snapshots).hindsight == made.hindsight else None
+        probed = probe_snapshots(engine, workspace, tables, plan, matrix, labels, hindsight=earlier)
     with replace_folder(workspace.snapshots) as folder:
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         (folder / PROBES_FILE).write_text(json.dumps(probed.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
-        write_keys(folder, keys)
+        made.write(folder)
     return summarise(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
 
 
@@ -128,9 +132,16 @@ def _matrix(
 
 
 def probe_snapshots(
-    engine: QueryEngine, workspace: Workspace, tables: Mapping[str, ir.Table], plan: SnapshotPlan, matrix: pa.Table, labels: pa.Table
+    engine: QueryEngine,
+    workspace: Workspace,
+    tables: Mapping[str, ir.Table],
+    plan: SnapshotPlan,
+    matrix: pa.Table,
+    labels: pa.Table,
+    *,
+    hindsight: Audit | None = None,
 ) -> Audit:
-    """Run the probes for leaks, which compute features of the past once more."""
+    """Run the probes for leaks, which compute features of the past once more unless what that found before still holds."""
 
     def rebuild(tables: Mapping[str, ir.Table], spine: Spine) -> pa.Table:
         known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS)
@@ -145,7 +156,7 @@ def probe_snapshots(
         catalogue=plan.catalogue,
         days_ahead=targets.lead_days + targets.horizon_days,
     )
-    return probe_tables(book, rebuild)
+    return probe_tables(book, rebuild, hindsight=hindsight)
 
 
 def summarise(

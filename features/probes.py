@@ -33,7 +33,7 @@ from features.queries import QueryEngine
 from features.row_times import find_early_rows, find_odd_recording
 from features.workspace import Workspace
 
-__all__ = ["PROBES_FILE", "Book", "audit_tables", "probe_tables"]
+__all__ = ["PROBES_FILE", "Book", "audit_tables", "earlier_hindsight", "probe_tables"]
 
 PROBES_FILE = "probes.json"
 
@@ -72,6 +72,13 @@ def audit_tables(workspace: Workspace) -> Audit:
     return Audit.from_json(json.loads(stored))
 
 
+def earlier_hindsight(workspace: Workspace) -> Audit:
+    """Return what computing features without the future found when the workspace's snapshots were made."""
+    found = audit_tables(workspace)
+    findings = tuple(finding for finding in found.findings if finding.probe == HINDSIGHT)
+    return Audit(findings, {name: asked for name, asked in found.probes.items() if name == HINDSIGHT})
+
+
 _UNPROBED = Finding(
     probe=HINDSIGHT,
     severity="look at",
@@ -81,7 +88,7 @@ _UNPROBED = Finding(
 )
 
 
-def probe_tables(book: Book, rebuild: Rebuild) -> Audit:
+def probe_tables(book: Book, rebuild: Rebuild, *, hindsight: Audit | None = None) -> Audit:
     """Run all probes of the tables; the caller writes what they found to `PROBES_FILE` in the folder of the snapshots.
 
     Parameters
@@ -89,8 +96,10 @@ def probe_tables(book: Book, rebuild: Rebuild) -> Audit:
     rebuild
         Computes the features of a spine from other tables; it is called once, and once more if anything differs. What the engine keeps
         under names, such as loaded tables, is replaced by it.
+    hindsight
+        What computing features again without the future found before, where nothing that it looks at has changed; it is done if None.
     """
-    found = find_hindsight(book.engine, book.tables, book.matrix, book.catalogue, rebuild)
+    found = hindsight or find_hindsight(book.engine, book.tables, book.matrix, book.catalogue, rebuild)
     for probed in (
         _probe_ends(book),
         _probe_dates(book),

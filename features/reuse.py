@@ -10,7 +10,7 @@ But: what an own feature reads from elsewhere than the tables does not change a 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -28,7 +28,7 @@ from features.ledger import fingerprint
 from features.pieces import read_manifest
 from features.slices import Spine
 
-__all__ = ["KEYS_FILE", "Reusable", "cutoff_keys", "find_reusable", "write_keys"]
+__all__ = ["KEYS_FILE", "Keys", "Reusable", "cutoff_keys", "find_reusable", "read_keys"]
 
 KEYS_FILE = "cutoffs.json"
 
@@ -171,11 +171,8 @@ def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, column
     """
     instants = spine.instants
     everything = np.arange(len(spine), dtype=np.int64)
-    try:
-        stored = json.loads((folder / KEYS_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Reusable(None, everything)
-    same = np.array([cutoff for cutoff, key in keys.items() if stored.get(str(cutoff)) == key], dtype=np.int64)
+    stored = read_keys(folder)
+    same = np.array([cutoff for cutoff, key in keys.items() if stored.cutoffs.get(cutoff) == key], dtype=np.int64)
     fresh = np.isin(instants, same)
     if not fresh.any():
         return Reusable(None, everything)
@@ -188,6 +185,26 @@ def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, column
     return Reusable(matrix, np.flatnonzero(~fresh))
 
 
-def write_keys(folder: Path, keys: Mapping[int, str]) -> None:
-    """Write the keys beside the snapshots that they belong to."""
-    (folder / KEYS_FILE).write_text(json.dumps({str(cutoff): key for cutoff, key in keys.items()}), encoding="utf-8")
+@dataclass(frozen=True)
+class Keys:
+    """The keys that snapshots were made with: of each cutoff, and of the rows that were computed again without the future."""
+
+    cutoffs: Mapping[int, str] = field(default_factory=dict)
+    hindsight: str = ""
+
+    def of(self, cutoffs: Sequence[int]) -> str:
+        """Return a key of several cutoffs."""
+        return fingerprint([(cutoff, self.cutoffs[cutoff]) for cutoff in cutoffs])
+
+    def write(self, folder: Path) -> None:
+        """Write the keys beside the snapshots that they belong to."""
+        (folder / KEYS_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def read_keys(folder: Path) -> Keys:
+    """Read the keys of snapshots; without snapshots there are none."""
+    try:
+        stored = json.loads((folder / KEYS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Keys()
+    return Keys({int(cutoff): key for cutoff, key in stored["cutoffs"].items()}, stored["hindsight"])

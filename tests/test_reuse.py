@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import features.preparation
+import features.probes
 from features.intake import check_workspace
 from features.preparation import prepare_workspace
+from features.probes import earlier_hindsight
 from features.reuse import KEYS_FILE
 from features.workspace import load_workspace
 
@@ -98,7 +100,7 @@ def computed(monkeypatch):
         return build(known, spine, *rest, **options)
 
     monkeypatch.setattr(features.preparation, "build_matrix_of_own", noted)
-    monkeypatch.setattr(features.preparation, "probe_tables", lambda book, rebuild: features.preparation.Audit())
+    monkeypatch.setattr(features.preparation, "probe_tables", lambda book, rebuild, hindsight: features.preparation.Audit())
     return runs
 
 
@@ -145,13 +147,28 @@ def test_a_field_that_becomes_known_changes_the_cutoffs_after_it(tmp_path, compu
     assert computed[3] == ALL[1:]
 
 
+def test_the_past_is_computed_again_without_the_future_only_where_it_has_changed(tmp_path, monkeypatch):
+    book = Book(tmp_path / "book")
+    book.run()
+    found = earlier_hindsight(book.workspace)
+    probe = features.probes.find_hindsight
+    monkeypatch.setattr(features.probes, "find_hindsight", lambda *book: pytest.fail("was computed again"))
+    book.give("1", [("A", 150.0, "u9", 10)])
+    book.run()
+    assert earlier_hindsight(book.workspace) == found
+    monkeypatch.setattr(features.probes, "find_hindsight", probe)
+    book.give("2", [("A", 20.0, "u9", 0)])
+    book.run()
+    assert earlier_hindsight(book.workspace) == found
+
+
 def test_damaged_or_missing_keys_mean_that_all_is_computed(tmp_path, computed):
     book = Book(tmp_path / "book")
     first = book.run()
     (book.workspace.snapshots / KEYS_FILE).unlink()
     same(book.run(), first)
     keys = book.workspace.snapshots / KEYS_FILE
-    keys.write_text(json.dumps(dict.fromkeys(json.loads(keys.read_text()), "")), encoding="utf-8")
+    keys.write_text(json.dumps({"cutoffs": {}, "hindsight": ""}), encoding="utf-8")
     same(book.run(), first)
     assert computed == [ALL] * 3
 
