@@ -26,12 +26,12 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = """
 [serving]
 workers = {workers}
-drain_seconds = 1
+drain_seconds = {drain}
 {more}
 trusted_proxies = ["192.0.2.1"]
 [serving.limits]
 body_megabytes = 2
-header_seconds = 1
+header_seconds = 2
 body_seconds = 1
 request_seconds = 20
 in_flight = 6
@@ -46,7 +46,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(condition, seconds=60.0):
+def wait_until(condition, seconds=120.0):
     """Return what the condition gives as soon as it is true."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -61,7 +61,7 @@ def vendor_key(workspace, scopes=None):
         return identity.issue_key(VENDOR, label="test", role="administrator", scopes=scopes or ("accounts:read", "predict", "metrics"))
 
 
-def ask(port, path, *, key=None, body=None, timeout=10.0, headers=None):
+def ask(port, path, *, key=None, body=None, timeout=30.0, headers=None):
     """Send one request on a connection of its own, and return status, headers and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -81,7 +81,7 @@ def send(connection, path, *, key=None, body=None, headers=None):
 
 @contextmanager
 def raw_connection(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         yield connection
 
 
@@ -100,30 +100,31 @@ class Service:
 
     def ready(self):
         with suppress(OSError, http.client.HTTPException):
-            return ask(self.port, "/readyz", timeout=2)[0] == 200
+            return ask(self.port, "/readyz")[0] == 200
         return False
 
     def alive(self):
         with suppress(OSError, http.client.HTTPException):
-            return ask(self.port, "/livez", timeout=2)[0] == 200
+            return ask(self.port, "/livez")[0] == 200
         return False
 
     def lines(self):
-        """Return the lines of the log that are JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Return the whole lines of the log that are JSON."""
+        written = self.log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in written.splitlines() if line.startswith("{")]
 
 
-def configure(folder, *, workers, more=""):
+def configure(folder, *, workers, drain=1, more=""):
     """Write short limits into a workspace's config, so that tests need not wait for long ones."""
     config = folder / "renewcast.toml"
     plain = re.sub(r"\n\[serving.*", "", config.read_text(), flags=re.DOTALL)
-    config.write_text(plain + SETTINGS.format(workers=workers, more=more))
+    config.write_text(plain + SETTINGS.format(workers=workers, drain=drain, more=more))
 
 
 @contextmanager
-def serving(workspace, *, log, workers=2, ready=True, environ=None, more=""):
+def serving(workspace, *, log, workers=2, ready=True, drain=1, environ=None, more=""):
     """Serve a workspace while the block runs; the block may end the service itself. `more` is added to its config in `[serving]`."""
-    configure(workspace.folder, workers=workers, more=more)
+    configure(workspace.folder, workers=workers, drain=drain, more=more)
     port = free_port()
     command = [
         sys.executable,
@@ -154,7 +155,7 @@ def end(service):
     if service.process.poll() is None:
         service.process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            service.process.wait(15)
+            service.process.wait(30)
     for process in [*left, service.process]:
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             process.kill()
