@@ -1,11 +1,15 @@
 """What the command says where something is wrong: each answer names the thing and what to do, and machines get it as JSON."""
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.served import ROOT
 from tests.small_book import run, summary_of, write_book
 
 
@@ -218,3 +222,22 @@ def test_a_port_that_there_is_not(finished_book, port):
     ran = run("serve", "--workspace", finished_book, "--port", port)
     assert ran.exit_code == 2
     assert "--port" in ran.stderr
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_process_that_ends_says_its_own_words_and_no_library_s(tables, broken):
+    """A query engine whose objects outlive it would report that at the end, below what the command says."""
+    if broken:
+        emptied("accounts.csv", 1)(tables)
+    code = "from serving.commands.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "check", "--workspace", tables],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == broken
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("Error the table has no rows" if broken else "check ")
+    assert "leaked" not in ran.stderr
