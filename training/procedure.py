@@ -298,12 +298,11 @@ def _backtested(
     packages: list[Package] = []
     tests: list[HeldOut] = []
     for number, split in enumerate(splits):
-        learnt = np.flatnonzero(split.train[newest])
-        model = fit_booster(later, rounds, rows=learnt)
+        model = fit_booster(later, rounds, rows=np.flatnonzero(split.train[newest]))
         known = data.at(split.train)
         own = _refitted(data, calibration, (*held_out, *(test.at(split.train[test.rows]) for test in tests)), known)
         package = _package(known, assignment, problem.recipe, model, own, encoded.categories, reference)
-        packages.append(_at_latest_level(package, known, later.matrix[learnt]))
+        packages.append(_at_latest_level(package, data, encoded, np.flatnonzero(split.train)))
         tests.append(_tested(data, encoded, number, split, packages[-1]))
     return tuple(packages), join_held_out(tests)
 
@@ -314,14 +313,15 @@ def _refitted(data: Dataset, calibration: _Calibration, parts: Sequence[HeldOut]
     return replace(calibration, calibrator=fitted)
 
 
-def _at_latest_level(package: Package, learnt: Dataset, matrix: Array) -> Package:
+def _at_latest_level(package: Package, data: Dataset, encoded: _Encoded, learnt: Positions) -> Package:
     """Move a package's calibrator by what its model misses of the level of the latest months that it learnt from."""
-    rows = recent_rows(learnt.cutoff)
+    rows = learnt[recent_rows(data.cutoff[learnt])]
+    neighbours = len(rows) == rows[-1] - rows[0] + 1  # most are, and then nothing is copied
     shift = level_shift(
-        raw_scores(package.booster, matrix[rows]),
-        learnt.target[rows],
-        account_id=learnt.account_id[rows],
-        cutoff=learnt.cutoff[rows],
+        raw_scores(package.booster, encoded.matrix[rows[0] : rows[-1] + 1] if neighbours else encoded.matrix[rows]),
+        data.target[rows],
+        account_id=data.account_id[rows],
+        cutoff=data.cutoff[rows],
         horizon_days=package.horizon_days,
     )
     return replace(package, calibrator=package.calibrator.shifted(shift))
@@ -349,7 +349,7 @@ def _shipped(
     calibration, reference = _calibrate(data, held_out, level=level), describe(data.features, assignment.catalogue)
     package = _package(data, assignment, recipe, model, calibration, encoded.categories, reference)
     return replace(
-        _at_latest_level(package, data, encoded.matrix),
+        _at_latest_level(package, data, encoded, np.arange(len(data))),
         survival=_survival(data, assignment, survival, level=level),
         change=_change(data, assignment, encoded.matrix),
     )
