@@ -27,7 +27,7 @@ from features.expressions import BROKEN, HASH
 from features.ledger import replace_file
 from features.mapping import BLANKED, REASONS, SEPARATOR, in_currency, table_columns, with_problems
 from features.progress import Progress, silent
-from features.readings import filled, finite, read_typed_time
+from features.readings import finite, read_typed_time
 from features.sources import FILE, PROBLEM, ROW, list_files
 from features.spark_engine import SparkEngine
 from features.staging import combined_rows, good_rows, reason, with_reasons
@@ -237,7 +237,7 @@ def _typed(value: ir.Value, column: Column, mapped: ColumnMap, key: str) -> ir.V
             case "flag" if kind.is_boolean():
                 return value
             case "id" | "text" if kind.is_string():
-                return filled(value)
+                return SparkEngine.filled(value)
             case "id" | "text" if kind.is_integer():
                 return value.cast("string")
     todo = f'Convert it: {key.split(".")[1]} = {{ sql = "..." }} with a CAST, to_timestamp or to_utc_timestamp of Spark.'

@@ -29,6 +29,8 @@ Batches = Iterable[pa.RecordBatch]
 
 _UTC = dt.Timestamp(timezone="UTC")
 _CUTOFF = "renewcast_cutoff"
+_BLANKS = "20090A0B0C0D"
+"""The blanks that text is stripped of, in hexadecimal."""
 _ANY_PYTHON = "python3"
 """What PySpark runs on workers unless PYSPARK_PYTHON says another one."""
 _OURS = {
@@ -46,6 +48,21 @@ def _unix_micros(time):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 @ibis.udf.scalar.builtin(name=_CUTOFF, signature=((), dt.int64))
 def _cutoff():  # type: ignore[no-untyped-def]  # noqa: ANN202
     """Stand for the temporary function that `SparkEngine.at` makes."""
+
+
+@ibis.udf.scalar.builtin(name="unhex", signature=((dt.string,), dt.binary))
+def _unhex(digits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for Spark's function of that name."""
+
+
+@ibis.udf.scalar.builtin(name="decode", signature=((dt.binary, dt.string), dt.string))
+def _decode(code, encoding):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for Spark's function of that name."""
+
+
+@ibis.udf.scalar.builtin(name="btrim", signature=((dt.string, dt.string), dt.string))
+def _btrim(text, characters):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Stand for Spark's function of that name."""
 
 
 class SparkEngine:
@@ -119,6 +136,14 @@ class SparkEngine:
     def microseconds(self, time: ir.TimestampValue) -> ir.IntegerValue:
         """Return the timestamp as a whole number of microseconds since 1970-01-01 UTC."""
         return _unix_micros(time.cast(_UTC))
+
+    @staticmethod
+    def filled(text: ir.StringValue) -> ir.StringValue:
+        """Return the text without blanks around it, and null where nothing is left.
+
+        Ibis strips by a literal with escapes for form feed and vertical tab, which Spark reads as the letters f and v.
+        """
+        return _btrim(text, _decode(_unhex(_BLANKS), "UTF-8")).nullif("")
 
     def view(self, sql: str, *, name: str | None = None) -> ir.Table:
         """Name a query as a temporary view and return it as an Ibis table; nothing is computed yet."""
