@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from features import clock
 from features.errors import PackageError, ServiceError
 from serving.answers import schema, schema_changes
 from serving.answers.account_answers import account_answer
@@ -124,7 +125,7 @@ def _course(history: schema_changes.AccountHistory | None) -> Course | None:
     if history is None:
         return None
     known = [point for point in history.points if point.health is not None][-MOST_POINTS:]
-    points = [point for point in known if known[-1].cutoff - point.cutoff <= _OLDEST]
+    points = [point for point in known if not clock.has_come(point.cutoff, known[-1].cutoff - _OLDEST)]
     newer = [point.cutoff for earlier, point in itertools.pairwise(points) if earlier.package != point.package]
     return over_time([(point.cutoff, point.health or 0, point.origin == "said") for point in points], models=newer)
 
