@@ -5,6 +5,9 @@ Usage: `uv run python tests/benchmarks/incremental.py` (20 M events, about 15 mi
 Incompressible random events of 2,000 accounts with 50 users each come in one Parquet file a day; of each day's rows one in a hundred
 happened up to 60 days before. Cutoffs are monthly and the targets those of subscriptions. Each step is a process of its own; what is
 compared is CPU time without imports, because the machine may do other work.
+
+Measured with 10 M events on 2 cores that other work kept busy: the check took 58.4 CPU s (0.8 GiB) and one more day 1.92, or 3.3 %; most
+of the latter does not grow with the book. Features have not been measured at this size yet.
 """
 
 import argparse
