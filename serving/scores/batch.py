@@ -43,7 +43,7 @@ from training.package import Package, Scores, load_package
 __all__ = ["ScoringSummary", "score_workspace"]
 
 _STEPS = 4
-_MEMORY = "2GB"
+_MEMORY = "1GB"
 """What a query may hold in memory while the book is read."""
 
 _LARGE = 100_000

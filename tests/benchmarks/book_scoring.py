@@ -1,0 +1,156 @@
+"""Measures explaining and scoring a whole book, beside LightGBM's own explanations, in one run.
+
+Usage: `uv run python tests/benchmarks/book_scoring.py` (the ratios, about 2 minutes on two idle cores), and
+`uv run python tests/benchmarks/book_scoring.py --accounts 1_000_000` for a whole scoring beside them: a book of 12,000 accounts, 150
+features and three models of 200 trees with up to 15 leaves is copied until it has so many accounts, and scored as `renewcast score` does
+it, in a process of its own. `--book FOLDER` takes the accounts and the models of a workspace that was trained. The sides of a ratio take
+turns, each with all cores; the ratio is the median over the rounds. A machine that does other things makes all sides slower, but not by
+the same factor, so the CPU time is told, too. WOODELF (woodelf-explainer, which Renewcast does not depend on) is measured if it is
+installed: it is under the MIT licence, needs treelite, works in single precision and with one core.
+
+Measured on 2 cores that five times as much other work shared, medians of five rounds: the tables explain 22 times as many rows a second as
+`pred_contrib` (23 by CPU: 14 us a row instead of 323) and differ from it by 1e-15 at most; woodelf-explainer 0.4.8 explains 10 times as
+many (9 by CPU) and differs by 4e-7. 1,008,000 accounts times three targets took 316 s of CPU, hardly any of it on two cores at once, so
+about five minutes on idle ones: 40 s to score and explain, 38 s to write the parts, 93 s for the first drivers in words, 52 s for the
+past. That was 21 minutes of the shared machine. It held 3.5 GB at most, while the features were read; since then queries get 1 GB instead
+of 2, and reading holds 2.6 GB. 3.7 GB were written.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from speed_book import make_book
+
+from features.workspace import Workspace, load_workspace
+from training.package import Package, load_package
+
+DEMANDS = {"tables / pred_contrib": "at least 15", "largest difference": "at most 1e-5", "a million accounts": "at most 600 s"}
+ROWS, FEW_ROWS, ROUNDS = 60_000, 3_000, 5
+CORES = os.cpu_count() or 1
+PEER = "woodelf"
+_SCORE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from features.workspace import load_workspace
+from serving.scores.batch import score_workspace
+if __name__ == "__main__":
+    score_workspace(load_workspace(Path(sys.argv[2]), {}))
+"""
+
+
+def main() -> None:
+    """Print what was measured."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--accounts", type=int, default=0, help="score a whole book of so many accounts, too")
+    options.add_argument("--book", type=Path, help="a workspace that was trained; without it, one is made")
+    options.add_argument("--rounds", type=int, default=ROUNDS)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="renewcast-book-") as place:
+        workspace = load_workspace(chosen.book, dict(os.environ)) if chosen.book else make_book(Path(place) / "book", workers=1)
+        ratios(workspace, rounds=chosen.rounds)
+        if chosen.accounts:
+            whole(workspace, Path(place) / "whole", accounts=chosen.accounts)
+
+
+def ratios(workspace: Workspace, *, rounds: int) -> None:
+    """Explain rows of the book by each side in turn."""
+    package = load_package(workspace.training / "champion" / "churn")
+    frame = pq.read_table(workspace.snapshots / "features.parquet").to_pandas()
+    matrix = package.encode(frame.iloc[np.arange(ROWS) % len(frame)])
+    few = np.ascontiguousarray(matrix[:FEW_ROWS])
+    assert package.tables is not None, "the model's trees are too deep for tables"
+    sides: dict[str, tuple[Callable[[], np.ndarray], int]] = {
+        "pred_contrib": (lambda: np.asarray(package.booster.predict(few, pred_contrib=True, num_threads=CORES)), len(few)),
+        "tables": (lambda: package.explain_matrix(matrix, threads=CORES), len(matrix)),
+    } | peer(package, matrix)
+    own = sides["pred_contrib"][0]()
+    print(f"{package.booster.num_trees()} trees, {matrix.shape[1]} features, {CORES} cores")
+    for name, (explain, _) in sides.items():
+        print(f"{name}: largest difference from pred_contrib {np.abs(explain()[: len(few)] - own).max():.1e}")
+    taken = [{name: timed(*side) for name, side in sides.items()} for _ in range(rounds)]
+    for name in sides:
+        wall, cpu = (median(one[name][clock] for one in taken) for clock in (0, 1))
+        ratio, in_cpu = (median(one["pred_contrib"][clock] / one[name][clock] for one in taken) for clock in (0, 1))
+        print(f"{name}: {wall:.1f} us a row, {cpu:.1f} us of CPU; {ratio:.1f} times the rows of pred_contrib, {in_cpu:.1f} times by CPU")
+
+
+def timed(explain: Callable[[], object], rows: int) -> tuple[float, float]:
+    """Return microseconds a row, of time and of CPU."""
+    started, cpu = time.perf_counter(), time.process_time()
+    explain()
+    return (time.perf_counter() - started) / rows * 1e6, (time.process_time() - cpu) / rows * 1e6
+
+
+def peer(package: Package, matrix: np.ndarray) -> Mapping[str, tuple[Callable[[], np.ndarray], int]]:
+    """Return WOODELF's side, if it is installed."""
+    try:
+        from woodelf import WoodelfExplainer
+    except ImportError:
+        return {}
+    frame = pd.DataFrame(matrix, columns=package.booster.feature_name())
+    explainer = WoodelfExplainer(package.booster)
+
+    def explain() -> np.ndarray:
+        parts = np.asarray(explainer.shap_values(frame))
+        return np.column_stack([parts, np.full(len(parts), explainer.expected_value)])
+
+    return {PEER: (explain, len(frame))}
+
+
+def whole(workspace: Workspace, folder: Path, *, accounts: int) -> None:
+    """Score a book of so many accounts in a process of its own."""
+    copies = tile(workspace, folder, accounts=accounts)
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-c", _SCORE, str(Path(__file__).parents[2]), str(folder)], check=True)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    scored = load_workspace(folder, {})
+    written = sum(file.stat().st_size for file in scored.scores.rglob("*") if file.is_file())
+    print(f"{copies:,} accounts scored, explained and written: {wall:.0f} s, {cpu:.0f} s of CPU")
+    print(f"at most {after.ru_maxrss / 2**20:.1f} GB of memory")
+    print(f"{wall / copies * 1e6:.0f} us and {cpu / copies * 1e6:.0f} us of CPU an account, {written / 2**30:.1f} GB written")
+
+
+def tile(workspace: Workspace, folder: Path, *, accounts: int) -> int:
+    """Copy a workspace so often that it has so many accounts, and return how many those are; of the snapshots the newest months only."""
+    folder.mkdir()
+    (folder / "renewcast.toml").write_text((workspace.folder / "renewcast.toml").read_text())
+    larger = load_workspace(folder, dict(os.environ))
+    for place in (larger.tables, larger.snapshots):
+        place.mkdir(parents=True, exist_ok=True)
+    (larger.snapshots / "catalogue.json").write_text((workspace.snapshots / "catalogue.json").read_text())
+    champions = workspace.training / "champion"
+    for target in champions.iterdir():
+        load_package(target).save(larger.training / "champion" / target.name)
+    with duckdb.connect() as connection:
+        features = workspace.snapshots / "features.parquet"
+        newest = f"cutoff > (SELECT max(cutoff) FROM '{features}') - INTERVAL 100 DAY"
+        latest = f"(SELECT count(*) FROM '{features}' WHERE cutoff = (SELECT max(cutoff) FROM '{features}'))"
+        times, own = connection.sql(f"SELECT ceil({accounts} / {latest})::INT, {latest}").fetchall()[0]
+        for source, target in ((workspace.tables, larger.tables), (workspace.snapshots, larger.snapshots)):
+            for file in source.glob("*.parquet"):
+                columns = pq.read_schema(file).names
+                rows = f"(SELECT * FROM '{file}' WHERE {newest})" if "cutoff" in columns else f"'{file}'"
+                select = f"SELECT * REPLACE (copy || '-' || account_id AS account_id) FROM {rows}, range({times}) copies(copy)"
+                connection.sql(f"COPY ({select if 'account_id' in columns else f'FROM {rows}'}) TO '{target / file.name}' (FORMAT parquet)")
+    return int(times * own)
+
+
+if __name__ == "__main__":
+    main()
