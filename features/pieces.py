@@ -22,7 +22,7 @@ from features.clock import day_number
 from features.deliveries import Delivery
 from features.engine import Engine, quoted_name
 
-__all__ = ["DELIVERY", "DIGEST", "PLACE", "Manifest", "Piece", "PieceWriter", "open_pieces", "piece_files", "read_manifest"]
+__all__ = ["DELIVERY", "DIGEST", "PLACE", "Manifest", "Piece", "PieceWriter", "SourceFacts", "open_pieces", "piece_files", "read_manifest"]
 
 DELIVERY, PLACE, DIGEST = "__delivery", "__place", "__digest"
 """Columns of the rows in pieces: number of the delivery, the row's number in its file, hash of the whole raw row."""
