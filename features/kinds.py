@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from features.feature import Feature, Window
+from features.spans import span, within
 from features.tally import Tally
-from features.usage import span, within
 
 __all__ = ["event_features", "ratio_features"]
 

@@ -1,0 +1,125 @@
+"""Rhythm: how steadily the product is used, how often people come back, and how long the breaks are."""
+
+import ibis
+import ibis.expr.types as ir
+
+from features.feature import Direction, Feature, Window
+from features.spans import span, within
+
+__all__ = ["rhythm_features"]
+
+_EVER = Window(table="telemetry")
+_YEAR_BY_DAY = Window(table="telemetry", days=364, by=("day",))
+_YEAR_BY_WEEK = Window(table="telemetry", days=364, by=("week",))
+_USER_DAYS = Window(table="telemetry", days=91, by=("user_id", "day"))
+
+_RISING: Direction = {"churn": 1}
+
+
+def rhythm_features() -> list[Feature]:
+    """Return the features of rhythm, in the order of the catalogue."""
+    return [*(_stickiness(days) for days in (28, 91)), *(_weekly_swing(days) for days in (28, 91, 182, 364)), *_gaps()]
+
+
+def _stickiness(days: int) -> Feature:
+    return Feature(
+        name=f"stickiness_{days}d",
+        family="usage",
+        unit="share",
+        meaning=f"average daily users as a share of all users {span(days)} (DAU/MAU): how much the product is a habit",
+        sentence=f"how often a user comes back {{moved}} {span(days)}",
+        source=_USER_DAYS,
+        expression=lambda user_days: (
+            user_days.count(where=within(user_days, days)).cast("float64")
+            / days
+            / user_days.user_id.nunique(where=within(user_days, days)).nullif(0)
+        ),
+        needs=frozenset({"user_id"}),
+        actionable=True,
+    )
+
+
+def _weekly_swing(days: int) -> Feature:
+    return Feature(
+        name=f"weekly_swing_{days}d",
+        family="usage",
+        unit="ratio",
+        meaning=f"how much activity swings from week to week {span(days)}: standard deviation over mean, weeks without any included",
+        sentence=f"the swing from week to week {{moved}} {span(days)}",
+        source=_YEAR_BY_WEEK,
+        expression=lambda weeks: _coefficient_of_variation(weeks.events, weeks.week < days // 7, days // 7),
+    )
+
+
+def _coefficient_of_variation(values: ir.Column, counted: ir.BooleanValue, n: int) -> ir.Value:
+    """Return the standard deviation over the mean of n numbers, those that are not listed being zero; missing if all are zero."""
+    total = values.sum(where=counted)
+    return _scatter(float(n), total, (values * values).sum(where=counted)).sqrt() / total.nullif(0)
+
+
+def _sample_deviation(values: ir.Column) -> ir.Value:
+    """Return the standard deviation of a sample; missing for fewer than two numbers."""
+    numbers = values.cast("float64")
+    n = numbers.count().cast("float64")
+    return (_scatter(n, numbers.sum(), (numbers * numbers).sum()) / (n * (n - 1.0)).nullif(0)).sqrt()
+
+
+def _scatter(n: float | ir.Value, total: ir.Value, squares: ir.Value) -> ir.Value:
+    """Return n² times the variance. Of counts it is exact, so that the same rows give the same bits in whatever order they come."""
+    return ibis.greatest(squares * n - total * total, 0.0)
+
+
+def _gaps() -> list[Feature]:
+    return [
+        Feature(
+            name="days_since_last_event",
+            family="usage",
+            unit="days",
+            meaning="days since anybody used the product",
+            sentence="nobody has used the product for {value}",
+            source=_EVER,
+            expression=lambda rows: rows.age_days.min(),
+            direction=_RISING,
+            actionable=True,
+        ),
+        Feature(
+            name="gap_longest_364d",
+            family="usage",
+            unit="days",
+            meaning="the longest break between two days of use in the last 364 days",
+            sentence="the longest break in use {moved} in the last 364 days",
+            source=_YEAR_BY_DAY,
+            expression=lambda days: days.gap_days.max(),
+            direction=_RISING,
+        ),
+        Feature(
+            name="gap_mean_364d",
+            family="usage",
+            unit="days",
+            meaning="the average break between two days of use in the last 364 days",
+            sentence="the usual break between two days of use {moved}",
+            source=_YEAR_BY_DAY,
+            expression=lambda days: days.gap_days.mean(),
+            direction=_RISING,
+        ),
+        Feature(
+            name="gap_deviation_364d",
+            family="usage",
+            unit="days",
+            meaning="how much the breaks between two days of use differ in the last 364 days, as a standard deviation",
+            sentence="the breaks between days of use have become less even: {moved}",
+            source=_YEAR_BY_DAY,
+            expression=lambda days: _sample_deviation(days.gap_days),
+        ),
+        Feature(
+            name="silence_against_usual",
+            family="usage",
+            unit="ratio",
+            meaning="the present break in use as a multiple of the account's usual one",
+            sentence="the present break in use is {value} of the usual one",
+            inputs=("days_since_last_event", "gap_mean_364d"),
+            expression=lambda row: row.days_since_last_event / (row.gap_mean_364d + 1),
+            direction=_RISING,
+            actionable=True,
+        ),
+    ]
