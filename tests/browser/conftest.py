@@ -15,8 +15,9 @@ from tests.serving_book import make_workspace
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """A browser for one file of tests: while Playwright runs, no other test of the process could run an event loop of its own."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: uv sync installs it")
@@ -27,7 +28,7 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def book(browser, tmp_path_factory):
+def book(tmp_path_factory):
     """A workspace that was scored, with an account of which the name is an attack; to be copied, or served by one service."""
     workspace = make_workspace(tmp_path_factory.mktemp("browser") / "book")
     accounts = pq.read_table(workspace.tables / "accounts.parquet")
