@@ -12,9 +12,9 @@ which is what `lightgbm.train` does, on one thread as in the training. Unlike th
 bins those of each, as one call of `lightgbm.train` for each fit would. The two take turns, and the ratio is the median over the rounds of
 the ratio within a round. With other work on the machine CPU is the fairer measure, since it does not count waiting.
 
-Measured on a simulated book of 2,000 accounts (30,000 rows of 213 features; 98 fits, 6,006 trees), on two cores for which fifteen
-processes waited: 1.13 and 1.15 times the CPU of LightGBM alone (70.0 s against 61.8 s, and 70.9 s against 61.6 s). The less room there
-is in the caches of a busy machine, the more all but the trees costs. A search of 5 recipes by itself, whose folds are binned once: 1.00
+Measured on a simulated book of 2,000 accounts (30,000 rows of 213 features; 98 fits, 6,006 trees) on two idle cores: 1.147 times the CPU
+of LightGBM alone (61.6 s against 53.7 s), and 1.139 times as long. With fifteen processes waiting for the cores it was 1.13 and 1.15 times
+the CPU. A search of 5 recipes by itself, whose folds are binned once: 1.00
 times (15 fits, 1,819 trees).
 """
 
