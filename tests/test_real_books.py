@@ -18,6 +18,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from features.catalogue import read_catalogue
+from features.workspace import load_workspace
+from serving.app import create_app
+from serving.permissions.caller import VENDOR
+from tests.browser.conftest import browser as browser  # a browser, and what opens pages in it as somebody
+from tests.browser.conftest import visitors as visitors
+from tests.opened import DESK, PHONE, faults, served
 from training.backtest import read_backtest
 
 ROOT = Path(__file__).parent.parent
@@ -260,3 +266,24 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     assert (churn["status"], report["horizon_days"]) == ("trained", 90)
     assert churn["test_positives"] >= 150
     assert auc_of(churn) <= 0.60
+
+
+# --- the pages of both
+
+
+PAGES = ("/", "/?view=growth", "/retention", "/track-record", "/partners", "/models")
+
+
+@pytest.mark.parametrize("book", ["openstack", "crm"])
+def test_pages_of_a_real_book_are_whole(request, book, visitors):
+    app = create_app(load_workspace(request.getfixturevalue(book), os.environ | {"RENEWCAST_DATA": str(DATA)}))
+    with served(app) as address:
+        page = visitors(app, address, VENDOR, viewport=DESK, color_scheme="light")
+        account = page.locator("table.book tbody th a").first.get_attribute("href")
+        addresses = [address + path for path in (*PAGES, account, f"{account}/what-if")]
+        answers = {each: page.goto(each).status for each in addresses}
+        assert {each: status for each, status in answers.items() if status != 200} == {}
+        page.goto(address + account)
+        assert page.get_by_role("heading", name="Why it might leave").is_visible()
+        assert faults(page, addresses) == {}
+        assert faults(visitors(app, address, VENDOR, viewport=PHONE, color_scheme="dark"), addresses) == {}
