@@ -6,9 +6,9 @@ key and the journal. Its empty address asks for no key. CPU is that of the serve
 sides take turns, and each ratio is the median over the rounds of the ratio within a round. A machine that does other things at the same
 time makes all sides dearer, but not by the same factor.
 
-Measured on 2 idle cores, one round: microseconds of CPU an answer: empty 308, by id 371 (1.20 times), by row 1,416, of which bare
-`pred_contrib` of the same three models for the row takes 858 ((by row - 1.3 empty) / pred_contrib = 1.18), MLflow with SHAP 3,839 (10 times
-by id, 2.7 times by row); 10,000 accounts in one call 370,000 explained scores a second.
+Measured on 2 idle cores, one round: microseconds of CPU an answer: empty 311, by id 369 (1.19 times), by row 1,015, while bare
+`pred_contrib` of the same three models takes 876 for the row ((by row - 1.3 empty) / pred_contrib = 0.70), MLflow with SHAP 3,702 (10
+times by id, 3.7 times by row); 10,000 accounts in one call 368,000 explained scores a second.
 """
 
 import argparse
