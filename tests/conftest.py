@@ -185,32 +185,9 @@ def synthetic_snapshots(tmp_path_factory: pytest.TempPathFactory, make_snapshots
 @pytest.fixture(scope="session")
 def synthetic_package(synthetic_snapshots: Path):
     """A small churn package, trained on all labelled rows of the default synthetic book."""
-    from training.calibration import PlattCalibrator
-    from training.dataset import encode_features, learn_categories, load_dataset
-    from training.model import Problem, fit_booster, make_recipe
-    from training.package import Package, describe
+    from tests.small_package import small_package
 
-    catalogue = SYNTHETIC_CATALOGUE
-    data = load_dataset(synthetic_snapshots, "churn", catalogue)
-    categories = learn_categories(data.features, catalogue)
-    matrix = encode_features(data.features, features=catalogue.names, categories=categories)
-    recipe = make_recipe({"num_leaves": 7}, seed=0, threads=1)
-    problem = Problem(matrix=matrix, target=data.target, target_name="churn", catalogue=catalogue, recipe=recipe)
-    return Package(
-        target="churn",
-        model=fit_booster(problem, 40),
-        calibrator=PlattCalibrator(slope=1.1, intercept=-0.05),
-        catalogue=catalogue,
-        categories=categories,
-        reference=describe(data.features, catalogue),
-        horizon_days=90,
-        lead_days=0,
-        cutoff=data.cutoffs[-1].item(),
-        base_rate=float(data.target.mean()),
-        recipe=recipe.to_json(),
-        data_fingerprint="0" * 64,
-        code_version="test",
-    )
+    return small_package(synthetic_snapshots, SYNTHETIC_CATALOGUE, parameters={"num_leaves": 7}, trees=40, horizon_days=90)
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,9 @@ from features.workspace import load_workspace
 from serving.commands.steps import STEPS, run_step
 from tests.random_worlds import MOST, OPTIONAL, ORIGIN, Recipe, as_spine, catalogue_of, known_tables
 from tests.small_book import write_book
-from training.calibration import PlattCalibrator
+from tests.small_package import small_package
 from training.copies import champion_folder
-from training.dataset import encode_features, learn_categories, load_dataset
 from training.lake_scores import score_batches, score_lake
-from training.model import Problem, fit_booster, make_recipe
-from training.package import Package, describe
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis"),  # by Ibis 12 on DuckDB 2
@@ -270,26 +267,8 @@ def test_whole_accounts_and_all_that_are_scored_come_to_this_machine(on_spark, o
 def package_of(workspace):
     """Train a small model of churn on what came to this machine."""
     catalogue = read_catalogue(workspace.snapshots / "catalogue.json")
-    data = load_dataset(workspace.snapshots, "churn", catalogue)
-    categories = learn_categories(data.features, catalogue)
-    matrix = encode_features(data.features, features=catalogue.names, categories=categories)
-    recipe = make_recipe({"num_leaves": 7, "min_data_in_leaf": 5}, seed=0, threads=1)
-    problem = Problem(matrix=matrix, target=data.target, target_name="churn", catalogue=catalogue, recipe=recipe)
-    return Package(
-        target="churn",
-        model=fit_booster(problem, 20),
-        calibrator=PlattCalibrator(slope=1.1, intercept=-0.05),
-        catalogue=catalogue,
-        categories=categories,
-        reference=describe(data.features, catalogue),
-        horizon_days=60,
-        lead_days=0,
-        cutoff=data.cutoffs[-1].item(),
-        base_rate=float(data.target.mean()),
-        recipe=recipe.to_json(),
-        data_fingerprint="0" * 64,
-        code_version="test",
-    )
+    parameters = {"num_leaves": 7, "min_data_in_leaf": 5}
+    return small_package(workspace.snapshots, catalogue, parameters=parameters, trees=20, horizon_days=60)
 
 
 @pytest.fixture(scope="module")
