@@ -164,8 +164,9 @@ def _places(folder: Path, first: date, end: date) -> Iterator[tuple[date, date, 
 
 
 def _writer(folder: Path) -> duckdb.DuckDBPyConnection:
-    settings: dict[str, str | bool] = {"memory_limit": "2GB", "temp_directory": str(folder / "spill"), "enable_progress_bar": False}
-    return duckdb.connect(config=settings)
+    connection = duckdb.connect(config={"memory_limit": "2GB", "temp_directory": str(folder / "spill")})
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, query: str, place: Path) -> None:
