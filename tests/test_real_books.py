@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import expect
 from sklearn.metrics import roc_auc_score
 
 from features.catalogue import read_catalogue
@@ -284,6 +285,6 @@ def test_pages_of_a_real_book_are_whole(request, book, visitors):
         answers = {each: page.goto(each).status for each in addresses}
         assert {each: status for each, status in answers.items() if status != 200} == {}
         page.goto(address + account)
-        assert page.get_by_role("heading", name="Why it might leave").is_visible()
+        expect(page.get_by_role("heading", name="Why it might leave")).to_be_visible()
         assert faults(page, addresses) == {}
         assert faults(visitors(app, address, VENDOR, viewport=PHONE, color_scheme="dark"), addresses) == {}

@@ -5,11 +5,12 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from playwright.sync_api import sync_playwright
 
 from features.workspace import load_workspace
 from serving.app import create_app
 from serving.scores.batch import score_workspace
-from tests.opened import DESK, HOSTILE, served
+from tests.opened import DESK, HOSTILE, PATIENCE, served
 from tests.serving_book import make_workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -20,8 +21,7 @@ def browser():
     """A browser for one file of tests: while Playwright runs, no other test of the process could run an event loop of its own."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: uv sync installs it")
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -72,7 +72,7 @@ def visitors(browser):
         context = browser.new_context(viewport=viewport, java_script_enabled=script, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: complaints.append(message.text) if "the server responded" not in message.text else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))

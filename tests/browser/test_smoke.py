@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 
 import pytest
+from playwright.sync_api import expect
 
 from serving.app import sign_in_links
-
-PHONE = {"width": 390, "height": 844}
+from tests.opened import PATIENCE, PHONE, headed, only_red, settled
 
 SERVE = """
 import sys
@@ -39,7 +39,7 @@ def address(workspace):
         wait_until_ready(address, service)
         yield address
         service.send_signal(signal.SIGTERM)
-        assert service.wait(timeout=30) == 0
+        assert service.wait(timeout=90) == 0
         assert service.stdout.read() == b"", "standard output belongs to the command's summary"
     finally:
         if service.poll() is None:
@@ -64,6 +64,7 @@ def wait_until_ready(address, service, seconds=90):
 def page(browser):
     context = browser.new_context(viewport={"width": 1360, "height": 900})
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -74,25 +75,26 @@ def page(browser):
 
 def test_the_vendor_goes_from_the_book_to_an_account_and_back(page, address, workspace):
     page.goto(sign_in_links(workspace, address=address).vendor)
-    assert page.get_by_role("heading", name="The book").is_visible()
+    headed(page, "The book")
     page.get_by_label("Health").select_option("red")
     page.wait_for_url("**/?band=red")
-    assert page.locator("table.book tbody .mark.fill-red").count() == page.locator("table.book tbody tr").count() > 0
-    name = page.locator("table.book tbody a").first.inner_text()
-    page.locator("table.book tbody a").first.click()
-    page.get_by_role("heading", level=1, name=name).wait_for()
-    assert page.get_by_role("heading", name="Why it might leave").is_visible()
-    assert page.locator("svg.fall rect.bad").count() > 0
+    only_red(page)
+    first = page.locator("table.book tbody a").first
+    name = first.inner_text()
+    first.click()
+    headed(page, name)
+    expect(page.get_by_role("heading", name="Why it might leave")).to_be_visible()
+    expect(page.locator("svg.fall rect.bad").first).to_be_visible()
     page.get_by_role("link", name="← The book").click()
-    page.get_by_role("heading", level=1, name="The book").wait_for()
+    headed(page, "The book")
 
 
 def test_a_partner_sees_its_accounts_and_signs_out(page, address, workspace):
     page.goto(sign_in_links(workspace, address=address).partner)
-    assert page.get_by_role("heading", name="Your accounts").is_visible()
-    assert "Northwind Consulting" in page.locator(".who").inner_text()
+    headed(page, "Your accounts")
+    expect(page.locator(".who")).to_contain_text("Northwind Consulting")
     page.get_by_role("button", name="Sign out").click()
-    assert page.get_by_role("heading", name="Sign in").is_visible()
+    headed(page, "Sign in")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -102,6 +104,7 @@ def test_pages_fit_a_phone_and_can_be_read(browser, address, workspace, scheme):
     page.goto(sign_in_links(workspace, address=address).vendor)
     for path in ("/", "/accounts/acc-0100"):
         page.goto(address + path)
+        settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         poor = page.evaluate(CONTRAST)
         assert poor == []
