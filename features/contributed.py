@@ -22,6 +22,7 @@ __all__ = [
     "HEALTH_NOTE",
     "MOST_ROWS",
     "TABLE",
+    "VENDOR_SOURCE",
     "contribution_file",
     "engagement_config",
     "given_rows",
@@ -33,6 +34,9 @@ __all__ = [
 
 TABLE = "engagement"
 """The table of the contract that partners contribute to."""
+
+VENDOR_SOURCE = "vendor"
+"""Who supplied a row of that table, in small letters, where it was no partner."""
 
 HEALTH_NOTE = "health_note"
 """The channel of rows that are somebody's words about an account: they are kept, and no feature is made of them."""

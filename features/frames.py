@@ -27,6 +27,8 @@ def read_table(workspace: Workspace, table: str) -> pd.DataFrame:
         todo = nearest(table, CONTRACT)
         raise WorkspaceError(explain("there is no table of this name", given=table, allowed=", ".join(CONTRACT), todo=todo))
     todo = "Run `renewcast check`." if table in workspace.config.tables else f"Add [tables.{table}] to the config."
+    if workspace.config.engine == "spark":
+        todo = "On Spark tables stay where they lie: read it there."
     return _read(workspace.tables / f"{table}.parquet", f"the table {table} is not there", todo)
 
 

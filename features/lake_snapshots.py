@@ -2,10 +2,13 @@
 
 Features are computed and written by Spark, partitioned by the day of their cutoff, and never pass through this process. Labels and groups
 are a few numbers a row, and are made here from what Spark counts. To this machine come whole rows of some accounts only, as many as
-`sample_rows` allows, and those of all accounts at the scoring cutoff: on them models are trained, probed and served as ever.
+`sample_rows` allows: on them models are trained and probed as ever. Of all accounts come their rows at the scoring cutoff and about a
+quarter before, and what pages tell of them beside features: with those the book is scored and served here.
 
-But: an interrupted run leaves the lake without what it had begun to replace; run it again. This process holds the spine and the labels,
-some 200 bytes for each account and cutoff, and at the scoring cutoff a row of features for each account.
+What a table of the lake held stays until all of the new has been written.
+
+But: features, labels and groups are replaced one after the other. This process holds the spine and the labels, some 200 bytes for each
+account and cutoff, and two rows of features for each account.
 """
 
 import json
@@ -25,6 +28,7 @@ from features.families import VIEWS
 from features.groups import build_groups
 from features.labels import build_labels
 from features.lake import open_lake
+from features.lake_copies import copy_book_tables
 from features.ledger import replace_folder
 from features.matrix_query import matrix_query
 from features.movements import build_movements
@@ -35,7 +39,7 @@ from features.probes import PROBES_FILE
 from features.progress import Progress, silent
 from features.slices import KnownTables, Spine
 from features.spark_engine import SparkEngine
-from features.spine import scoring_cutoff
+from features.spine import earlier_rows, scoring_cutoff
 from features.workspace import Workspace
 
 __all__ = ["PARTITION", "lake_folder", "prepare_lake", "sampled_rows"]
@@ -72,22 +76,25 @@ def prepare_lake(workspace: Workspace, *, now: datetime, on_progress: Progress =
         plan = plan_snapshots(engine, workspace, tables)
         known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS)
         on_progress("features", 0, 4)
-        _write(engine, workspace, "features", matrix_query(known, plan.catalogue))
+        _write(engine, workspace, "features", matrix_query(known, plan.catalogue), plan.spine)
         on_progress("labels", 1, 4)
         found = _beside_features(known, workspace, plan)
         for name in ("labels", "groups"):
-            _write(engine, workspace, name, engine.hold(found[name], name=f"{name}_to_write"))
-        on_progress("sample", 2, 4)
+            _write(engine, workspace, name, engine.hold(found[name], name=f"{name}_to_write"), plan.spine)
+        on_progress("what is kept here", 2, 4)
         end = scoring_cutoff(plan.data_until)
+        copy_book_tables(engine, tables, workspace.book_tables, end=end)
         rows = sampled_rows(plan.spine, end, limit=workspace.config.spark.sample_rows, seed=workspace.config.training.seed)
-        matrix = _fetch(engine, workspace, plan.catalogue, rows, folder / "features.parquet")
+        kept = np.union1d(rows, earlier_rows(plan.spine, end))
+        matrix = _fetch(engine, workspace, plan.catalogue, kept, folder / "features.parquet")
         for own in plan.own:
             refuse_infinite(own, matrix)
         for name, table in found.items():
-            kept = table.take(pa.array(rows)) if name in ("labels", "groups") else table
-            pq.write_table(kept, folder / f"{name}.parquet", compression="zstd")
+            held = table.take(pa.array(rows)) if name in ("labels", "groups") else table
+            pq.write_table(held, folder / f"{name}.parquet", compression="zstd")
         on_progress("probes", 3, 4)
-        probed = probe_snapshots(engine, workspace, tables, plan, matrix, found["labels"].take(pa.array(rows)))
+        sample = matrix.filter(pa.array(np.isin(kept, rows)))
+        probed = probe_snapshots(engine, workspace, tables, plan, sample, found["labels"].take(pa.array(rows)))
         (folder / PROBES_FILE).write_text(json.dumps(probed.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
         on_progress("written", 4, 4)
@@ -106,8 +113,10 @@ def _beside_features(known: KnownTables, workspace: Workspace, plan: SnapshotPla
     return found
 
 
-def _write(engine: SparkEngine, workspace: Workspace, name: str, table: ir.Table) -> None:
-    engine.write_partitioned(table.mutate(**{PARTITION: table.cutoff.date().cast("string")}), lake_folder(workspace, name), by=PARTITION)
+def _write(engine: SparkEngine, workspace: Workspace, name: str, table: ir.Table, spine: Spine) -> None:
+    days = set(np.datetime_as_string(np.unique(spine.cutoff.to_numpy(zero_copy_only=False)), unit="D"))
+    dated = table.mutate(**{PARTITION: table.cutoff.date().cast("string")})
+    engine.write_partitioned(dated, lake_folder(workspace, name), by=PARTITION, values=days)
 
 
 def sampled_rows(spine: Spine, end: datetime, *, limit: int, seed: int) -> npt.NDArray[np.int64]:

@@ -68,7 +68,8 @@ def open_tables(engine: Engine, folder: Path) -> dict[str, ir.Table]:
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise WorkspaceError(explain("the tables of this workspace have not been checked yet", given=folder, todo="Run `renewcast check`."))
+        todo = "Run `renewcast check`. On Spark tables stay where they lie: work with a sample of them, in a workspace on DuckDB."
+        raise WorkspaceError(explain("the tables of this workspace have not been checked yet", given=folder, todo=todo))
     return {file.stem: open_pieces(engine, file) for file in files}
 
 

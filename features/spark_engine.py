@@ -8,7 +8,7 @@ come back; they are written by Spark itself, see `features.lake`.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -215,20 +215,31 @@ class SparkEngine:
         self.session.sql(self.compile(table)).mapInArrow(function, schema).createOrReplaceTempView(name)
         return self.connection.table(name)
 
-    def write_partitioned(self, table: ir.Table, folder: str, *, by: str) -> None:
+    def write_partitioned(self, table: ir.Table, folder: str, *, by: str, values: Set[str]) -> None:
         """Write a table as Parquet files in one folder for each value of a column, in place of all that was there.
+
+        What was there stays until all of the table is written, and then makes way.
 
         Parameters
         ----------
         folder
             Where, by a path or an address that Spark can write to, such as `s3a://...`.
+        values
+            All that the column holds.
         """
-        self._write(table, folder, by, replaces="static")
+        self.replace_partitions(table, folder, by=by)
+        written = self.session.read.parquet(folder).select(by).distinct().toArrow()[by].to_pylist()
+        for value in sorted(set(written) - values):
+            self._remove(f"{folder}/{by}={value}")
 
     def replace_partitions(self, table: ir.Table, folder: str, *, by: str) -> None:
         """Write a table as `write_partitioned` does, in place of what was there for the same values of the column only."""
-        self._write(table, folder, by, replaces="dynamic")
-
-    def _write(self, table: ir.Table, folder: str, by: str, *, replaces: str) -> None:
         frame = self.session.sql(self.compile(table)).repartition(by)
-        frame.write.mode("overwrite").option("partitionOverwriteMode", replaces).partitionBy(by).parquet(folder, compression="zstd")
+        frame.write.mode("overwrite").option("partitionOverwriteMode", "dynamic").partitionBy(by).parquet(folder, compression="zstd")
+
+    def _remove(self, folder: str) -> None:
+        """Remove a folder wherever Spark can write."""
+        context = self.session.sparkContext
+        assert context._jvm is not None
+        path = context._jvm.org.apache.hadoop.fs.Path(folder)
+        path.getFileSystem(context._jsc.hadoopConfiguration()).delete(path, True)

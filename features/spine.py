@@ -16,10 +16,23 @@ from features.errors import NotEnoughDataError, explain
 from features.queries import QueryEngine
 from features.slices import Spine
 
-__all__ = ["every_pair", "existing", "renewal_pairs", "scoring_cutoff", "shared_cutoffs"]
+__all__ = [
+    "EARLIER_DAYS",
+    "EARLIEST_DAYS",
+    "LATEST_DAYS",
+    "earlier_rows",
+    "every_pair",
+    "existing",
+    "renewal_pairs",
+    "scoring_cutoff",
+    "shared_cutoffs",
+]
 
 FIRST_AFTER_DAYS = 28
 """The first cutoff lies at least so long after the first event: before that there is nothing to look back on."""
+
+EARLIER_DAYS, EARLIEST_DAYS, LATEST_DAYS = 91, 182, 28
+"""An account's present is held against its row nearest to a quarter before; one that is not from `(-182, -28]` days says too little."""
 
 
 def scoring_cutoff(data_until: datetime) -> datetime:
@@ -63,6 +76,28 @@ def shared_cutoffs(cutoffs: Cutoffs, data_from: datetime, data_until: datetime) 
             )
         )
     return found
+
+
+def earlier_rows(spine: Spine, end: datetime) -> np.ndarray:
+    """Return the positions of the rows that the rows of a cutoff are held against: of each account there, the nearest to a quarter before.
+
+    Parameters
+    ----------
+    end
+        UTC.
+
+    Returns
+    -------
+    Sorted, shape `(n_found,)`.
+    """
+    cutoff = spine.cutoff.to_numpy(zero_copy_only=False).astype("datetime64[us]")
+    _, account = np.unique(spine.account_id.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    age = (np.datetime64(end, "us") - cutoff) / np.timedelta64(1, "D")
+    there = np.isin(account, account[age == 0])
+    rows = np.flatnonzero(there & (age >= LATEST_DAYS) & (age < EARLIEST_DAYS))
+    nearest = rows[np.lexsort((cutoff[rows], np.abs(age[rows] - EARLIER_DAYS), account[rows]))]
+    _, first = np.unique(account[nearest], return_index=True)
+    return np.sort(nearest[first])
 
 
 def every_pair(account_id: pa.Array, cutoffs: Sequence[datetime]) -> Spine:

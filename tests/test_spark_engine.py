@@ -32,6 +32,8 @@ from features.snapshots import build_matrix
 from features.spark_engine import SparkEngine
 from features.workspace import load_workspace
 from serving.commands.steps import STEPS, run_step
+from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
 from tests.random_worlds import MOST, OPTIONAL, ORIGIN, Recipe, as_spine, catalogue_of, known_tables
 from tests.small_book import write_book
 from tests.small_package import small_package
@@ -253,13 +255,19 @@ def test_whole_accounts_and_all_that_are_scored_come_to_this_machine(on_spark, o
     (workspace, _, summary), (other, _, _) = on_spark, on_duckdb
     found, whole = (pd.read_parquet(one.snapshots / "features.parquet") for one in (workspace, other))
     now = whole["cutoff"] == pd.Timestamp(summary.scoring_cutoff)
-    history = found["cutoff"] != pd.Timestamp(summary.scoring_cutoff)
-    assert 150 < history.sum() <= 200
-    kept = whole[now | whole["account_id"].isin(found["account_id"][history])].reset_index(drop=True)
+    labels, groups = (pd.read_parquet(workspace.snapshots / f"{name}.parquet") for name in ("labels", "groups"))
+    sampled = labels[labels["cutoff"] != pd.Timestamp(summary.scoring_cutoff)]
+    assert 150 < len(sampled) <= 200
+    earlier = whole["cutoff"] == pd.Timestamp("2024-02-01")  # 104 days before; 2024-03-01 lies 75 days before
+    earlier |= (whole["cutoff"] == pd.Timestamp("2024-03-01")) & ~whole["account_id"].isin(whole["account_id"][earlier])
+    earlier &= whole["account_id"].isin(whole["account_id"][now])
+    drawn = whole["account_id"].isin(sampled["account_id"])
+    kept = whole[now | earlier | drawn].reset_index(drop=True)
+    assert earlier.sum() > 50
     pd.testing.assert_frame_equal(found, kept, rtol=1e-12)
-    for name in ("labels", "groups"):
-        keys = pd.read_parquet(workspace.snapshots / f"{name}.parquet", columns=["account_id", "cutoff"])
-        pd.testing.assert_frame_equal(keys, found[["account_id", "cutoff"]])
+    held = whole.loc[now | drawn, ["account_id", "cutoff"]].reset_index(drop=True)
+    for keys in (labels, groups):
+        pd.testing.assert_frame_equal(keys[["account_id", "cutoff"]], held)
     assert pq.read_table(workspace.snapshots / "movements.parquet").equals(pq.read_table(other.snapshots / "movements.parquet"))
     assert (workspace.snapshots / "probes.json").exists()
 
@@ -295,6 +303,39 @@ def test_scores_and_their_parts_in_the_lake_are_those_of_this_machine(on_spark, 
     assert np.array_equal(np.column_stack([np.stack(found["parts"].to_list()), found["base"]]), parts)
 
 
+def test_a_write_that_fails_leaves_what_was_there_and_one_that_succeeds_all_of_the_new(spark, tmp_path):
+    folder, days = str(tmp_path / "lake" / "numbers"), ("2024-01-01", "2024-02-01")
+    first = spark.hold(pa.table({"value": [1, 2, 3], "day": [*days, "2023-12-01"]}), name="first_write")
+    spark.write_partitioned(first, folder, by="day", values={*days, "2023-12-01"})
+    second = spark.hold(pa.table({"value": [4, 5], "day": list(days)}), name="second_write")
+    failing = second.mutate(value=(second.day == days[1]).ifelse("no number", "6").cast("int64"))
+    with pytest.raises(spark.refusal):
+        spark.write_partitioned(failing, folder, by="day", values=set(days))
+    assert spark.to_arrow(spark.read_parquet(folder).order_by("value"))["value"].to_pylist() == [1, 2, 3]
+    spark.write_partitioned(second, folder, by="day", values=set(days))
+    assert spark.to_arrow(spark.read_parquet(folder).order_by("value")).to_pylist() == [
+        {"value": 4, "day": days[0]},
+        {"value": 5, "day": days[1]},
+    ]
+
+
+def test_a_book_in_a_lake_is_shown_like_one_on_this_machine(on_spark, on_duckdb, champion):
+    (workspace, _, _), (other, _, _) = on_spark, on_duckdb
+    champion.save(champion_folder(other, "churn"))
+    sets = []
+    for book in (workspace, other):
+        score_workspace(book)
+        sets.append(load_score_set(book.scores))
+    found, expected = sets
+    assert found.manifest.sources == expected.manifest.sources
+    assert len(expected) > 50
+    for part in ("accounts", "values", "earlier"):
+        here, there = (pd.DataFrame(dict(getattr(one, part))) for one in sets)
+        pd.testing.assert_frame_equal(here, there, rtol=1e-12)
+    with pytest.raises(ConfigError, match="an earlier cutoff cannot be scored on Spark"):
+        score_workspace(workspace, cutoff=datetime(2024, 3, 1))
+
+
 def test_the_steps_of_the_command_do_it_on_spark_and_not_twice(on_spark, champion, monkeypatch):
     workspace, checked, prepared = on_spark
     monkeypatch.setattr("features.lake.check_lake", lambda *_, **__: checked)
@@ -304,9 +345,11 @@ def test_the_steps_of_the_command_do_it_on_spark_and_not_twice(on_spark, champio
     assert run_step(STEPS["features"], workspace, **how).place == workspace.snapshots
     Ledger(workspace.ledger).record("train", "trained", {})
     first, second = (run_step(STEPS["score"], workspace, **how) for _ in range(2))
-    assert first.line == f"{prepared.accounts_to_score} accounts scored as of 2024-05-15, in {workspace.folder / 'lake' / 'scores'}"
+    assert first.line.startswith(f"{prepared.accounts_to_score} accounts scored as of 2024-05-15: ")
+    assert first.line.endswith(f"; in the lake too: {workspace.folder / 'lake' / 'scores'}")
     assert (first.unchanged, second.unchanged) == (False, True)
     assert first.summary["packages"] == {"churn": champion.hash}
+    assert load_score_set(workspace.scores).manifest.version == first.summary["version"]
 
 
 def test_a_damaged_package_is_not_believed_by_a_worker_either(on_spark, champion):

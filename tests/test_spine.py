@@ -3,11 +3,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.config import Cutoffs
 from features.engine import Engine
 from features.errors import NotEnoughDataError
-from features.spine import every_pair, existing, renewal_pairs, scoring_cutoff, shared_cutoffs
+from features.spine import EARLIER_DAYS, earlier_rows, every_pair, existing, renewal_pairs, scoring_cutoff, shared_cutoffs
 from tests.random_worlds import as_arrow, as_spine
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
@@ -140,3 +142,14 @@ def test_a_spine_of_unequal_parts_is_refused():
     spine = as_spine([("a", day(0))])
     with pytest.raises(ValueError, match="1 accounts, 2 cutoffs"):
         type(spine)(spine.account_id, pa.array(np.array([day(0), day(1)], dtype="datetime64[us]")))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 220)), unique=True, max_size=25))
+def test_the_present_is_held_against_the_row_nearest_to_a_quarter_before(pairs):
+    end = day(220)
+    spine = as_spine([(account, day(n)) for account, n in pairs] or [("a", day(1))])
+    expected = []
+    for account in {name for name, n in pairs if n == 220}:
+        before = [(abs(220 - n - EARLIER_DAYS), n) for name, n in pairs if name == account and 28 <= 220 - n < 182]
+        expected += [pairs.index((account, min(before)[1]))] if before else []
+    assert earlier_rows(spine, end).tolist() == sorted(expected)

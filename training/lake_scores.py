@@ -1,10 +1,10 @@
 """Scores a whole book on Spark with the packages that score it on one machine: the same text, verified, the same numbers.
 
 Each worker gets the champion's files, believes them as `training.package` does, and scores its share of the lake's features batch by
-batch. Scores go back to the lake, partitioned by the day of their cutoff, with the parts that add up to them.
+batch. Scores go back to the lake, partitioned by the day of their cutoff, with the parts that add up to them. What the service shows is
+scored by `serving.scores.batch` from the features that came to this machine: the same numbers, with what pages tell beside them.
 
-But: workers need Renewcast installed in the version of this process, and nothing here feeds the service, which shows books whose tables
-are on its own machine.
+But: workers need Renewcast installed in the version of this process.
 """
 
 import json

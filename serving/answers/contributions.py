@@ -245,7 +245,7 @@ def assigned_accounts(workspace: Workspace, partner_id: str, instant: datetime) 
         If the workspace's tables have not been checked yet.
     """
     try:
-        accounts = pq.read_table(workspace.tables / "accounts.parquet")
+        accounts = pq.read_table(workspace.book_tables / "accounts.parquet")
     except FileNotFoundError as error:
         todo = "Run `renewcast check`."
         raise WorkspaceError(
@@ -254,7 +254,7 @@ def assigned_accounts(workspace: Workspace, partner_id: str, instant: datetime) 
     if "created_at" not in accounts.column_names:
         accounts = accounts.append_column("created_at", pa.nulls(len(accounts), pa.timestamp("us")))
     names = accounts["account_id"].to_pylist()
-    assignments = Assignments.of(_terms(workspace.tables / "assignments.parquet"), names)
+    assignments = Assignments.of(_terms(workspace.book_tables / "assignments.parquet"), names)
     return accounts.select(["account_id", "created_at"]).take(pa.array(assignments.rows_of(partner_id, instant)))
 
 

@@ -79,7 +79,7 @@ def name_misses(misses: Sequence[Miss], workspace: Workspace, score_set: ScoreSe
     rows = {miss.account_id: score_set.index.get(miss.account_id) for miss in misses}
     there = {key for key, row in rows.items() if row is not None and view.manages(row, score_set.assignments)}
     names = {key: score_set.accounts["name"][row] for key, row in rows.items() if row is not None}
-    names |= _names(workspace.tables / "accounts.parquet", rows.keys() - names.keys())
+    names |= _names(workspace.book_tables / "accounts.parquet", rows.keys() - names.keys())
     return [
         NamedMiss(miss=miss_answer(miss, view), name=names.get(miss.account_id) or miss.account_id, there=miss.account_id in there)
         for miss in misses

@@ -66,7 +66,7 @@ def check_policy(workspace: WorkspaceOption = None, json: JsonOption = False) ->
         screen.say(f"The policy is good: {escape(where)}; {len(found)} line{'' if len(found) == 1 else 's'} unlike the default.")
         for one in found:
             screen.say(f"  {_EFFECTS[one.effect]}  {escape(one.line)}: {escape(one.value)}, by default {escape(one.default)}")
-        tiers = {partner.tier for partner in read_partners(opened.tables)} - {None}
+        tiers = {partner.tier for partner in read_partners(opened.book_tables)} - {None}
         unused = sorted(set(policy.tiers) - tiers) if tiers else []
         if unused:
             screen.say(f"[yellow]look at[/yellow]  no partner has the tier {escape(', '.join(unused))}")

@@ -266,7 +266,7 @@ def _partner_names(workspace: Workspace) -> dict[str, str]:
     """Read what people call the partners; nothing where there is no table of them."""
     import pyarrow.parquet as pq
 
-    path = workspace.tables / "partners.parquet"
+    path = workspace.book_tables / "partners.parquet"
     if not path.exists():
         return {}
     partners = pq.read_table(path, columns=["partner_id", "name"])

@@ -239,29 +239,25 @@ def _score_reads(workspace: Workspace) -> object:
 
 
 def _score(workspace: Workspace, on_progress: Progress) -> Summary:
+    from serving.scores.batch import score_workspace
+
+    lake: Summary = {}
     if workspace.config.engine == "spark":
         from training.lake_scores import score_lake
 
-        return asdict(score_lake(workspace, on_progress=on_progress))
-    from serving.scores.batch import score_workspace
-
+        lake = {"lake": score_lake(workspace, on_progress=on_progress).folder}
     scored = asdict(score_workspace(workspace, on_progress=on_progress))
-    return {name: value for name, value in scored.items() if name != "folder"}
+    return {name: value for name, value in scored.items() if name != "folder"} | lake
 
 
 def _score_places(workspace: Workspace, summary: Summary) -> tuple[Path, ...]:
-    if workspace.config.engine == "spark":
-        from training.lake_scores import REPORT
-
-        return (workspace.scores / REPORT,)
     return workspace.scores / summary["version"], workspace.scores / "CURRENT"
 
 
 def _score_line(summary: Summary) -> str:
-    if "bands" not in summary:
-        return f"{summary['accounts']:,} accounts scored as of {summary['cutoff'][:10]}, in {summary['folder']}"
     bands = ", ".join(f"{count:,} {band}" for band, count in summary["bands"].items())
-    return f"{summary['accounts']:,} accounts scored as of {summary['cutoff'][:10]}: {bands}"
+    lake = f"; in the lake too: {summary['lake']}" if "lake" in summary else ""
+    return f"{summary['accounts']:,} accounts scored as of {summary['cutoff'][:10]}: {bands}{lake}"
 
 
 STEPS: Mapping[str, Step] = {

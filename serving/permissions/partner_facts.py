@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.contributed import VENDOR_SOURCE
 from serving.permissions.assignments import Assignments, Term
 from serving.permissions.supplies import ABOUT_PARTNERS, SUPPLIED, Supply
 
 __all__ = ["PartnerRow", "read_partners", "read_supplies", "read_terms"]
-
-_VENDOR = "vendor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def _sources(tables: Path) -> list[tuple[str, str]]:
     if not path.exists() or "source" not in pq.read_schema(path).names:
         return []
     table = pq.read_table(path, columns=["account_id", "source"])
-    foreign = table.filter(pc.fill_null(pc.not_equal(pc.utf8_lower(table["source"]), _VENDOR), False))
+    foreign = table.filter(pc.fill_null(pc.not_equal(pc.utf8_lower(table["source"]), VENDOR_SOURCE), False))
     pairs = foreign.group_by(["account_id", "source"]).aggregate([])
     return list(zip(pairs["account_id"].to_pylist(), pairs["source"].to_pylist(), strict=True))
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.engine import Engine
-from features.errors import NotEnoughDataError, explain
+from features.errors import ConfigError, NotEnoughDataError, explain
 from features.feature import Feature, Target
 from features.progress import Progress, silent
 from features.workspace import Workspace
@@ -88,7 +88,10 @@ def score_workspace(workspace: Workspace, *, cutoff: datetime | None = None, on_
         If the snapshots have not been made, or the published definition of health is damaged.
     PackageError
         If a champion is damaged or does not fit the snapshots.
+    ConfigError
+        If an earlier cutoff is wanted on Spark.
     """
+    _refuse_past_of_a_lake(workspace, cutoff)
     packages = _champions(workspace.training / "champion")
     with drafted(workspace.scores, packages, at=datetime.now(UTC).replace(tzinfo=None)) as draft:
         score_set = _score_set(workspace, packages, draft, cutoff, on_progress)
@@ -101,6 +104,17 @@ def score_workspace(workspace: Workspace, *, cutoff: datetime | None = None, on_
         publish(workspace.scores, draft.version, keep=workspace.config.serving.keep_score_sets)
     on_progress("scores", _STEPS, _STEPS)
     return _summary(score_set, workspace.scores)
+
+
+def _refuse_past_of_a_lake(workspace: Workspace, cutoff: datetime | None) -> None:
+    if cutoff is not None and workspace.config.engine == "spark":
+        raise ConfigError(
+            explain(
+                "an earlier cutoff cannot be scored on Spark",
+                given=f"the cutoff {cutoff:%Y-%m-%d}",
+                todo="Read its features in the lake: on this machine are those of the present and of a quarter before.",
+            )
+        )
 
 
 def _champions(folder: Path) -> dict[Target, Package]:
@@ -123,8 +137,8 @@ def _score_set(
     features = tuple({feature.name: feature for package in packages.values() for feature in package.catalogue}.values())
     with Engine(memory_limit=_MEMORY) as engine:
         book = write_book(engine, workspace.snapshots / "features.parquet", features, cutoff=cutoff, folder=draft.folder)
-        facts = read_facts(engine, workspace.tables, book.cutoff).reindex(book.account_ids)
-        sources = read_sources(engine, workspace.tables, book.cutoff)
+        facts = read_facts(engine, workspace.book_tables, book.cutoff).reindex(book.account_ids)
+        sources = read_sources(engine, workspace.book_tables, book.cutoff)
     on_progress("scores", 1, _STEPS)
     scores = explain_book(packages, book, draft.folder, threads=os.cpu_count() or 1, on_progress=on_progress)
     on_progress("scores", 2, _STEPS)
@@ -132,8 +146,8 @@ def _score_set(
     facts = facts.join(_contracts(workspace.snapshots / "labels.parquet", book.cutoff))
     peers, peer_counts = _peers(book.values, facts["segment"], features, needed=default_policy().numbers.peers_needed)
     accounts = book.account_ids.tolist()
-    assignments = Assignments.of(read_terms(workspace.tables), accounts)
-    supplies = read_supplies(workspace.tables, accounts, assignments, cutoff=book.cutoff, earlier_at=book.earlier_at.tolist())
+    assignments = Assignments.of(read_terms(workspace.book_tables), accounts)
+    supplies = read_supplies(workspace.book_tables, accounts, assignments, cutoff=book.cutoff, earlier_at=book.earlier_at.tolist())
     return ScoreSet(
         manifest=Manifest(
             version=draft.version,
@@ -153,7 +167,7 @@ def _score_set(
         parts=StoredParts(draft.folder, packages),
         packages=packages,
         assignments=assignments,
-        partners={partner.partner_id: partner for partner in read_partners(workspace.tables)},
+        partners={partner.partner_id: partner for partner in read_partners(workspace.book_tables)},
         supplies=Supplies(supplies, features),
     )
 

@@ -18,12 +18,12 @@ from features import clock
 from features.engine import Engine
 from features.errors import NotEnoughDataError, WorkspaceError, explain
 from features.feature import Feature
+from features.spine import EARLIER_DAYS, EARLIEST_DAYS, LATEST_DAYS
 from serving.scores.score_files import Column, ColumnWriter, StoredColumns
 from training.dataset import require_columns
 
 __all__ = ["BookFiles", "write_book"]
 
-_EARLIER_DAYS, _EARLIEST_DAYS, _LATEST_DAYS = 91, 182, 28
 _ROWS = 16_384
 _TOLD = 6
 """Cutoffs that are named where another was asked for."""
@@ -112,8 +112,8 @@ def _cutoff(engine: Engine, rows: ir.Table, snapshots: Path, wanted: datetime | 
 def _past(engine: Engine, present: ir.Table, rows: ir.Table, instant: ir.IntegerValue) -> ir.Table:
     """Return the present accounts' features at the earlier cutoff; an account without one has nothing but its id."""
     at = engine.microseconds(rows.cutoff)
-    past = rows.filter(clock.in_window(at, instant, days=_EARLIEST_DAYS - _LATEST_DAYS, lag_days=_LATEST_DAYS))
-    distance = (clock.age_days(engine.microseconds(past.cutoff), instant) - _EARLIER_DAYS).abs()
+    past = rows.filter(clock.in_window(at, instant, days=EARLIEST_DAYS - LATEST_DAYS, lag_days=LATEST_DAYS))
+    distance = (clock.age_days(engine.microseconds(past.cutoff), instant) - EARLIER_DAYS).abs()
     nearest = ibis.row_number().over(ibis.window(group_by=past.account_id, order_by=[distance, past.cutoff]))
     keys = past.select("account_id", "cutoff", nearness=nearest).filter(lambda ranked: ranked.nearness == 0).drop("nearness")
     chosen = rows.semi_join(keys, ["account_id", "cutoff"]).rename(earlier_at="cutoff")

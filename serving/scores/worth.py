@@ -93,7 +93,7 @@ def write_worth(workspace: Workspace, score_set: ScoreSet, folder: Path) -> None
 
     cutoff = score_set.manifest.cutoff
     with Engine() as engine:
-        tables = open_tables(engine, workspace.tables)
+        tables = open_tables(engine, workspace.book_tables)
         supplied = [one for one in supplied_rows(engine, tables, cutoff=cutoff) if one.account_id in score_set.index]
         if not supplied:
             return
