@@ -8,6 +8,7 @@ import ibis.expr.types as ir
 from features.config import ATTRIBUTE, AttributeKind
 from features.feature import Feature, Window
 from features.slices import KnownTables, cut
+from features.sums import exact_sum
 
 __all__ = ["account_features", "commercial_features", "subscription_changes"]
 
@@ -95,7 +96,7 @@ def _contract(currency: str) -> list[Feature]:
             meaning="annual recurring revenue of the terms that run now",
             sentence="ARR {moved}",
             source=_TERMS,
-            expression=lambda terms: terms.arr.sum(where=terms.running).fill_null(0.0),
+            expression=lambda terms: exact_sum(terms.arr, where=terms.running).fill_null(0.0),
             empty=0.0,
         ),
         Feature(
@@ -105,7 +106,7 @@ def _contract(currency: str) -> list[Feature]:
             meaning="seats paid for now",
             sentence="seats paid for {moved}",
             source=_TERMS,
-            expression=lambda terms: terms.seats.sum(where=terms.running),
+            expression=lambda terms: exact_sum(terms.seats, where=terms.running),
             needs=frozenset({"seats"}),
         ),
         Feature(
@@ -130,7 +131,9 @@ def _terms_held() -> list[Feature]:
             meaning="how far the running terms are below list price",
             sentence="the discount {moved}",
             source=_TERMS,
-            expression=lambda terms: 1.0 - terms.arr.sum(where=_listed(terms)) / terms.list_arr.sum(where=_listed(terms)).nullif(0),
+            expression=lambda terms: (
+                1.0 - exact_sum(terms.arr, where=_listed(terms)) / exact_sum(terms.list_arr, where=_listed(terms)).nullif(0)
+            ),
             needs=frozenset({"list_arr"}),
             sensitivity="vendor",
             actionable=True,
@@ -242,7 +245,7 @@ def _arr_then_and_now(days: int, currency: str) -> list[Feature]:
             meaning=f"ARR as it was {days} days ago",
             sentence=f"ARR {days} days ago {{moved}}",
             source=_TERMS,
-            expression=lambda terms: terms.arr.sum(where=_running_before(terms, days)).fill_null(0.0),
+            expression=lambda terms: exact_sum(terms.arr, where=_running_before(terms, days)).fill_null(0.0),
             empty=0.0,
         ),
         Feature(
@@ -325,7 +328,7 @@ def subscription_changes(known: KnownTables) -> ir.Table:
     terms = cut(known.loaded("subscriptions"), known.spine, _TERMS)
     size = terms.arr
     if "seats" in terms.columns:
-        seated = terms.seats.sum().over(ibis.window(group_by="row")) > 0
+        seated = terms.seats.max().over(ibis.window(group_by="row")) > 0
         size = ibis.ifelse(seated, terms.seats.fill_null(0.0), terms.arr)
     terms = terms.select("row", begins=terms.age_days, ends=terms.ends_age_days, size=size)
     begun = terms.select("row", age_days=terms.begins)
@@ -336,5 +339,5 @@ def subscription_changes(known: KnownTables) -> ir.Table:
     after = (pairs.begins >= pairs.age_days) & (open_end | (pairs.ends < pairs.age_days))
     before = (pairs.begins > pairs.age_days) & (open_end | (pairs.ends <= pairs.age_days))
     return pairs.group_by(["row", "age_days"]).agg(
-        before=pairs["size"].sum(where=before).fill_null(0.0), after=pairs["size"].sum(where=after).fill_null(0.0)
+        before=exact_sum(pairs["size"], where=before).fill_null(0.0), after=exact_sum(pairs["size"], where=after).fill_null(0.0)
     )

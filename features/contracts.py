@@ -113,7 +113,7 @@ CONTRACT: Mapping[str, TableContract] = {
             "event": Column(type="text", meaning="the kind of event", required=True, nullable=False),
             "user_id": Column(type="id", meaning="the user, unique within the account or across accounts"),
             "quantity": Column(type="number", meaning="an amount that the event carries, such as minutes or money"),
-            "events": Column(type="number", meaning="how many events the row stands for (1 if not mapped)", low=0),
+            "events": Column(type="number", meaning="how many events the row stands for (1 if not mapped)", low=0, high=1e12),
             "users": Column(type="number", meaning="how many distinct users a summed-up row stands for", low=0),
             "product": Column(type="text", meaning="the product or module"),
             "recorded_at": _RECORDED_AT,

@@ -4,6 +4,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.feature import Expression, Feature, Window
+from features.sums import exact_mean
 
 __all__ = ["engagement_features"]
 
@@ -156,7 +157,7 @@ def _survey(kind: str) -> list[Feature]:
             meaning=f"the last {of_kind} answer less the average of all answers so far",
             sentence=f"the last {of_kind} answer is {{value}} from the customer's own average",
             source=_EVER,
-            expression=lambda rows: newest(rows) - rows["value"].mean(where=answers(rows)),
+            expression=lambda rows: newest(rows) - exact_mean(rows["value"], where=answers(rows)),
             needs=needs,
             actionable=True,
         ),

@@ -33,6 +33,7 @@ from features import clock
 from features.config import ChangeTarget, Measure, Targets
 from features.feature import Window
 from features.slices import KnownTables, Spine, gather
+from features.sums import exact_sum
 from features.terms import NEVER, final_terms, spells
 
 __all__ = ["build_labels", "eligible_rows"]
@@ -203,7 +204,7 @@ class _Aftermath:
         """Sum the measure over the terms that run so many days after the cutoff."""
         pairs = self._terms.join(self.known.spine, "account")
         running = pairs.filter(clock.active_at(pairs.starts, pairs.ends, clock.shifted(pairs.cutoff, after_days)))
-        return _gathered(self.known, iter([running]), lambda rows: rows[measure].sum(), self.n_rows, missing=missing)
+        return _gathered(self.known, iter([running]), lambda rows: exact_sum(rows[measure]), self.n_rows, missing=missing)
 
     @property
     def left_at(self) -> Instants:

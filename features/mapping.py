@@ -22,6 +22,7 @@ from features.expressions import BROKEN, HASH, RAW, SQL, derive, gather_evidence
 from features.queries import QueryEngine
 from features.readings import Evidence, Wanted, filled, finite, read_flag, read_number, read_time, read_typed_time, stated
 from features.sources import FILE, PROBLEM, ROW, OpenedSource, open_source
+from features.sums import LARGEST
 
 __all__ = [
     "BLANKED",
@@ -304,6 +305,9 @@ def with_problems(
         costs.append(_when(unreadable, f"{name}: {_UNREADABLE.get(column.type, 'made of a value that cannot be read')}"))
         outside, bounds = _outside(value, mapped, column)
         costs.append(_when(outside, f"{name}: {bounds}"))
+        if column.type == "number":
+            costs.append(_when((value.abs() > LARGEST) & ~outside, f"{name}: larger than {LARGEST:g}"))
+            outside = outside | (value.abs() > LARGEST).fill_null(False)
         kept[name] = ibis.ifelse(outside, ibis.null(value.type()), value)
         if not column.nullable:
             reasons.append(_when(value.isnull() & ~unreadable, f"{name}: empty"))

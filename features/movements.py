@@ -21,6 +21,7 @@ from features.groups import build_groups
 from features.queries import QueryEngine
 from features.slices import KnownTables, Spine
 from features.spine import every_pair
+from features.sums import exact_sum
 from features.terms import bridged, final_terms
 
 __all__ = ["MOVEMENT_GROUPS", "build_movements"]
@@ -69,7 +70,7 @@ def _paid(known: KnownTables, terms: ir.Table, instants: list[datetime]) -> pa.T
     months = pa.table({"month": pa.array(np.array([clock.microseconds(instant) for instant in instants], dtype=np.int64))})
     pairs = terms.cross_join(known.engine.hold(months, name="movement_months"))
     running = pairs.filter(clock.active_at(pairs.starts, pairs.ends, pairs.month))
-    sums = running.group_by(["account", "month"]).agg(arr=running.arr.sum())
+    sums = running.group_by(["account", "month"]).agg(arr=exact_sum(running.arr))
     found = known.engine.to_arrow(sums.join(known.accounts, "account").select("account_id", "month", "arr"))
     found = found.set_column(1, "month", pc.cast(found["month"], pa.timestamp("us")))
     return found.sort_by([("month", "ascending"), ("account_id", "ascending")])

@@ -3,6 +3,7 @@
 import ibis.expr.types as ir
 
 from features.feature import Feature, Window
+from features.sums import exact_sum
 
 __all__ = ["outcome_features"]
 
@@ -115,7 +116,7 @@ def _proof() -> list[Feature]:
             meaning="what the verified outcomes are worth to the customer",
             sentence="the worth of verified outcomes {moved}",
             source=_EVER,
-            expression=lambda rows: rows["value"].sum().fill_null(0.0),
+            expression=lambda rows: exact_sum(rows["value"]).fill_null(0.0),
             needs=_VERIFIABLE | {"value"},
             empty=0.0,
         ),

@@ -11,7 +11,7 @@ import hashlib
 import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,11 +22,12 @@ import pyarrow as pa
 from features.catalogue import Catalogue
 from features.errors import ConfigError, explain, nearest
 from features.families import KEYS, MADE_FROM, VIEWS
-from features.feature import Feature, Window
+from features.feature import Expression, Feature, Window
 from features.progress import Progress, silent
 from features.queries import QueryEngine
 from features.slices import KnownTables, Spine, summed
 from features.snapshots import build_matrix
+from features.sums import exactly
 from features.workspace import Workspace
 
 __all__ = [
@@ -156,7 +157,7 @@ def add_own_features(
     if not own:
         return catalogue
     _refuse_names(catalogue, own)
-    extended = Catalogue((*catalogue.features, *(declared.feature for declared in own)))
+    extended = Catalogue((*catalogue.features, *(_with_exact_sums(declared.feature) for declared in own)))
     nobody = Spine(pa.array([], pa.string()), pa.array([], pa.timestamp("us")))
     known = KnownTables(engine, {name: engine.layer(table.limit(0)) for name, table in tables.items()}, nobody, levels=levels, views=VIEWS)
     for declared in own:
@@ -165,6 +166,20 @@ def add_own_features(
         else:
             _try_derived(declared, extended, engine)
     return extended
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """An expression whose sums do not depend on the order of the rows; equal for equal expressions, which are computed once."""
+
+    expression: Expression
+
+    def __call__(self, rows: ir.Table) -> ir.Value:
+        return exactly(self.expression(rows))
+
+
+def _with_exact_sums(feature: Feature) -> Feature:
+    return replace(feature, expression=_Exact(feature.expression)) if feature.source else feature
 
 
 def _refuse_names(catalogue: Catalogue, own: Sequence[OwnFeature]) -> None:

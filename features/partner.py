@@ -149,7 +149,7 @@ def _members(known: KnownTables, pairs: ir.Table) -> ir.Table:
     terms = cut(known.in_microseconds("subscriptions").rename(account="account_id"), members.rename(account="member"), _TERMS)
     then = (terms.age_days >= RETENTION_DAYS) & (terms.ends_age_days.isnull() | (terms.ends_age_days < RETENTION_DAYS))
     payments = terms.group_by(["row", "account"]).agg(
-        paid_then=terms.arr.sum(where=then).fill_null(0.0), pays_now=terms.arr.sum(where=terms.running).fill_null(0.0)
+        paid_then=terms.arr.max(where=then).fill_null(0.0), pays_now=terms.arr.max(where=terms.running).fill_null(0.0)
     )
     members = members.left_join(payments, [members.row == payments.row, members.member == payments.account])
     return members.select(

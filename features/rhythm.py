@@ -5,6 +5,7 @@ import ibis.expr.types as ir
 
 from features.feature import Direction, Feature, Window
 from features.spans import span, within
+from features.sums import exact_sum
 
 __all__ = ["rhythm_features"]
 
@@ -54,18 +55,18 @@ def _weekly_swing(days: int) -> Feature:
 def _coefficient_of_variation(values: ir.Column, counted: ir.BooleanValue, n: int) -> ir.Value:
     """Return the standard deviation over the mean of n numbers, those that are not listed being zero; missing if all are zero."""
     total = values.sum(where=counted)
-    return _scatter(float(n), total, (values * values).sum(where=counted)).sqrt() / total.nullif(0)
+    return _scatter(float(n), total, exact_sum(values * values, where=counted)).sqrt() / total.nullif(0)
 
 
 def _sample_deviation(values: ir.Column) -> ir.Value:
-    """Return the standard deviation of a sample; missing for fewer than two numbers."""
-    numbers = values.cast("float64")
-    n = numbers.count().cast("float64")
-    return (_scatter(n, numbers.sum(), (numbers * numbers).sum()) / (n * (n - 1.0)).nullif(0)).sqrt()
+    """Return the standard deviation of a sample of whole numbers; missing for fewer than two."""
+    numbers = values.cast("int64")
+    n, total, squares = (sum_.cast("float64") for sum_ in (numbers.count(), numbers.sum(), (numbers * numbers).sum()))
+    return (_scatter(n, total, squares) / (n * (n - 1.0)).nullif(0)).sqrt()
 
 
 def _scatter(n: float | ir.Value, total: ir.Value, squares: ir.Value) -> ir.Value:
-    """Return n² times the variance. Of counts it is exact, so that the same rows give the same bits in whatever order they come."""
+    """Return n² times the variance, from sums that do not depend on the order of the rows."""
     return ibis.greatest(squares * n - total * total, 0.0)
 
 

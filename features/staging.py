@@ -19,6 +19,7 @@ from features.expressions import HASH
 from features.mapping import BLANKED, REASONS, SEPARATOR, MappedSource, table_columns
 from features.quarantine import SOURCE
 from features.sources import FILE, ROW
+from features.sums import in_steps
 
 __all__ = [
     "DOUBTS",
@@ -137,8 +138,8 @@ def _good(marked: ir.Table, table: str) -> ir.Table:
     extra: dict[str, ir.Value] = {}
     if occurred is not None:
         extra["known_at"] = ibis.coalesce(good.recorded_at, good[occurred]) if "recorded_at" in good.columns else good[occurred]
-    if table == "telemetry" and "events" not in good.columns:
-        extra["events"] = ibis.literal(1).cast("float64")
+    if table == "telemetry":
+        extra["events"] = in_steps(good.events) if "events" in good.columns else ibis.literal(1).cast("float64")
     return good.mutate(**extra)
 
 

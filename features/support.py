@@ -3,6 +3,7 @@
 import ibis.expr.types as ir
 
 from features.feature import Feature, Window
+from features.sums import exact_mean
 
 __all__ = ["SEVERE", "support_features"]
 
@@ -121,7 +122,7 @@ def _answers(days: int) -> list[Feature]:
             meaning=f"average time to close of the tickets opened {span} and closed by now",
             sentence=f"the time to close a ticket {{moved}} {span}",
             source=_EVER,
-            expression=lambda rows: (rows.age_days - rows.closed_at_age_days).mean(where=_within(rows, days)),
+            expression=lambda rows: exact_mean(rows.age_days - rows.closed_at_age_days, where=_within(rows, days)),
             needs=frozenset({"closed_at"}),
             actionable=True,
         ),
@@ -132,7 +133,7 @@ def _answers(days: int) -> list[Feature]:
             meaning=f"average rating of the answers to tickets opened {span}",
             sentence=f"the rating of support {{moved}} {span}",
             source=_EVER,
-            expression=lambda rows: rows.csat.mean(where=_within(rows, days)),
+            expression=lambda rows: exact_mean(rows.csat, where=_within(rows, days)),
             needs=frozenset({"csat", "closed_at"}),
             direction={"churn": -1},
             actionable=True,

@@ -2,7 +2,8 @@
 
 The widest part of a matrix counts, sums, averages and counts distinct users of each kind of event. Where cutoffs are shared by many
 accounts and every row is known when it happens, this needs no engine: the rows lie in arrays in the order of time, so a window is the
-stretch between two binary searches, and a statistic of all accounts and kinds at once is one `bincount` of that stretch.
+stretch between two binary searches, and a statistic of all accounts and kinds at once is one `bincount` of that stretch. Fractions are
+added as `features.sums` says, so that arrays and engine give the same bits.
 
 Distinct users need no hashing either. A user is counted at its last event before the cutoff, and an event is the last one if the
 user's next event (of the same account and kind) comes after the cutoff; who is next is found once, by one sort, for all windows.
@@ -27,6 +28,7 @@ from features import clock
 from features.contracts import CONTRACT
 from features.feature import Feature, Window
 from features.slices import KnownTables, Spine
+from features.sums import BILLION, EXACT_BELOW, exact_mean, exact_sum, split
 
 __all__ = ["Tallies", "Tally"]
 
@@ -55,9 +57,9 @@ class Tally:
             case "count":
                 return rows.count()
             case "sum":
-                return rows[self.column].sum().fill_null(0.0)
+                return exact_sum(rows[self.column]).fill_null(0.0)
             case "mean":
-                return rows[self.column].mean()
+                return exact_mean(rows[self.column])
             case "distinct":
                 return rows[self.column].nunique()
 
@@ -85,6 +87,7 @@ class Tallies:
             and all(isinstance(feature.expression, Tally) for feature in features)
             and self._is_known_at_once(window.table, {tally.column for tally in _tallies(features)} - {""})
             and self.known.n_parts(window.table) > 1
+            and all(self._order(window, features).is_exact(tally.column) for tally in _tallies(features) if tally.kind in ("sum", "mean"))
         )
 
     def _is_known_at_once(self, table: str, columns: set[str]) -> bool:
@@ -180,7 +183,14 @@ class _TimeOrder:
         empty = np.isnan(values)
         if empty.any():
             group, values = group[~empty], values[~empty]
-        return self._per_group(group, values), self._per_group(group)
+        whole, billionths = split(values)
+        return self._per_group(group, whole) + self._per_group(group, billionths) / BILLION, self._per_group(group)
+
+    def is_exact(self, column: str) -> bool:
+        """Tell whether floats hold the sums of every account and level without rounding; else the engine must add them."""
+        values = self.columns[column]
+        largest = max(np.fmax.reduce(values, initial=0.0), -np.fmin.reduce(values, initial=0.0), BILLION)
+        return bool(np.bincount(self.group).max(initial=0) * largest < EXACT_BELOW)
 
     def _following_row(self, column: str) -> Ints:
         """Return the row in which the same identifier comes next in the same account and level; past the end after its last."""

@@ -106,12 +106,12 @@ def most(values):
 
 
 def total(values):
-    return sum(value for value in values if value is not None)
+    return math.fsum(value for value in values if value is not None)
 
 
 def mean(values):
     values = [value for value in values if value is not None]
-    return sum(values) / len(values) if values else None
+    return math.fsum(values) / len(values) if values else None
 
 
 def distinct(values):

@@ -241,6 +241,7 @@ SUBSCRIPTIONS = '[tables.subscriptions]\nsource = "subs.csv"\n[tables.subscripti
         (["1200.5", "12,5", "7"], [1200.5, None, 7.0], {"list_arr: not a number": 1}),
         (["-1", "n/a", "7"], [None, None, 7.0], {"list_arr: below 0": 1}),
         (["1e999", "7", "8"], [None, 7.0, 8.0], {"list_arr: not a number": 1}),
+        (["1e16", "1e15", "8"], [None, 1e15, 8.0], {"list_arr: larger than 1e+15": 1}),
     ],
 )
 def test_numbers_are_read_as_all_values_of_their_column_allow(tmp_path, values, expected, blanked):
@@ -562,7 +563,7 @@ LANDING = DATA / "cloud_provider" / "landing"
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):
     if not LANDING.is_dir():
-        pytest.skip(f"there is no data at {LANDING}")
+        pytest.skip(f"needs the tables of cloud_provider in {DATA}; set RENEWCAST_DATA to the folder that holds them")
     folder = tmp_path_factory.mktemp("cloud")
     config = Path(__file__).parent / "workspaces" / "cloud_provider" / "renewcast.toml"
     (folder / "renewcast.toml").write_text(config.read_text())

@@ -12,6 +12,7 @@ from features.engine import Engine
 from features.plan import open_tables
 from features.slices import KnownTables
 from features.spine import every_pair
+from features.sums import exact_sum
 from features.terms import bridged, final_terms
 from features.workspace import Workspace
 
@@ -36,14 +37,14 @@ def read_paid(workspace: Workspace, instants: Sequence[datetime]) -> pd.DataFram
         If the tables have not been checked.
     """
     with Engine() as engine:
-        tables = open_tables(engine, workspace.tables)
+        tables = open_tables(engine, workspace.book_tables)
         accounts = engine.to_arrow(tables["accounts"].select("account_id"))["account_id"].combine_chunks()
         known = KnownTables(engine, tables, every_pair(accounts, list(instants)))
         terms = engine.table(bridged(final_terms(known), workspace.config.targets.grace_days), name="paid_terms")
         asked = pa.table({"instant": pa.array(np.array([clock.microseconds(instant) for instant in instants], dtype=np.int64))})
         pairs = terms.cross_join(engine.hold(asked, name="asked_instants"))
         running = pairs.filter(clock.active_at(pairs.starts, pairs.ends, pairs.instant))
-        sums = running.group_by(["account", "instant"]).agg(arr=running.arr.sum())
+        sums = running.group_by(["account", "instant"]).agg(arr=exact_sum(running.arr))
         found = engine.to_arrow(sums.join(known.accounts, "account").select("account_id", "instant", "arr")).to_pandas()
     paid: pd.DataFrame = found.pivot(index="account_id", columns="instant", values="arr").fillna(0.0).sort_index()
     paid = paid.reindex(columns=[clock.microseconds(instant) for instant in instants], fill_value=0.0)
