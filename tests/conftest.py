@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
 
 from features.catalogue import Catalogue
 from features.feature import Feature
 from features.workspace import Workspace, load_workspace
 from tests.postgres import SERVING_ROLE, Postgres, postgres_programs
+
+# how long an example takes tells how busy the machine is
+settings.register_profile("unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -296,7 +301,7 @@ def partner(app) -> dict[str, str]:
 def spark_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What makes Spark small and quick to start; all tests of one process share the context that is made from these."""
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        pytest.skip("Java, on which Spark runs, is not installed")
+        pytest.skip("needs Java, on which Spark runs: apt-get install default-jre-headless")
     folder = tmp_path_factory.mktemp("spark")
     return {
         "spark.master": "local[2]",
@@ -321,7 +326,7 @@ def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     """Make PostgreSQL servers that run, each of its own; they are gone after the tests."""
     programs = postgres_programs()
     if programs is None:
-        pytest.skip("no PostgreSQL server is installed")
+        pytest.skip("needs a PostgreSQL server: apt-get install postgresql")
     made: list[Postgres] = []
 
     def make() -> Postgres:

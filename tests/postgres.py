@@ -3,9 +3,9 @@
 import os
 import shutil
 import subprocess
-from contextlib import closing
 from pathlib import Path
-from socket import socket
+
+from tests.ports import free_port
 
 __all__ = ["SERVING_ROLE", "SUPERUSER", "Postgres", "postgres_programs"]
 
@@ -24,9 +24,7 @@ class Postgres:
     """A server whose data are in a folder; it is made stopped."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        with closing(socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.host = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.host = f"127.0.0.1:{free_port()}"
         self._programs, self._folder = programs, folder
         self._user: dict[str, object] = {}
         if os.geteuid() == 0:

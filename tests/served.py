@@ -18,8 +18,9 @@ import psutil
 
 from serving.callers.credentials import opened_identity
 from serving.permissions.caller import VENDOR
+from tests.ports import free_port
 
-__all__ = ["ROOT", "Load", "Service", "ask", "configure", "free_port", "kept_busy", "raw_connection", "serving", "vendor_key", "wait_until"]
+__all__ = ["ROOT", "Load", "Service", "ask", "configure", "kept_busy", "raw_connection", "serving", "vendor_key", "wait_until"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,19 +32,13 @@ drain_seconds = {drain}
 trusted_proxies = ["192.0.2.1"]
 [serving.limits]
 body_megabytes = 2
-header_seconds = 2
-body_seconds = 1
+header_seconds = 3
+body_seconds = 3
 request_seconds = 20
 in_flight = 6
 requests_per_minute = 10_000_000
 failures_per_minute = 10_000_000
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(condition, seconds=120.0):
@@ -61,7 +56,7 @@ def vendor_key(workspace, scopes=None):
         return identity.issue_key(VENDOR, label="test", role="administrator", scopes=scopes or ("accounts:read", "predict", "metrics"))
 
 
-def ask(port, path, *, key=None, body=None, timeout=30.0, headers=None):
+def ask(port, path, *, key=None, body=None, timeout=60.0, headers=None):
     """Send one request on a connection of its own, and return status, headers and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -81,7 +76,7 @@ def send(connection, path, *, key=None, body=None, headers=None):
 
 @contextmanager
 def raw_connection(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         yield connection
 
 
@@ -155,7 +150,7 @@ def end(service):
     if service.process.poll() is None:
         service.process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            service.process.wait(30)
+            service.process.wait(60)
     for process in [*left, service.process]:
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             process.kill()

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from features.ledger import fingerprint_files
 from features.workspace import load_workspace
 from serving.commands import cli, steps
 from serving.commands.steps import STEPS
+from tests.ports import free_port
 from tests.small_book import run, summary_of, write_book
 
 ROOT = Path(__file__).parent.parent
@@ -127,14 +127,8 @@ def test_fresh_links_are_for_the_address_that_is_served(book):
     assert found["partner_link"] is None  # the book has no partners
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answer(address: str, **options: object) -> dict[str, object]:
-    with urllib.request.urlopen(urllib.request.Request(address, **options), timeout=30) as response:
+    with urllib.request.urlopen(urllib.request.Request(address, **options), timeout=60) as response:
         found: dict[str, object] = json.load(response)
         return found
 
@@ -171,7 +165,7 @@ def test_scores_are_served_until_ctrl_c(book):
             assert f"`renewcast serve --port {port + 1}`" in summary_of(busy)["message"]
         finally:
             service.send_signal(signal.SIGINT)
-            out, err = service.communicate(timeout=60)
+            out, err = service.communicate(timeout=120)
     assert out == "", "one line of JSON and no more"
     assert "Traceback" not in err
 

@@ -63,7 +63,7 @@ def browser_of(app, **options):
 def at_provider(address):
     """Go to the provider as a browser does, and return where it sends the browser back to."""
     parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     connection.request("GET", f"{parts.path}?{parts.query}")
     answer = connection.getresponse()
     answer.read()

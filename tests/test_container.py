@@ -17,7 +17,8 @@ from typer.main import get_command
 from serving.commands.cli import app
 from serving.scores.batch import score_workspace
 from tests.containerfile import build, steps
-from tests.served import ROOT, Service, ask, end, free_port, vendor_key, wait_until
+from tests.ports import free_port
+from tests.served import ROOT, Service, ask, end, vendor_key, wait_until
 from tests.serving_book import make_workspace
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

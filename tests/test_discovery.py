@@ -141,7 +141,7 @@ DATA = Path(os.environ.get("RENEWCAST_DATA", Path(__file__).parent.parent / ".."
 )
 def test_real_folders_are_guessed_as_a_human_would(name, tables, tmp_path):
     if not (DATA / name).is_dir():
-        pytest.skip(f"there is no data at {DATA / name}")
+        pytest.skip(f"needs the tables of {name} in {DATA}; set RENEWCAST_DATA to the folder that holds them")
     proposal = propose_workspace(DATA / name)
     assert {table: said["source"] for table, said in mapped(proposal).items()} == tables
     assert accept(proposal, tmp_path).config.tables
@@ -149,7 +149,7 @@ def test_real_folders_are_guessed_as_a_human_would(name, tables, tmp_path):
 
 def test_a_folder_with_subfolders_and_several_sources_of_a_table(tmp_path):
     if not (DATA / "cloud_provider").is_dir():
-        pytest.skip(f"there is no data at {DATA}")
+        pytest.skip(f"needs the tables of cloud_provider in {DATA}; set RENEWCAST_DATA to the folder that holds them")
     proposal = propose_workspace(DATA / "cloud_provider")
     tables = mapped(proposal)
     assert tables["telemetry"]["source"] == "landing/usage_events_stream"
@@ -160,7 +160,7 @@ def test_a_folder_with_subfolders_and_several_sources_of_a_table(tmp_path):
 
 def test_a_folder_without_telemetry_says_what_is_missing():
     if not (DATA / "powerco_sme").is_dir():
-        pytest.skip(f"there is no data at {DATA}")
+        pytest.skip(f"needs the tables of powerco_sme in {DATA}; set RENEWCAST_DATA to the folder that holds them")
     proposal = propose_workspace(DATA / "powerco_sme")
     assert mapped(proposal)["accounts"]["columns"] == {"account_id": "id"}
     assert "telemetry: needed, but no file looks like it" in proposal.unknown

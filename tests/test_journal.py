@@ -4,7 +4,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from asyncio import run
 from datetime import UTC, datetime
 
@@ -21,6 +20,7 @@ from serving.callers.spool import Segment, Segments
 from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import SERVICE, open_store
 from serving.records.tables import JOURNAL
+from tests.served import wait_until
 
 VENDOR_KEY = Principal(VENDOR, "key:1", frozenset(), "analyst", "crm")
 PARTNER_KEY = Principal(Caller("p1"), "key:2", frozenset(), "csm", "portal")
@@ -148,8 +148,7 @@ os.wait()
 def test_killed_workers_lose_no_answered_request_and_double_none(store, store_address, folder):
     command = [sys.executable, "-c", WORKERS, str(folder), str(store_address)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as workers:
-        said = workers.stdout.readline()
-        time.sleep(0.4)
+        said = b"".join(workers.stdout.readline() for _ in range(40))
         os.killpg(workers.pid, signal.SIGKILL)
         said += workers.stdout.read()
     answered = {name: int(number) for name, number in (line.split() for line in said.decode().splitlines())}
@@ -270,9 +269,7 @@ def test_lines_are_shipped_while_the_block_runs_and_when_it_ends(journal, store,
     monkeypatch.setattr("serving.callers.journal._SHIPPED_EVERY", 0.01)
     with journal.shipping():
         read(journal, "a")
-        until = time.monotonic() + 10
-        while journal.backlog() and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: not journal.backlog())
         assert lines(store, "account_id") == [("a",)]
         read(journal, "b")
     assert lines(store, "account_id") == [("a",), ("b",)]
@@ -282,16 +279,14 @@ def test_background_work_goes_on_after_errors_and_rests_while_the_store_is_down(
     seen = []
 
     def work():
-        seen.append(time.monotonic())
+        seen.append(len(seen))
         if len(seen) < 4:
             raise StoreDownError("the store is away")
         if len(seen) == 4:
             raise ZeroDivisionError
 
     with repeating(work, seconds=0.01, name="test", slowest=0.05):
-        until = time.monotonic() + 10
-        while len(seen) < 6 and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: len(seen) >= 6)
     assert len(seen) >= 7  # and once at the end
     assert caplog.text.count("waits for the store") == 1
     assert "ZeroDivisionError" in caplog.text

@@ -276,13 +276,12 @@ def test_nobody_waits_for_a_store_that_hangs_once_the_keys_are_known(keys, ring,
     key = keys.issue(VENDOR, label="crm")
     check(ring, key)
     hanging, load = Event(), ring._load
-    ring._load = lambda: (hanging.wait(20), load())[1]
+    ring._load = lambda: (hanging.wait(), load())[1]
     refreshing = Thread(target=ring.refresh)
     refreshing.start()
     clock.at += REFRESH_SECONDS + 1
-    started = time.monotonic()
     assert check(ring, key).caller == VENDOR
-    assert time.monotonic() - started < 5
+    assert refreshing.is_alive()
     hanging.set()
     refreshing.join()
 
@@ -303,14 +302,14 @@ def test_who_comes_while_the_first_list_is_read_waits_for_it(keys, source, tmp_p
 
     def slow():
         began.set()
-        assert may_end.wait(5)
+        assert may_end.wait(60)
         return source()
 
     ring = KeyRing(slow, hashed, tmp_path / "new.json")
     with ThreadPoolExecutor(3) as callers:
         answers = [callers.submit(lambda: run(ring.check(key))) for _ in range(2)]
-        assert began.wait(5)
+        assert began.wait(60)
         answers.append(callers.submit(lambda: run(ring.check(key))))
         time.sleep(0.05)
         may_end.set()
-        assert len({answer.result(5).credential for answer in answers}) == 1
+        assert len({answer.result(60).credential for answer in answers}) == 1

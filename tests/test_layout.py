@@ -489,11 +489,20 @@ def test_locks_that_name_registries_are_ignored():
     assert "uv.lock" not in {file.name for file in tracked()}
 
 
+SKIP = re.compile(r"""(?:pytest\.skip\(|importorskip\([^)]*reason=|skipif\([^)]*reason=)f?"([^"]*)""")
+
+
+def test_a_skipped_test_says_what_it_needs_or_that_the_platform_cannot():
+    reasons = [reason for file in (ROOT / "tests").rglob("*.py") for reason in SKIP.findall(file.read_text(encoding="utf-8"))]
+    assert len(reasons) > 5
+    assert [reason for reason in reasons if not reason.startswith(("needs ", "platform: "))] == []
+
+
 SKIPPED = """
 import pytest
 
 def test_missing():
-    pytest.skip("no such program")
+    pytest.skip("needs no such program")
 
 @pytest.mark.skipif(True, reason="platform: not here")
 def test_impossible():

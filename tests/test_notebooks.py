@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
+NEEDED = "needs what runs notebooks: uv sync"
+nbformat = pytest.importorskip("nbformat", reason=NEEDED)
+pytest.importorskip("nbclient", reason=NEEDED)
+pytest.importorskip("ipykernel", reason=NEEDED)
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -100,7 +100,7 @@ def asking(service, key):
 
     def client(connections):
         if "one" not in connections:
-            connections["one"] = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+            connections["one"] = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
         path, body = random.choice(questions())
         status, headers, content = send(connections["one"], path, key=key, body=body)
         if headers.get("connection") == "close":
@@ -186,7 +186,7 @@ def test_a_service_that_leaves_says_so_first_and_fails_nobody(workspace, service
         def client(connections):
             port = random.choice(sorted(ready))
             if port not in connections:
-                connections[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                connections[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             status, headers, body = send(connections[port], f"/v1/accounts/{random.choice(ACCOUNTS)}", key=key)
             if headers.get("connection") == "close":
                 connections.pop(port).close()
@@ -199,7 +199,7 @@ def test_a_service_that_leaves_says_so_first_and_fails_nobody(workspace, service
             leaving.process.send_signal(signal.SIGTERM)
             wait_until(lambda: leaving.port not in ready)
             assert leaving.alive(), "it still answers while it is no longer ready"
-            assert leaving.process.wait(60) == 0
+            assert leaving.process.wait(120) == 0
             before = len(load.answers)
             wait_until(lambda: len(load.answers) > before + 20)
         ending.set()

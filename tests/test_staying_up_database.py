@@ -94,7 +94,7 @@ class Client:
 
     def sign_in(self):
         """Open the sign-in link, and return the status and the cookies."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=60)
         try:
             connection.request("GET", f"/sign-in?{urlencode({'token': self.place.link})}", headers=HTML)
             answer = connection.getresponse()
@@ -112,7 +112,7 @@ def test_the_database_away_while_the_service_runs_and_when_it_starts(place, tmp_
         assert status == 303
         signed_in = {"Cookie": cookies, **HTML}
         # the same worker answers on the same connection, and has seen the session then
-        page = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+        page = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
         assert send(page, "/", headers=signed_in)[0] == 200
 
         place.server.stop()
@@ -133,7 +133,7 @@ def test_the_database_away_while_the_service_runs_and_when_it_starts(place, tmp_
         page.close()
         assert waiting(place) >= len(ACCOUNTS)
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(20) == 0, "it leaves in good order, and its lines stay on the disk"
+        assert service.process.wait(120) == 0, "it leaves in good order, and its lines stay on the disk"
 
     kept = waiting(place)
     assert kept >= len(ACCOUNTS)

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from features.errors import RegistryError
+from tests.ports import free_port
 from tests.test_champions import (  # noqa: F401
     fitted,
     test_a_better_challenger_is_promoted_and_copied_and_the_record_says_why,
@@ -56,12 +57,6 @@ COMPOSE = yaml.safe_load((ROOT / "mlflow" / "compose.yaml").read_text(encoding="
 SERVER = COMPOSE["services"]["server"]
 STEPS = next(block for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if "createuser" in block)
 COMMAND = next(shlex.split(line) for line in STEPS.splitlines() if " mlflow server " in line)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def options(command):

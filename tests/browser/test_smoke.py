@@ -1,7 +1,6 @@
 """The whole service as people meet it: BentoML's process tree, a real browser, a vendor and a partner."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from playwright.sync_api import expect
 
 from serving.app import sign_in_links
 from tests.opened import PATIENCE, PHONE, headed, only_red, settled
+from tests.ports import free_port
 
 SERVE = """
 import sys
@@ -30,9 +30,7 @@ def workspace(copy_of):
 
 @pytest.fixture(scope="module")
 def address(workspace):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     service = subprocess.Popen([sys.executable, "-c", SERVE, str(workspace.folder), str(port)], stdout=subprocess.PIPE)
     address = f"http://127.0.0.1:{port}"
     try:
