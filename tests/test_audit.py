@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from features.catalogue import Catalogue
 from features.feature import Feature, Window
 from training.audit import audit_target
-from training.dataset import CONTEXT, Dataset
+from training.dataset import CONTEXT, Dataset, Encoded, encode_features, learn_categories
 from training.evaluation import Estimate
 from training.screening import auc_alone, bin_columns, jumps, order_within, pure_subset
 
@@ -71,9 +71,10 @@ class Book:
         context["left_at"], context["renewal_at"] = left, self.cutoff + self.columns["days_to_renewal"].astype(int) * DAY
         names = np.array([f"a{number:04d}" for number in self.account], object)
         data = Dataset(names, self.cutoff, pd.DataFrame(self.columns), self.target, np.full(self.n, np.nan), context)
-        return audit_target(
-            data, Catalogue(tuple(self.features)), target, first_test=first_test, judged=judged, plausible_auc=plausible_auc
-        )
+        catalogue = Catalogue(tuple(self.features))
+        levels = learn_categories(data.features, catalogue)
+        encoded = Encoded(encode_features(data.features, features=catalogue.names, categories=levels), levels)
+        return audit_target(data, encoded, catalogue, target, first_test=first_test, judged=judged, plausible_auc=plausible_auc)
 
 
 def found(audit):

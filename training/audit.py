@@ -10,7 +10,7 @@ import numpy.typing as npt
 from features.catalogue import Catalogue
 from features.feature import Target
 from features.findings import Audit, Finding, listed
-from training.dataset import Dataset
+from training.dataset import Dataset, Encoded
 from training.evaluation import Estimate
 from training.giveaways import ALONE, LEAVING, SUBSET, AuditedRows, find_giveaways
 from training.screening import MISSING, Bins, jumps
@@ -36,7 +36,14 @@ _BLOCKS, _BLOCK_ROWS = 12, 300
 
 
 def audit_target(
-    data: Dataset, catalogue: Catalogue, target: Target, *, first_test: np.datetime64, judged: Estimate, plausible_auc: float
+    data: Dataset,
+    encoded: Encoded,
+    catalogue: Catalogue,
+    target: Target,
+    *,
+    first_test: np.datetime64,
+    judged: Estimate,
+    plausible_auc: float,
 ) -> Audit:
     """Look for leaks in the labelled rows of one target, and in how well its model did; leaks come first.
 
@@ -44,6 +51,8 @@ def audit_target(
     ----------
     data
         All labelled rows.
+    encoded
+        The same rows, with every level that occurs in them.
     first_test
         The first cutoff on which the model was judged.
     judged
@@ -51,7 +60,7 @@ def audit_target(
     plausible_auc
         The AUC that no honest model is expected to pass.
     """
-    rows = AuditedRows(data, catalogue, target, plausible_auc)
+    rows = AuditedRows(data, encoded, catalogue, target, plausible_auc)
     found = (*find_giveaways(rows), *_sudden(rows, first_test), *_ceiling(rows, judged), *_constant(rows))
     return Audit(probes=_PROBES).joined(Audit(found))
 

@@ -22,6 +22,7 @@ __all__ = [
     "Array",
     "Categories",
     "Dataset",
+    "Encoded",
     "days_to_renewal",
     "encode_features",
     "learn_categories",
@@ -88,15 +89,24 @@ class Dataset:
         return np.unique(self.cutoff)
 
     def at(self, rows: npt.NDArray[Any]) -> "Dataset":
-        """Return the rows of a boolean mask `(n,)`, or of positions."""
+        """Return the rows of a boolean mask `(n,)`, or of positions; rows that lie side by side are not copied."""
+        chosen = _side_by_side(np.flatnonzero(rows) if rows.dtype == bool else rows)
         return Dataset(
-            account_id=self.account_id[rows],
-            cutoff=self.cutoff[rows],
-            features=self.features.iloc[rows],
-            target=self.target[rows],
-            arr=self.arr[rows],
-            context=self.context.iloc[rows],
+            account_id=self.account_id[chosen],
+            cutoff=self.cutoff[chosen],
+            features=self.features.iloc[chosen],
+            target=self.target[chosen],
+            arr=self.arr[chosen],
+            context=self.context.iloc[chosen],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Rows `(n, n_features)` as models read them, and the levels of their category features."""
+
+    matrix: Array
+    categories: Categories
 
 
 def read_features(snapshots: Path, catalogue: Catalogue) -> pd.DataFrame:
@@ -148,6 +158,13 @@ def load_dataset(snapshots: Path, target: Target, catalogue: Catalogue, *, featu
         arr=rows[f"{_OUTCOME}arr"].to_numpy(dtype=np.float64, na_value=np.nan),
         context=rows[[f"{_OUTCOME}{name}" for name in CONTEXT]].rename(columns=lambda name: name.removeprefix(_OUTCOME)),
     )
+
+
+def _side_by_side(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | slice:
+    """Return positions as a slice, if they are one."""
+    if len(rows) == 0 or rows[-1] - rows[0] + 1 != len(rows) or (np.diff(rows) != 1).any():
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
 def days_to_renewal(data: Dataset) -> Array:

@@ -19,7 +19,7 @@ from features.catalogue import Catalogue
 from features.clock import MICROSECONDS_PER_DAY
 from features.feature import Feature, Target
 from features.findings import Finding, Severity, listed
-from training.dataset import Array, Dataset, encode_features, learn_categories
+from training.dataset import Array, Categories, Dataset, Encoded
 from training.screening import Bins, Flags, Subset, auc_alone, bin_columns, order_within, pure_subset
 
 __all__ = ["ALONE", "LEAVING", "SUBSET", "AuditedRows", "find_giveaways"]
@@ -65,19 +65,20 @@ class AuditedRows:
     """The rows of a target, and what several probes need of them."""
 
     data: Dataset
+    encoded: Encoded
     catalogue: Catalogue
     target: Target
     plausible_auc: float
 
-    @cached_property
-    def levels(self) -> dict[str, tuple[str, ...]]:
+    @property
+    def levels(self) -> Categories:
         """The levels of each category feature."""
-        return learn_categories(self.data.features, self.catalogue)
+        return self.encoded.categories
 
-    @cached_property
+    @property
     def matrix(self) -> Array:
         """The features `(n, n_features)`, categories as codes."""
-        return encode_features(self.data.features, features=self.catalogue.names, categories=self.levels)
+        return self.encoded.matrix
 
     @cached_property
     def bins(self) -> Bins:

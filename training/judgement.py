@@ -151,12 +151,20 @@ def judge_training(
     size = account_size(tested.arr, tested.features)
     slices = break_down(rows, probability, slice_rows(tested.context, tested.cutoff, tested.target, size=size), suite=suite, seed=seed)
     catalogue, target = training.shipped.catalogue, training.shipped.target
-    matrix = training.folds[0].encode(data.features)  # which all judged packages read alike
+    matrix = training.judged_rows.matrix
     scored = score_baselines(data, matrix, training.splits, catalogue=catalogue, target_name=target, health_score=health_score)
     baselines = judge_baselines(rows, probability, training.test.fold, scored, seed=seed)
     first_test = training.splits[0].first_test
     read = matrix[training.test.rows]
-    own = audit_target(data, catalogue, target, first_test=first_test, judged=metrics["auc"], plausible_auc=plausible_auc)
+    own = audit_target(
+        data,
+        training.shipped_rows,
+        catalogue,
+        target,
+        first_test=first_test,
+        judged=metrics["auc"],
+        plausible_auc=plausible_auc,
+    )
     return Judgement(
         metrics=metrics,
         baselines=baselines,

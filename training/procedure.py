@@ -21,8 +21,8 @@ from training.backtest import HeldOut, bring_to_level, join_held_out
 from training.calibration import Calibrator, Labels, choose_calibrator, refit_calibrator
 from training.change import ChangeModel, fit_change
 from training.crossing import cross_score
-from training.dataset import Array, Categories, Dataset, days_to_renewal, encode_features, learn_categories
-from training.level_trend import level_shift, recent_rows
+from training.dataset import Array, Categories, Dataset, Encoded, days_to_renewal, encode_features, learn_categories
+from training.latest_level import level_shift, recent_rows
 from training.model import Positions, Problem, Recipe, Rehearsal, fit_booster, raw_scores, rehearse
 from training.package import Package, Reference, describe
 from training.search import SearchResult, search_recipe
@@ -79,6 +79,8 @@ class Training:
         How all of them were trained, and of how many trees they are.
     problem
         The rows of the first split, as the first judged package was trained on them.
+    judged_rows, shipped_rows
+        All rows, as the judged packages and as the shipped one read them.
     survival
         Of churn, as it was known before the test period; see `Package.survival`.
     inner, test
@@ -95,6 +97,8 @@ class Training:
     recipe: Recipe
     rounds: int
     problem: Problem
+    judged_rows: Encoded
+    shipped_rows: Encoded
     survival: SurvivalModel | None
     inner: HeldOut
     test: HeldOut
@@ -164,7 +168,8 @@ def train_target(
     advance("backtesting")
     judged, test = _backtested(data, encoded, assignment, splits, problem, rounds, calibration, held_out)
     advance("training on all rows")
-    shipped = _shipped(data, assignment, problem.recipe, rounds, (*held_out, test), survival=(inner, test))
+    whole = _encode(data, data, assignment, like=encoded)
+    shipped = _shipped(data, whole, assignment, problem.recipe, rounds, (*held_out, test), survival=(inner, test))
     return Training(
         shipped=shipped,
         folds=judged,
@@ -172,6 +177,8 @@ def train_target(
         recipe=problem.recipe,
         rounds=rounds,
         problem=problem,
+        judged_rows=encoded,
+        shipped_rows=whole,
         survival=_survival(data, assignment, (inner,), level=float(early.target.mean())),
         inner=replace(inner, probability=_probability(data, inner, calibration)),
         test=test,
@@ -180,18 +187,15 @@ def train_target(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Encoded:
-    """All rows `(n, n_features)` as a model reads them, and the levels of its category features."""
+def _encode(data: Dataset, known: Dataset, assignment: Assignment, *, like: Encoded | None = None) -> Encoded:
+    """Encode all rows with the levels that occur in some of them, unless these are the levels of another encoding.
 
-    matrix: Array
-    categories: Categories
-
-
-def _encode(data: Dataset, known: Dataset, assignment: Assignment) -> _Encoded:
-    """Encode all rows with the levels that occur in some of them; the rows of all splits are then taken from one matrix."""
+    The rows of all splits are then taken from one matrix.
+    """
     categories = learn_categories(known.features, assignment.catalogue)
-    return _Encoded(encode_features(data.features, features=assignment.catalogue.names, categories=categories), categories)
+    if like is not None and like.categories == categories:
+        return like
+    return Encoded(encode_features(data.features, features=assignment.catalogue.names, categories=categories), categories)
 
 
 def _problem(target: Array, matrix: Array, assignment: Assignment, recipe: Recipe, *, bins: Problem | None = None) -> Problem:
@@ -279,7 +283,7 @@ def _change(data: Dataset, assignment: Assignment, matrix: Array) -> ChangeModel
 
 def _backtested(
     data: Dataset,
-    encoded: _Encoded,
+    encoded: Encoded,
     assignment: Assignment,
     splits: Sequence[ForwardSplit],
     problem: Problem,
@@ -313,7 +317,7 @@ def _refitted(data: Dataset, calibration: _Calibration, parts: Sequence[HeldOut]
     return replace(calibration, calibrator=fitted)
 
 
-def _at_latest_level(package: Package, data: Dataset, encoded: _Encoded, learnt: Positions) -> Package:
+def _at_latest_level(package: Package, data: Dataset, encoded: Encoded, learnt: Positions) -> Package:
     """Move a package's calibrator by what its model misses of the level of the latest months that it learnt from."""
     rows = learnt[recent_rows(data.cutoff[learnt])]
     neighbours = len(rows) == rows[-1] - rows[0] + 1  # most are, and then nothing is copied
@@ -327,7 +331,7 @@ def _at_latest_level(package: Package, data: Dataset, encoded: _Encoded, learnt:
     return replace(package, calibrator=package.calibrator.shifted(shift))
 
 
-def _tested(data: Dataset, encoded: _Encoded, number: int, split: ForwardSplit, package: Package) -> HeldOut:
+def _tested(data: Dataset, encoded: Encoded, number: int, split: ForwardSplit, package: Package) -> HeldOut:
     rows = np.flatnonzero(split.test)
     levels = None if package.levels is None else _levels(data, package.levels.feature, rows)
     scores = package.score_matrix(encoded.matrix[rows], levels)
@@ -342,9 +346,16 @@ def _tested(data: Dataset, encoded: _Encoded, number: int, split: ForwardSplit, 
 
 
 def _shipped(
-    data: Dataset, assignment: Assignment, recipe: Recipe, rounds: int, held_out: Sequence[HeldOut], *, survival: Sequence[HeldOut]
+    data: Dataset,
+    encoded: Encoded,
+    assignment: Assignment,
+    recipe: Recipe,
+    rounds: int,
+    held_out: Sequence[HeldOut],
+    *,
+    survival: Sequence[HeldOut],
 ) -> Package:
-    encoded, level = _encode(data, data, assignment), float(data.target.mean())
+    level = float(data.target.mean())
     model = fit_booster(_problem(data.target, encoded.matrix, assignment, recipe), rounds)
     calibration, reference = _calibrate(data, held_out, level=level), describe(data.features, assignment.catalogue)
     package = _package(data, assignment, recipe, model, calibration, encoded.categories, reference)
