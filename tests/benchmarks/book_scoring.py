@@ -23,9 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -34,15 +33,19 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from speed_book import make_book
+from comparison import Comparison, Found, absent, compared, table
+from speed_book import TARGETS, BookSize, make_book
 
 from features.workspace import Workspace, load_workspace
 from training.package import Package, load_package
 
-DEMANDS = {"tables / pred_contrib": "at least 15", "largest difference": "at most 1e-5", "a million accounts": "at most 600 s"}
 ROWS, FEW_ROWS, ROUNDS = 60_000, 3_000, 5
 CORES = os.cpu_count() or 1
-PEER = "woodelf"
+LARGEST_DIFFERENCE = 1e-5
+PACKED, OWN, PEER = "tables", "pred_contrib", "woodelf-explainer"
+"""The sides: the tables that Renewcast makes of trees, LightGBM's own way, and another library's."""
+CLOCKS = ("time", "CPU")
+GOALS = {OWN: 1 / 15}
 _SCORE = """
 import sys
 from pathlib import Path
@@ -61,40 +64,63 @@ def main() -> None:
     options.add_argument("--book", type=Path, help="a workspace that was trained; without it, one is made")
     options.add_argument("--rounds", type=int, default=ROUNDS)
     chosen = options.parse_args()
+    print(table(measure_scoring(BookSize(), accounts=chosen.accounts, rounds=chosen.rounds, book=chosen.book).comparisons))
+
+
+def measure_scoring(size: BookSize, *, accounts: int, rounds: int, rows: int = ROWS, book: Path | None = None) -> Found:
+    """Compare explanations of so many rows, and then score a whole book of so many accounts, unless it is 0.
+
+    Parameters
+    ----------
+    size
+        The book that is made.
+    book
+        A workspace that was trained, in place of it.
+    """
     with tempfile.TemporaryDirectory(prefix="renewcast-book-") as place:
-        workspace = load_workspace(chosen.book, dict(os.environ)) if chosen.book else make_book(Path(place) / "book", workers=1)
-        ratios(workspace, rounds=chosen.rounds)
-        if chosen.accounts:
-            whole(workspace, Path(place) / "whole", accounts=chosen.accounts)
+        workspace = load_workspace(book, dict(os.environ)) if book else make_book(Path(place) / "book", workers=1, size=size)
+        found = ratios(workspace, rounds=rounds, rows=rows)
+        if accounts:
+            found.append(whole(workspace, Path(place) / "whole", accounts=accounts, alone=_alone(found)))
+    return Found(comparisons=tuple(found))
 
 
-def ratios(workspace: Workspace, *, rounds: int) -> None:
+def _alone(found: Sequence[Comparison]) -> float:
+    """Return the seconds of CPU that `pred_contrib` takes for a row and a model."""
+    return next(each.theirs for each in found if each.peer == OWN and each.clock == "CPU" and each.theirs)
+
+
+def ratios(workspace: Workspace, *, rounds: int, rows: int) -> list[Comparison]:
     """Explain rows of the book by each side in turn."""
     package = load_package(workspace.training / "champion" / "churn")
     frame = pq.read_table(workspace.snapshots / "features.parquet").to_pandas()
-    matrix = package.encode(frame.iloc[np.arange(ROWS) % len(frame)])
+    matrix = package.encode(frame.iloc[np.arange(rows) % len(frame)])
     few = np.ascontiguousarray(matrix[:FEW_ROWS])
     assert package.tables is not None, "the model's trees are too deep for tables"
     sides: dict[str, tuple[Callable[[], np.ndarray], int]] = {
-        "pred_contrib": (lambda: np.asarray(package.booster.predict(few, pred_contrib=True, num_threads=CORES)), len(few)),
-        "tables": (lambda: package.explain_matrix(matrix, threads=CORES), len(matrix)),
+        PACKED: (lambda: package.explain_matrix(matrix, threads=CORES), len(matrix)),
+        OWN: (lambda: np.asarray(package.booster.predict(few, pred_contrib=True, num_threads=CORES)), len(few)),
     } | peer(package, matrix)
-    own = sides["pred_contrib"][0]()
-    print(f"{package.booster.num_trees()} trees, {matrix.shape[1]} features, {CORES} cores")
-    for name, (explain, _) in sides.items():
-        print(f"{name}: largest difference from pred_contrib {np.abs(explain()[: len(few)] - own).max():.1e}")
+    own = sides[OWN][0]()
+    off = {name: float(np.abs(explain()[: len(few)] - own).max()) for name, (explain, _) in sides.items()}
+    assert off[PACKED] <= LARGEST_DIFFERENCE, off
     taken = [{name: timed(*side) for name, side in sides.items()} for _ in range(rounds)]
-    for name in sides:
-        wall, cpu = (median(one[name][clock] for one in taken) for clock in (0, 1))
-        ratio, in_cpu = (median(one["pred_contrib"][clock] / one[name][clock] for one in taken) for clock in (0, 1))
-        print(f"{name}: {wall:.1f} us a row, {cpu:.1f} us of CPU; {ratio:.1f} times the rows of pred_contrib, {in_cpu:.1f} times by CPU")
+    what = f"an explained row, {package.booster.num_trees()} trees, {matrix.shape[1]} features, {CORES} cores"
+    notes = {name: f"they differ by at most {off[PACKED if name == OWN else name]:.0e}" for name in sides}
+    found = [
+        compared(what, name, clock, [(one[PACKED][number], one[name][number]) for one in taken], at_most=GOALS.get(name), note=notes[name])
+        for name in sides
+        if name != PACKED
+        for number, clock in enumerate(CLOCKS)
+    ]
+    return found if PEER in sides else [*found, absent(what, PEER, "time", ours=found[0].ours, why="not installed")]
 
 
 def timed(explain: Callable[[], object], rows: int) -> tuple[float, float]:
-    """Return microseconds a row, of time and of CPU."""
+    """Return seconds a row, of time and of CPU."""
     started, cpu = time.perf_counter(), time.process_time()
     explain()
-    return (time.perf_counter() - started) / rows * 1e6, (time.process_time() - cpu) / rows * 1e6
+    return (time.perf_counter() - started) / rows, (time.process_time() - cpu) / rows
 
 
 def peer(package: Package, matrix: np.ndarray) -> Mapping[str, tuple[Callable[[], np.ndarray], int]]:
@@ -113,18 +139,29 @@ def peer(package: Package, matrix: np.ndarray) -> Mapping[str, tuple[Callable[[]
     return {PEER: (explain, len(frame))}
 
 
-def whole(workspace: Workspace, folder: Path, *, accounts: int) -> None:
-    """Score a book of so many accounts in a process of its own."""
+def whole(workspace: Workspace, folder: Path, *, accounts: int, alone: float) -> Comparison:
+    """Score a book of so many accounts in a process of its own, and compare with what `pred_contrib` takes for as many rows and models.
+
+    Parameters
+    ----------
+    alone
+        Seconds of CPU that `pred_contrib` takes for a row and a model.
+    """
     copies = tile(workspace, folder, accounts=accounts)
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
     subprocess.run([sys.executable, "-c", _SCORE, str(Path(__file__).parents[2]), str(folder)], check=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     scored = load_workspace(folder, {})
     written = sum(file.stat().st_size for file in scored.scores.rglob("*") if file.is_file())
-    print(f"{copies:,} accounts scored, explained and written: {wall:.0f} s, {cpu:.0f} s of CPU")
-    print(f"at most {after.ru_maxrss / 2**20:.1f} GB of memory")
-    print(f"{wall / copies * 1e6:.0f} us and {cpu / copies * 1e6:.0f} us of CPU an account, {written / 2**30:.1f} GB written")
+    return compared(
+        f"{copies:,} accounts scored by {len(TARGETS)} models, explained and written",
+        "pred_contrib, explaining alone",
+        "CPU",
+        [(cpu, alone * copies * len(TARGETS))],
+        note=f"{wall:.0f} s on the clock, {after.ru_maxrss / 2**20:.1f} GiB of memory, {written / 2**30:.1f} GiB written; peer sampled",
+    )
 
 
 def tile(workspace: Workspace, folder: Path, *, accounts: int) -> int:

@@ -11,19 +11,16 @@ of the latter does not grow with the book. Features have not been measured at th
 """
 
 import argparse
-import json
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+from workspace_steps import Taken, measure
 
 ACCOUNTS, USERS, DAYS = 2_000, 50, 730
+CORES = 2
 
 CONFIG = """
 [tables.accounts]
@@ -71,32 +68,11 @@ def write_day(connection: duckdb.DuckDBPyConnection, folder: Path, day: int, eve
     )
 
 
-def run_step(name: str, folder: Path) -> None:
-    """Do one step in this process and print what it took."""
-    sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-    from features.intake import check_workspace
-    from features.preparation import prepare_workspace
-    from features.workspace import load_workspace
-
-    workspace = load_workspace(folder)
-    workspace.state.mkdir(exist_ok=True)
-    cpu, wall = time.process_time(), time.perf_counter()
-    if name == "check":
-        check_workspace(workspace, now=datetime.now(UTC).replace(tzinfo=None))
-    else:
-        prepare_workspace(workspace)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(json.dumps({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak_gib": peak}))
-
-
-def measured(folder: Path) -> dict[str, dict[str, float]]:
+def measured(folder: Path) -> dict[str, Taken]:
     """Run both steps, each in a process of its own."""
     found = {}
     for name in ("check", "features"):
-        done = subprocess.run([sys.executable, __file__, "--step", name, str(folder)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(done.stderr[-3000:])
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        found[name] = measure(name, folder, cores=CORES)
         print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
     return found
 
@@ -104,11 +80,7 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=20_000_000)
-    parser.add_argument("--step", nargs=2, metavar=("NAME", "FOLDER"), help="do one step in this process")
     arguments = parser.parse_args()
-    if arguments.step:
-        run_step(arguments.step[0], Path(arguments.step[1]))
-        return
     folder = Path(tempfile.mkdtemp(prefix="renewcast-"))
     try:
         write_book(folder / "book", events=arguments.events)
@@ -120,9 +92,8 @@ def main() -> None:
         shutil.rmtree(folder)
     print(f"{arguments.events:,} events in {DAYS} files\n\n| step | rebuild, CPU s (peak) | one more day | share |\n|---|---|---|---|")
     for name, whole in rebuilt.items():
-        share = more[name]["cpu"] / whole["cpu"]
-        print(f"| {name} | {whole['cpu']:.1f} ({whole['peak_gib']:.1f} GiB) | {more[name]['cpu']:.2f} | {share:.1%} |")
-    total = [sum(run[name]["cpu"] for name in run) for run in (rebuilt, more)]
+        print(f"| {name} | {whole.cpu:.1f} ({whole.peak_gib:.1f} GiB) | {more[name].cpu:.2f} | {more[name].cpu / whole.cpu:.1%} |")
+    total = [sum(taken.cpu for taken in run.values()) for run in (rebuilt, more)]
     print(f"| both | {total[0]:.1f} | {total[1]:.2f} | {total[1] / total[0]:.1%} |")
 
 

@@ -20,16 +20,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from comparison import Comparison, Found, Point, compared, table
 from scale_books import EVENTS_AN_ACCOUNT, deliver, write_fightchurn, write_simulated
 from workspace_steps import Taken, measure
 
-__all__ = ["Measured", "demands", "measure_book"]
+__all__ = ["Measured", "compare", "measure_book", "measure_scale"]
 
 STEPS = ("scan", "check", "features")
+BOOKS = {"simulated": "simulated", "fightchurn": "fightchurn_crm5"}
+"""By the word for it on the command line, what a book is called."""
+
 HERE = Path(__file__).parent
 
 
@@ -41,21 +45,19 @@ class Measured:
     ----------
     events
         Events of the files, without the last day.
-    next_events
-        Events of the last day.
     first, later
         By step: the first time, and after the last day was delivered.
-    raw_gib, kept_gib
-        Room on the disk: of the files of telemetry, and of the checked tables and the features.
     """
 
     book: str
     events: int
-    next_events: int
-    first: dict[str, Taken]
-    later: dict[str, Taken]
-    raw_gib: float
-    kept_gib: float
+    first: Mapping[str, Taken]
+    later: Mapping[str, Taken]
+
+    @property
+    def size(self) -> str:
+        """The number of events in words."""
+        return f"{self.events / 1e6:.3g} M events"
 
 
 def write_book(kind: str, folder: Path, *, events: int) -> None:
@@ -74,17 +76,8 @@ def measure_book(kind: str, folder: Path, *, cores: int) -> Measured:
     first = {step: _said(step, measure(step, folder, cores=cores)) for step in STEPS}
     deliver(folder)
     later = {step: _said(f"next {step}", measure(step, folder, cores=cores)) for step in STEPS}
-    events = first["scan"].found["events"]
     assert later["check"].found["telemetry"] == later["scan"].found["events"], "each event is kept, and once"
-    return Measured(
-        book=kind,
-        events=events,
-        next_events=later["scan"].found["events"] - events,
-        first=first,
-        later=later,
-        raw_gib=_room(folder / "telemetry"),
-        kept_gib=_room(folder / ".renewcast"),
-    )
+    return Measured(book=BOOKS[kind], events=first["scan"].found["events"], first=first, later=later)
 
 
 def _said(name: str, taken: Taken) -> Taken:
@@ -94,39 +87,55 @@ def _said(name: str, taken: Taken) -> Taken:
     return taken
 
 
-def _room(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**30
+def compare(books: Sequence[Measured]) -> Found:
+    """Compare the steps with the scan, and an event of the largest simulated book with one of the smallest."""
+    found = [comparison for book in books for comparison in _beside_scan(book)]
+    simulated = sorted((book for book in books if book.book == BOOKS["simulated"]), key=lambda book: book.events)
+    if len(simulated) > 1:
+        found += _beside_smallest(simulated[-1], simulated[0])
+    points = [
+        Point(book=book.book, step=f"{when}{step}", events=book.events, cpu=taken.cpu, peak_gib=taken.peak_gib)
+        for book in books
+        for when, all_taken in (("", book.first), ("next ", book.later))
+        for step, taken in all_taken.items()
+    ]
+    return Found(comparisons=tuple(found), points=tuple(points))
 
 
-def demands(books: Sequence[Measured]) -> dict[str, float]:
-    """Return ratios of CPU seconds: of the steps to the scan for each book, and of the largest book to the smallest by event."""
-    found = {}
-    for book in books:
-        size, scan = f"{book.book}, {book.events / 1e6:.0f} M", book.first["scan"].cpu
-        found[f"{size}: check / scan"] = book.first["check"].cpu / scan
-        found[f"{size}: features / scan"] = book.first["features"].cpu / scan
-        found[f"{size}: next check / scan"] = book.later["check"].cpu / scan
-        found[f"{size}: next features / scan"] = book.later["features"].cpu / scan
-    for step in STEPS if len(books) > 1 else ():
-        smallest, largest = (select(books, key=lambda book: book.events) for select in (min, max))
-        found[f"{step} an event, largest / smallest"] = _per_event(largest, step) / _per_event(smallest, step)
-    return found
+def _beside_scan(book: Measured) -> list[Comparison]:
+    """Compare each step with the scan of the same files, the cheaper one of the two that were done."""
+    scan = min(taken["scan"].cpu for taken in (book.first, book.later))
+    cutoffs = book.first["features"].found["cutoffs"]
+    steps = (
+        ("check", book.first["check"], None),
+        (f"features at {cutoffs} cutoffs", book.first["features"], 4.0),
+        ("check a day later", book.later["check"], None),
+        ("features of the later cutoff", book.later["features"], 0.5),
+    )
+    return [
+        compared(
+            f"{book.size} ({book.book}): {name}",
+            "DuckDB alone, scanning and grouping",
+            "CPU",
+            [(taken.cpu, scan)],
+            at_most=at_most,
+            note=f"{taken.peak_gib:.1f} GiB",
+        )
+        for name, taken, at_most in steps
+    ]
 
 
-def _per_event(book: Measured, step: str) -> float:
-    return book.first[step].cpu / book.events
-
-
-def show(books: Sequence[Measured]) -> None:
-    """Print a table of all steps, and the ratios."""
-    print("| book | events | step | s | s of CPU | us of CPU an event | GiB of memory |\n|---|---|---|---|---|---|---|")
-    for book in books:
-        for name, taken in (*book.first.items(), *((f"next {step}", taken) for step, taken in book.later.items())):
-            size, each = f"{book.events:,}", taken.cpu / book.events * 1e6
-            print(f"| {book.book} | {size} | {name} | {taken.wall:.1f} | {taken.cpu:.1f} | {each:.2f} | {taken.peak_gib:.2f} |")
-        print(f"{book.book}: files {book.raw_gib:.2f} GiB, checked tables and features {book.kept_gib:.2f} GiB")
-    for name, ratio in demands(books).items():
-        print(f"{name:60} {ratio:8.2f}")
+def _beside_smallest(largest: Measured, smallest: Measured) -> list[Comparison]:
+    return [
+        compared(
+            f"{step}, an event of {largest.size}",
+            f"itself, an event of {smallest.size}",
+            "CPU",
+            [(largest.first[step].cpu / largest.events, smallest.first[step].cpu / smallest.events)],
+            at_most=1.3 if step != "scan" else None,
+        )
+        for step in STEPS
+    ]
 
 
 def write_apart(kind: str, folder: Path, *, events: int) -> None:
@@ -134,22 +143,16 @@ def write_apart(kind: str, folder: Path, *, events: int) -> None:
     subprocess.run([sys.executable, __file__, "--book", kind, "--events", str(events), "--write", str(folder)], check=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--book", choices=["simulated", "fightchurn"], default="simulated")
-    parser.add_argument("--events", type=int, nargs="+", default=[2_000_000, 20_000_000], help="sizes of simulated books")
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--place", type=Path, help="where books are written")
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="only write the book of the first size")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="measure a book that was written, and keep it")
-    asked = parser.parse_args()
-    if asked.write:
-        write_book(asked.book, asked.write, events=asked.events[0])
-    elif asked.keep:
-        show([measure_book(asked.book, asked.keep, cores=asked.cores)])
-    else:
-        sizes = asked.events if asked.book == "simulated" else [0]
-        show([_made_and_measured(asked.book, asked.place, events=events, cores=asked.cores) for events in sizes])
+def measure_scale(sizes: Sequence[int], *, expanded: bool, place: Path | None = None, cores: int = 2) -> Found:
+    """Write, measure and remove simulated books of so many events, and the expanded `fightchurn_crm5` if its folder is there.
+
+    Parameters
+    ----------
+    place
+        Where books are written, in a folder of their own; the operating system's place for such if None.
+    """
+    wanted = [("simulated", events) for events in sizes] + ([("fightchurn", 0)] if expanded else [])
+    return compare([_made_and_measured(kind, place, events=events, cores=cores) for kind, events in wanted])
 
 
 def _made_and_measured(kind: str, place: Path | None, *, events: int, cores: int) -> Measured:
@@ -159,6 +162,25 @@ def _made_and_measured(kind: str, place: Path | None, *, events: int, cores: int
         return measure_book(kind, folder, cores=cores)
     finally:
         shutil.rmtree(folder.parent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--book", choices=list(BOOKS), default="simulated")
+    parser.add_argument("--events", type=int, nargs="+", default=[2_000_000, 20_000_000], help="sizes of simulated books")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--place", type=Path, help="where books are written")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="only write the book of the first size")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="measure a book that was written, and keep it")
+    asked = parser.parse_args()
+    expanded = asked.book == "fightchurn"
+    if asked.write:
+        write_book(asked.book, asked.write, events=asked.events[0])
+    elif asked.keep:
+        print(table(compare([measure_book(asked.book, asked.keep, cores=asked.cores)]).comparisons))
+    else:
+        found = measure_scale([] if expanded else asked.events, expanded=expanded, place=asked.place, cores=asked.cores)
+        print(table(found.comparisons))
 
 
 if __name__ == "__main__":

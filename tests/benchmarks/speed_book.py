@@ -1,6 +1,7 @@
 """A book to measure serving with: 12,000 accounts, 150 features, three models of 200 trees with up to 15 leaves, as training makes them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from training.dataset import encode_features, learn_categories
 from training.model import model_names
 from training.package import Package, describe
 
-__all__ = ["ACCOUNTS", "CATALOGUE", "FEATURES", "TARGETS", "make_book"]
+__all__ = ["CATALOGUE", "FEATURES", "TARGETS", "BookSize", "make_book"]
 
-ACCOUNTS, FEATURES, TREES = 12_000, 150, 200
+FEATURES = 150
 TARGETS: tuple[Target, ...] = ("churn", "contraction", "expansion")
 CUTOFF, EARLIER = datetime(2025, 7, 1), datetime(2025, 4, 1)
 
@@ -40,6 +41,14 @@ workers = {workers}
 requests_per_minute = 10_000_000
 failures_per_minute = 10_000_000
 """
+
+
+@dataclass(frozen=True)
+class BookSize:
+    """How many accounts a book has, and how many trees each of its models."""
+
+    accounts: int = 12_000
+    trees: int = 200
 
 
 def _feature(number: int) -> Feature:
@@ -66,7 +75,7 @@ def _feature(number: int) -> Feature:
 CATALOGUE = Catalogue(tuple(_feature(number) for number in range(FEATURES)))
 
 
-def make_book(folder: Path, *, workers: int) -> Workspace:
+def make_book(folder: Path, *, workers: int, size: BookSize) -> Workspace:
     """Write all that scoring reads below a new workspace folder."""
     folder.mkdir(parents=True)
     (folder / "renewcast.toml").write_text(_CONFIG.format(workers=workers))
@@ -74,10 +83,10 @@ def make_book(folder: Path, *, workers: int) -> Workspace:
     rng = np.random.default_rng(11)
     workspace.tables.mkdir(parents=True)
     workspace.snapshots.mkdir()
-    ids = [f"acc-{number:05d}" for number in range(ACCOUNTS)]
+    ids = [f"acc-{number:05d}" for number in range(size.accounts)]
     _write_tables(workspace.tables, ids, rng)
     _write_snapshots(workspace.snapshots, ids, rng)
-    for target, package in _packages().items():
+    for target, package in _packages(size.trees).items():
         package.save(workspace.training / "champion" / target)
     return workspace
 
@@ -93,16 +102,16 @@ def _rows(rng: np.random.Generator, count: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _packages() -> Mapping[Target, Package]:
+def _packages(trees: int) -> Mapping[Target, Package]:
     rng = np.random.default_rng(5)
     frame = _rows(rng, 6000)
     categories = learn_categories(frame, CATALOGUE)
     matrix = encode_features(frame, features=CATALOGUE.names, categories=categories)
     known = np.nan_to_num(matrix[:, : FEATURES - 2], nan=40.0) / 40.0 - 1.0
-    return {target: _package(target, frame, matrix, known @ rng.normal(0, 0.12, FEATURES - 2) - 1.5, rng) for target in TARGETS}
+    return {target: _package(target, frame, matrix, known @ rng.normal(0, 0.12, FEATURES - 2) - 1.5, trees, rng) for target in TARGETS}
 
 
-def _package(target: Target, frame: pd.DataFrame, matrix: np.ndarray, risk: np.ndarray, rng: np.random.Generator) -> Package:
+def _package(target: Target, frame: pd.DataFrame, matrix: np.ndarray, risk: np.ndarray, trees: int, rng: np.random.Generator) -> Package:
     outcome = (rng.random(len(frame)) < 1 / (1 + np.exp(-risk))).astype(float)
     parameters = {
         "objective": "binary",
@@ -116,7 +125,7 @@ def _package(target: Target, frame: pd.DataFrame, matrix: np.ndarray, risk: np.n
     data = lgb.Dataset(matrix, outcome, feature_name=model_names(CATALOGUE.names), categorical_feature=[FEATURES - 2, FEATURES - 1])
     return Package(
         target=target,
-        model=lgb.train(parameters, data, num_boost_round=TREES).model_to_string(),
+        model=lgb.train(parameters, data, num_boost_round=trees).model_to_string(),
         calibrator=BetaCalibrator(low=1.1, high=0.8, intercept=0.1),
         catalogue=CATALOGUE,
         categories=learn_categories(frame, CATALOGUE),

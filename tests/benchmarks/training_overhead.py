@@ -20,7 +20,6 @@ times (15 fits, 1,819 trees).
 
 import argparse
 import cProfile
-import platform
 import pstats
 import shutil
 import sys
@@ -30,16 +29,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import lightgbm as lgb
 import numpy as np
+from comparison import Comparison, Found, compared, table
 
 from features.simulate import WorldSettings, simulate
 from features.workspace import Workspace, load_workspace
@@ -168,11 +167,12 @@ def fresh(workspace: Path, store: Path, folder: Path) -> Workspace:
     return load_workspace(folder, {})
 
 
-def compare(workspace: Path, folder: Path, rounds: int, profile: Path | None) -> list[tuple[Spent, Spent]]:
+def compare(workspace: Path, folder: Path, rounds: int, profile: Path | None = None) -> list[Comparison]:
+    """Let the training and LightGBM alone take turns."""
     store = folder / "store"
     store.mkdir()
     open_registry(f"sqlite:///{store}/mlflow.db", experiment="template", artifacts=store)
-    pairs = []
+    pairs, recorder = [], Recorder()
     for number in range(rounds):
         book, recorder, profiler = fresh(workspace, store / "mlflow.db", folder / f"book{number}"), Recorder(), cProfile.Profile()
         work = partial(train_workspace, book, workers=1)
@@ -180,33 +180,34 @@ def compare(workspace: Path, folder: Path, rounds: int, profile: Path | None) ->
             whole = spent(partial(profiler.runcall, work) if profile else work)
         if profile:
             pstats.Stats(profiler).dump_stats(profile)
-        bare = bare_training(recorder)
-        pairs.append((whole, bare))
-        trees = sum(fit.trees for fit in recorder.fits)
-        print(
-            f"round {number + 1}: {len(recorder.fits)} fits, {trees:,} trees; training {whole.cpu:.1f} s of CPU, {whole.wall:.1f} s; "
-            f"LightGBM alone {bare.cpu:.1f} s of CPU, {bare.wall:.1f} s",
-            flush=True,
+        pairs.append((whole, bare_training(recorder)))
+    what = f"a training: {len(recorder.fits)} fits, {sum(fit.trees for fit in recorder.fits):,} trees"
+    return [
+        compared(
+            what, "LightGBM, the fits alone", clock, [(getattr(ours, kind), getattr(bare, kind)) for ours, bare in pairs], at_most=ALLOWED
         )
-    return pairs
+        for clock, kind in (("time", "wall"), ("CPU", "cpu"))
+    ]
 
 
-def main() -> int:
+def measure_training(*, rounds: int, accounts: int, workspace: Path | None = None, profile: Path | None = None) -> Found:
+    """Compare on a simulated book of so many accounts, or on a workspace whose features are computed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        book = workspace or prepared(simulate(WorldSettings(accounts=accounts)), folder / "simulated").folder
+        return Found(comparisons=tuple(compare(book, folder, rounds, profile)))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--accounts", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", type=Path, help="where to write a profile of the training")
-    arguments = parser.parse_args()
-    print(f"{platform.python_implementation()} {platform.python_version()}, LightGBM {version('lightgbm')}, {platform.machine()}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        workspace = arguments.workspace or prepared(simulate(WorldSettings(accounts=arguments.accounts)), folder / "simulated").folder
-        pairs = compare(workspace, folder, arguments.rounds, arguments.profile)
-    cpu, wall = (median(getattr(whole, kind) / getattr(bare, kind) for whole, bare in pairs) for kind in ("cpu", "wall"))
-    print(f"the training takes {cpu:.3f} times the CPU of LightGBM alone, and {wall:.3f} times as long (allowed: {ALLOWED})")
-    return int(max(cpu, wall) > ALLOWED)
+    asked = parser.parse_args()
+    found = measure_training(rounds=asked.rounds, accounts=asked.accounts, workspace=asked.workspace, profile=asked.profile)
+    print(table(found.comparisons))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
