@@ -108,10 +108,10 @@ def say(axes: Axes, x: float, y: float, text: str, *, color: str = INK, size: fl
 def dots(axes: Axes, positions: Sequence[float], marks: Sequence[Mark], *, color: str = MODEL, vertical: bool = False) -> None:
     """Draw values as dots with their intervals as whiskers, along rows, or along columns if vertical."""
     known = [(place, mark) for place, mark in zip(positions, marks, strict=True) if mark.value is not None]
-    for place, mark in known:
-        if mark.low is not None and mark.high is not None:
-            ends = ([place, place], [mark.low, mark.high])
-            axes.plot(*(ends if vertical else ends[::-1]), color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
+    whiskers = [(place, mark.low, mark.high) for place, mark in known if mark.low is not None and mark.high is not None]
+    if whiskers:
+        draw = axes.vlines if vertical else axes.hlines
+        draw(*zip(*whiskers, strict=True), color=color, linewidth=1.6, capstyle="butt", zorder=2)
     places, values = [place for place, _ in known], [mark.value for _, mark in known]
     axes.plot(*((places, values) if vertical else (values, places)), "o", color=color, markersize=5.5, markeredgecolor="white", zorder=3)
 
