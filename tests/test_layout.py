@@ -346,6 +346,7 @@ def test_every_test_file_tests_a_module_or_the_whole_project():
     whole = {
         "test_api",
         "test_bad_input",
+        "test_benchmarks",
         "test_container",
         "test_docs",
         "test_fuzz",

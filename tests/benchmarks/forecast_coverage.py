@@ -24,10 +24,12 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -38,8 +40,10 @@ from features.workspace import CONFIG_NAME, Workspace, load_workspace
 from serving.commands.steps import run_steps
 from serving.settings import process_environment
 from training.coverage import Coverage, PastForecast, backtest_forecasts, measure_coverage, weigh_periods
+from training.evidence import Evidence, fit_shocks
 from training.history import Groups, History
 from training.records import read_records
+from training.shocks import Shocks
 
 START, MONTHS, ACCOUNTS, PARTNERS = datetime(2020, 1, 1), 48, 1200, 12
 TRAINING = """
@@ -102,10 +106,15 @@ def trained(workspace: Workspace) -> Workspace:
 def forecasts(workspace: Workspace) -> tuple[PastForecast, ...]:
     """Forecast from every past cutoff of the test period."""
     history = read_records(workspace).history
-    if not history.groups:
-        history = replace(history, groups={"twelfth": twelfths(history)})
     evidence, models = weigh_periods(history)
-    return backtest_forecasts(history, evidence, models, draws=1000, seed=0)
+    parted = history if history.groups else replace(history, groups={"twelfth": twelfths(history)})
+    with nullcontext() if history.groups else patch("training.forecast.fit_shocks", shared_alone):
+        return backtest_forecasts(parted, evidence, models, draws=1000, seed=0)
+
+
+def shared_alone(history: History, evidence: Mapping[int, Evidence], period: int) -> Shocks:
+    """Estimate the shocks of a book without groups, as it is forecast: what it is parted into has none of its own."""
+    return fit_shocks(replace(history, groups={}), evidence, period)
 
 
 def twelfths(history: History) -> Groups:

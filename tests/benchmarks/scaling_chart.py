@@ -12,7 +12,7 @@ from comparison import Point
 
 __all__ = ["draw_growth"]
 
-WIDTH, HEIGHT, LEFT, TOP, PLOT, DEEP = 880, 300, 52, 46, 260, 200
+WIDTH, HEIGHT, LEFT, TOP, PLOT, DEEP = 980, 300, 52, 46, 270, 200
 """Of the picture: its size, where a panel begins within its half, and how wide and high its plot is, in pixels."""
 
 SERIES = {

@@ -23,9 +23,9 @@ PACKAGES = (
 
 
 def machine() -> str:
-    """Return the name of the processor, how many cores this process may use, the memory, and the system."""
+    """Return the name of the processor, the number of cores, the memory, and the system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory, {platform.system()} {platform.release()}"
+    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory, {platform.system()} {platform.release()}"
 
 
 def _processor() -> str:

@@ -96,7 +96,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cores", type=int, default=2)
     asked = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked.cores])  # every library then takes so many threads
+    if hasattr(os, "sched_setaffinity"):  # every library then takes so many threads; other systems than Linux have no such thing
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked.cores])
     step = prepared(asked.step, asked.folder)
     wall, cpu = time.perf_counter(), time.process_time()
     found = step()
