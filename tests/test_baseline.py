@@ -77,6 +77,14 @@ def test_logistic_regression_finds_the_truth_of_the_synthetic_book(data, synthet
     assert found > best + 0.02
 
 
+def test_logistic_regression_bears_numbers_beyond_single_precision(data, synthetic_catalogue):
+    wild = data.features.assign(noise=np.where(np.arange(len(data)) % 3 == 0, 1e300, -1e300))
+    categories = learn_categories(wild, synthetic_catalogue)
+    matrix = encode_features(wild, features=synthetic_catalogue.names, categories=categories)
+    model = fit_logistic(matrix, data.target, catalogue=synthetic_catalogue)
+    assert np.isfinite(model.decision_function(matrix)).all()
+
+
 def test_logistic_regression_bears_empty_columns_and_unseen_levels(data, synthetic_catalogue):
     categories = learn_categories(data.features, synthetic_catalogue)
     frame = data.features.assign(noise=np.nan, discount=1.0)

@@ -61,6 +61,8 @@ do more harm than a single rule does."""
 
 _FARTHEST = np.float32(5)
 _RESAMPLES = 200
+_LARGEST = 1e38
+"""Numbers beyond it count as this one: they would be infinite in single precision."""
 _Floats = npt.NDArray[np.float32]
 
 
@@ -308,7 +310,7 @@ def _penalty(target: Array) -> float:
 
 
 def _compressed(matrix: Array, number: npt.NDArray[np.bool_]) -> _Floats:
-    values = matrix.astype(np.float32)[:, number]
+    values = np.clip(matrix[:, number], -_LARGEST, _LARGEST).astype(np.float32)
     return np.asarray(np.copysign(np.log1p(np.abs(values)), values))
 
 
