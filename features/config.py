@@ -247,6 +247,8 @@ class ServingLimits:
         How long a client may take to send the head of a request, and its body.
     request_seconds
         How long it may take until the answer begins.
+    database_seconds
+        How long the database may say nothing, to a connection or a statement, until it counts as one that does not answer.
     in_flight
         How many requests a worker answers at a time; who comes on top is told to come again.
     requests_per_minute
@@ -259,6 +261,7 @@ class ServingLimits:
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     request_seconds: float = 60.0
+    database_seconds: float = 5.0
     in_flight: int = 64
     requests_per_minute: int = 6000
     failures_per_minute: int = 30

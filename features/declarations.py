@@ -297,6 +297,7 @@ def _limits(section: Section) -> ServingLimits:
         header_seconds=section.number("header_seconds", plain.header_seconds, low=0.1, high=3600),
         body_seconds=section.number("body_seconds", plain.body_seconds, low=0.1, high=3600),
         request_seconds=section.number("request_seconds", plain.request_seconds, low=0.1, high=3600),
+        database_seconds=section.number("database_seconds", plain.database_seconds, low=0.1, high=3600),
         in_flight=section.whole("in_flight", plain.in_flight, low=1, high=10_000),
         requests_per_minute=section.whole("requests_per_minute", plain.requests_per_minute, low=1, high=10_000_000),
         failures_per_minute=section.whole("failures_per_minute", plain.failures_per_minute, low=1, high=10_000_000),

@@ -31,6 +31,7 @@ from serving.api import (
 )
 from serving.api.api_document import api_document
 from serving.api.desk import Desk
+from serving.api.idempotency import OnlyOnce
 from serving.api.methods import AnswerHead, options_or_problem
 from serving.api.rates import Rates
 from serving.callers.credentials import identity_of, opened_identity
@@ -100,7 +101,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None, traces: 
         If the workspace's policy cannot be used.
     """
     live = LiveScores(workspace.scores)
-    store = open_store(workspace.database)
+    store = open_store(workspace.database, seconds=workspace.config.serving.limits.database_seconds)
     journal = Journal(store, workspace.state / "journal")
     desk = Desk(
         live=live,
@@ -110,6 +111,7 @@ def create_app(workspace: Workspace, *, metrics: Metrics | None = None, traces: 
         archive=Archive(workspace.scores),
         workspace=workspace,
         store=store,
+        once=OnlyOnce(store),
         rates=_rates(workspace.config.serving),
     )
     upkeep = Upkeep(workspace, desk, drain=Drain(workspace.config.serving.drain_seconds), metrics=metrics or Metrics())

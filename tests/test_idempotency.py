@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -7,12 +8,14 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
+from features.errors import StoreDownError
 from serving.answers.problems import ProblemError
 from serving.api.idempotency import OnlyOnce, fingerprint_of
 from serving.permissions.caller import VENDOR, Caller
 from serving.records.store import SERVICE
 from serving.records.tables import ANSWERS, now
 from tests.calls import as_caller
+from tests.served import wait_until
 
 P1 = Caller("p1")
 
@@ -26,7 +29,7 @@ def answering(content, calls, *, status=201):
 
 
 def ask(store, caller, key, fingerprint, work):
-    return asyncio.run(OnlyOnce(store, caller).answer(key, fingerprint, work))
+    return asyncio.run(OnlyOnce(store).answer(caller, key, fingerprint, work))
 
 
 def test_a_write_is_done_once_and_answered_alike(store):
@@ -57,12 +60,12 @@ def test_while_it_is_being_done_the_same_waits(store):
 
     async def slow():
         entered.set()
-        await asyncio.to_thread(done.wait, 10)
+        await asyncio.to_thread(done.wait, 60)
         return Response(b"one")
 
     thread = threading.Thread(target=ask, args=(store, P1, "k", "f", slow))
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     with pytest.raises(ProblemError) as refused:
         ask(store, P1, "k", "f", answering(b"two", []))
     done.set()
@@ -84,6 +87,64 @@ def test_what_was_not_done_may_be_tried_again_with_its_key(store, status):
     else:
         ask(store, P1, "k", "f", failing)
     assert ask(store, P1, "k", "f", answering(b"done", [])).body == b"done"
+
+
+class Failing:
+    """A store that can be put out of reach."""
+
+    def __init__(self, store):
+        self.store, self.down = store, False
+
+    @contextmanager
+    def tenant(self, tenant):
+        if self.down:
+            raise StoreDownError("away")
+        with self.store.tenant(tenant) as connection:
+            yield connection
+
+
+def test_a_write_that_fails_with_the_database_may_be_sent_again_as_soon_as_it_is_back(store):
+    failing = Failing(store)
+    once, calls = OnlyOnce(failing), []
+
+    async def written():
+        failing.down = True
+        raise StoreDownError("away")
+
+    for work in (written, answering(b"no", calls)):
+        with pytest.raises(StoreDownError):
+            asyncio.run(once.answer(P1, "k", "f", work))
+    failing.down = False
+    with pytest.raises(ProblemError) as refused:
+        ask(store, P1, "k", "f", answering(b"of another process", calls))
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (409, "1")
+    with once.settling():
+        wait_until(lambda: ask_again(store, calls) == b"done")
+    assert calls == [b"done"]
+    assert asyncio.run(once.answer(P1, "k", "f", answering(b"twice", calls))).body == b"done"
+
+
+def ask_again(store, calls):
+    try:
+        return ask(store, P1, "k", "f", answering(b"done", calls)).body
+    except ProblemError as error:
+        assert error.status == 409
+
+
+def test_a_write_that_was_done_is_answered_and_kept_though_the_database_goes_then(store):
+    failing = Failing(store)
+    once, calls = OnlyOnce(failing), []
+
+    async def done():
+        failing.down = True
+        return Response(b"done", status_code=201, media_type="application/json")
+
+    assert asyncio.run(once.answer(P1, "k", "f", done)).body == b"done"
+    with pytest.raises(StoreDownError):
+        asyncio.run(once.answer(P1, "k", "f", answering(b"twice", calls)))
+    failing.down = False
+    assert asyncio.run(once.answer(P1, "k", "f", answering(b"twice", calls))).body == b"done"
+    assert calls == []
 
 
 @pytest.mark.parametrize(("age", "status"), [(timedelta(days=1, seconds=1), 201), (timedelta(minutes=6), None)])

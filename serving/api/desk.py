@@ -16,6 +16,7 @@ from fastapi.security.base import SecurityBase
 from features.workspace import Workspace
 from serving.answers.live import LiveScores
 from serving.answers.problems import ProblemError, not_found
+from serving.api.idempotency import OnlyOnce
 from serving.api.rates import Rates, address_of
 from serving.callers.credentials import Identity
 from serving.callers.identity import Principal, RefusedError, Scope
@@ -45,6 +46,7 @@ class Desk:
     archive: Archive
     workspace: Workspace
     store: Store
+    once: OnlyOnce
     rates: Rates
 
 

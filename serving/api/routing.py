@@ -27,7 +27,7 @@ from features.errors import nearest
 from serving.answers.problems import ProblemError, problems
 from serving.answers.schema import FieldProblem
 from serving.api.desk import RATE_HEADERS, Desk, Require, desk_of, view_of
-from serving.api.idempotency import OnlyOnce, fingerprint_of, key_of
+from serving.api.idempotency import fingerprint_of, key_of
 
 __all__ = ["StrictRoute", "v1_router"]
 
@@ -176,7 +176,7 @@ async def _answer_once(request: Request, key: str, answer: Handler) -> Response:
         row = score_set.index.get(account_id)
         if row is None or not view_of(desk, principal, score_set).manages(row, score_set.assignments):
             return await answer(request)  # which refuses it, and notes that in the journal
-    return await OnlyOnce(desk.store, principal.caller).answer(key, fingerprint, lambda: answer(request))
+    return await desk.once.answer(principal.caller, key, fingerprint, lambda: answer(request))
 
 
 async def _read(request: Request, model: type[BaseModel]) -> Request:

@@ -202,7 +202,7 @@ def identity_of(workspace: Workspace, store: Store, journal: Journal) -> Identit
 @contextmanager
 def opened_identity(workspace: Workspace) -> Iterator[Identity]:
     """Open a workspace's credentials while the block runs: to issue keys and links, and to check them."""
-    store = open_store(workspace.database)
+    store = open_store(workspace.database, seconds=workspace.config.serving.limits.database_seconds)
     journal = Journal(store, workspace.state / "journal")
     try:
         yield identity_of(workspace, store, journal)

@@ -45,6 +45,7 @@ class Upkeep:
             running.enter_context(repeating(self._checks.look, seconds=_CHECKS_SECONDS, name="checks"))
             running.enter_context(self._desk.identity.refreshing())
             running.enter_context(self._desk.journal.shipping())
+            running.enter_context(self._desk.once.settling())
             yield
 
     async def health(self) -> Health:

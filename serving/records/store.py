@@ -20,7 +20,9 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from features.config import ServingLimits
 from features.errors import ConfigError, ServiceError, StoreDownError, explain
+from serving.records.silence import Rest, give_up_after
 from serving.records.tables import API_KEYS, JOURNAL, METADATA, NEWEST
 
 __all__ = ["SERVICE", "Store", "Tenant", "open_store", "role_of", "upgrade_store"]
@@ -46,8 +48,9 @@ SERVICE: Tenant = _Service()
 class Store:
     """Opens transactions, once the tables are known to be of this version."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, rest: Rest) -> None:
         self.engine = engine
+        self._rest = rest
         self._prepared = False
         self._preparing = Lock()
 
@@ -63,9 +66,10 @@ class Store:
             If its tables are not of this version.
         """
         self.prepare()
-        with _telling_what_is_down(), self.engine.begin() as connection:
+        with self._rest.asking() as answered, _telling_what_is_down(), self.engine.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.set_config("renewcast.tenant", tenant.name, True)))
+            answered()
             yield connection
 
     def prepare(self) -> None:
@@ -80,13 +84,14 @@ class Store:
         """
         if self._prepared:
             return
-        with self._preparing, _telling_what_is_down():
+        with self._preparing, self._rest.asking() as answered, _telling_what_is_down():
             if self.engine.dialect.name == "postgresql":
                 with self.engine.connect() as connection:
                     _require_serving_role(connection)
                     _require_newest(connection)
             else:
                 _upgrade_file(self.engine)
+            answered()
             self._prepared = True
 
     def dispose(self) -> None:
@@ -94,10 +99,15 @@ class Store:
         self.engine.dispose()
 
 
-def open_store(address: Path | str) -> Store:
+def open_store(address: Path | str, *, seconds: float = ServingLimits.database_seconds) -> Store:
     """Open the store in a SQLite file, which is made if it is not there, or in a PostgreSQL database; dispose of it when done.
 
     A database that does not answer does not matter until it is used.
+
+    Parameters
+    ----------
+    seconds
+        How long a PostgreSQL database may say nothing until it counts as one that does not answer.
 
     Raises
     ------
@@ -106,7 +116,10 @@ def open_store(address: Path | str) -> Store:
     ConfigError
         If the address cannot be understood.
     """
-    store = Store(_engine(address))
+    engine = _engine(address)
+    if engine.dialect.name == "postgresql":
+        give_up_after(engine, seconds)
+    store = Store(engine, rest=Rest(seconds))
     try:
         with suppress(StoreDownError):
             store.prepare()
