@@ -115,6 +115,8 @@ def cost(side: Side, *, seconds: int) -> float:
     used, found = cpu_seconds(side.server) - before, re.search(r"(\d+) requests in", said)
     if found is None or "Non-2xx" in said:
         raise SystemExit(f"{side.name}: not all answers were good\n{said}")
+    if found[1] == "0":
+        raise SystemExit(f"{side.name}: no answer within {seconds} s; ask for more seconds, or on a machine with less other work")
     return 1e6 * used / int(found[1])
 
 
