@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,7 +83,7 @@ def compare(job: Job, events: Path, rounds: int) -> list[Comparison]:
     taken = [{side: run_side(side, events, job.cutoffs) for side in fast} for _ in range(rounds)]
     found = [
         compared(
-            job.what, side, "time", [(runs["renewcast"]["seconds"], runs[side]["seconds"]) for runs in taken], note=_memory(taken, side)
+            job.what, side, "time", [(runs["renewcast"]["seconds"], runs[side]["seconds"]) for runs in taken], note=_besides(taken, side)
         )
         for side in fast[1:]
     ]
@@ -101,9 +102,11 @@ def _slow(job: Job, events: Path, ours: float | None) -> Comparison:
     return compared(job.what, "featuretools", "time", [(ours or math.nan, run["seconds"])], note=f"extrapolated from {done}")
 
 
-def _memory(taken: Sequence[Mapping[str, Run]], side: str) -> str:
+def _besides(taken: Sequence[Mapping[str, Run]], side: str) -> str:
+    """Say the ratio by CPU, which threads do not lower, and the most memory of both sides."""
+    ratio = median(runs["renewcast"]["cpu_seconds"] / runs[side]["cpu_seconds"] for runs in taken)
     ours, theirs = (max(runs[name]["peak_gib"] for runs in taken) for name in ("renewcast", side))
-    return f"{ours:.1f} and {theirs:.1f} GiB"
+    return f"{ratio:.2f} by CPU; {ours:.1f} and {theirs:.1f} GiB"
 
 
 def _refuse_other_sums(runs: Mapping[str, Run]) -> None:
