@@ -38,6 +38,17 @@ def test_rows_can_be_taken_twice_over(synthetic_snapshots, synthetic_catalogue):
     np.testing.assert_allclose(churned.arr, churned.features["arr"])
 
 
+def test_a_mask_and_its_positions_pick_the_same_rows_whether_they_lie_side_by_side_or_not(synthetic_snapshots, synthetic_catalogue):
+    data = load_dataset(synthetic_snapshots, "churn", synthetic_catalogue)
+    for rows in (np.arange(len(data)) // 50 == 3, np.arange(len(data)) % 7 == 2, np.zeros(len(data), dtype=bool)):
+        by_mask, by_place = data.at(rows), data.at(np.flatnonzero(rows))
+        assert by_mask.account_id.tolist() == by_place.account_id.tolist() == data.account_id[rows].tolist()
+        pd.testing.assert_frame_equal(by_mask.features, data.features[rows])
+        pd.testing.assert_frame_equal(by_place.context, data.context[rows])
+    backwards = data.at(np.array([5, 4, 3]))
+    assert backwards.account_id.tolist() == data.account_id[[5, 4, 3]].tolist()
+
+
 def test_missing_snapshots_say_what_to_run(tmp_path, synthetic_catalogue):
     with pytest.raises(WorkspaceError, match="renewcast features"):
         load_dataset(tmp_path, "churn", synthetic_catalogue)

@@ -142,3 +142,25 @@ def test_a_block_in_which_nobody_left_is_no_obstacle(data, splits, assignment):
     target = np.where(splits[1].test, 0.0, data.target)
     trained = train(replace(data, target=target), assignment, splits)
     assert len(trained.folds) == len(splits)
+
+
+def test_a_level_that_comes_late_is_missing_to_the_judged_models_and_known_to_the_shipped_one(data, splits, assignment):
+    late = data.cutoff >= splits[-1].first_test
+    tier = np.where(late, "violet", data.features["partner_tier"].to_numpy(dtype=object))
+    trained = train(replace(data, features=data.features.assign(partner_tier=tier)), assignment, splits)
+    place = trained.shipped.features.index("partner_tier")
+    assert "violet" not in trained.folds[0].categories["partner_tier"]
+    assert np.isnan(trained.judged_rows.matrix[late, place]).all()
+    violet = trained.shipped.categories["partner_tier"].index("violet")
+    assert (trained.shipped_rows.matrix[late, place] == violet).all()
+    assert np.isfinite(trained.test.probability).all()
+
+
+def test_rows_are_encoded_once_where_the_levels_stay(trained):
+    assert trained.shipped_rows is trained.judged_rows
+
+
+def test_outcomes_of_a_few_accounts_alone_are_no_obstacle(data, splits, assignment):
+    few = np.isin(data.account_id, np.unique(data.account_id)[:8])
+    trained = train(replace(data, target=few.astype(float)), assignment, splits)
+    assert np.isfinite(trained.test.probability).all()
