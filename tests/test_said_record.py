@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serving.answers.said_record import name_misses, read_said
+from serving.answers.said_record import name_misses, read_said, said_answer
 from serving.app import create_app
 from serving.health import band_of
 from serving.permissions.caller import VENDOR, Caller
@@ -16,6 +16,7 @@ from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
 from serving.scores.timeline import read_points
+from tests.calls import as_caller
 from tests.changes_book import MIDDLE, make_scored_thrice
 from tests.serving_book import CUTOFF, EARLIER, TestClient
 from tests.test_pages import Elements, signed_in, text_of
@@ -102,6 +103,28 @@ def test_a_partner_is_told_no_misses_and_where_a_policy_shares_them_only_its_own
     managed = [miss for miss in misses if score_set.accounts["partner_id"][score_set.index.get(miss.account_id, 0)] == "p1"]
     assert [one.miss.account_id for one in told] == [miss.account_id for miss in managed]
     assert all(one.there for one in told)
+
+
+def test_the_api_says_what_was_said_to_a_partner_in_shares(workspace):
+    with TestClient(create_app(workspace)) as client:
+        vendor, partner = (client.get("/v1/track-record", headers=as_caller(client.app, who)).json() for who in (VENDOR, Caller("p1")))
+    first = vendor["said"]["cohorts"][0]
+    assert [cohort["cutoff"] for cohort in vendor["said"]["cohorts"]] == [f"{when.isoformat()}Z" for when in (MIDDLE, EARLIER)]
+    assert sum(band["accounts"] for band in first["bands"]) > 200
+    assert vendor["said"]["misses"] and vendor["said"]["first_due"] is None
+    assert partner["said"]["misses"] is None
+    shares = [band["share"] for band in partner["said"]["cohorts"][0]["bands"]]
+    assert shares == [band["share"] for band in first["bands"]]
+    assert {band["accounts"] for cohort in partner["said"]["cohorts"] for band in cohort["bands"]} == {None}
+
+
+def test_no_answer_names_a_miss_of_somebody_else_s_even_where_a_policy_shares_misses(workspace, score_set):
+    policy = default_policy()
+    opened = {name: dict.fromkeys(policy.fields[name], "shared") for name in ("TrackRecord", "Said", "Miss")}
+    loose = view_of(Caller("p1"), replace(policy, fields={**policy.fields, **opened}, _open_fields={}))
+    told = said_answer(said_of(workspace, score_set), score_set, loose).misses
+    assert told
+    assert {score_set.accounts["partner_id"][score_set.index[miss.account_id]] for miss in told} == {"p1"}
 
 
 def test_the_page_says_what_was_said_and_links_the_misses(workspace, score_set):

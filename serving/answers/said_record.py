@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from features.workspace import Workspace
 from serving.answers import schema_track as schema
-from serving.answers.track_record import Cohort, Miss, miss_answer, record_of
+from serving.answers.track_record import Cohort, Miss, cohort_answer, known_misses, miss_answer, record_of
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
 from serving.scores.timeline import HISTORY
 
-__all__ = ["NamedMiss", "SaidRecord", "name_misses", "read_said"]
+__all__ = ["NamedMiss", "SaidRecord", "name_misses", "read_said", "said_answer"]
 
 _KEY: Hashable = "said record"
 _NEWEST = 36
@@ -69,6 +69,16 @@ def read_said(archive: Archive, workspace: Workspace, score_set: ScoreSet) -> Sa
     return found
 
 
+def said_answer(said: SaidRecord, score_set: ScoreSet, view: View) -> schema.Said:
+    """Return what was said, and what happened, as far as the caller may know it."""
+    values = {
+        "cohorts": [cohort_answer(cohort, view) for cohort in said.cohorts],
+        "misses": [miss_answer(miss, view) for miss in known_misses(said.misses, score_set, view)],
+        "first_due": said.first_due,
+    }
+    return schema.Said(**view.share("Said", values))
+
+
 def name_misses(misses: Sequence[Miss], workspace: Workspace, score_set: ScoreSet, view: View) -> list[NamedMiss]:
     """Return the misses that the caller may know of, by the names that people know: accounts that are gone have theirs in the tables.
 
@@ -82,8 +92,7 @@ def name_misses(misses: Sequence[Miss], workspace: Workspace, score_set: ScoreSe
     names |= _names(workspace.book_tables / "accounts.parquet", rows.keys() - names.keys())
     return [
         NamedMiss(miss=miss_answer(miss, view), name=names.get(miss.account_id) or miss.account_id, there=miss.account_id in there)
-        for miss in misses
-        if view.caller.is_vendor or miss.account_id in there
+        for miss in known_misses(misses, score_set, view)
     ]
 
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from serving.answers.schema import AsOf, Instant, Probability, Strict
 from serving.health import Band
 
-__all__ = ["BandRecord", "CalibrationBin", "Cohort", "Miss", "TrackRecord"]
+__all__ = ["BandRecord", "CalibrationBin", "Cohort", "Miss", "Said", "TrackRecord"]
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -49,6 +49,14 @@ class Miss(Strict):
     arr: float | None
 
 
+class Said(Strict):
+    """What the score sets that were served said, as far as it has come due. Of each cutoff what was said first counts."""
+
+    cohorts: list[Cohort] | None = Field(description="Newest first.")
+    misses: list[Miss] | None = Field(description="Of the newest cohort.")
+    first_due: Instant | None = Field(description="When the first of it comes due, where nothing has yet; null if nothing was said.")
+
+
 class TrackRecord(Strict):
     """What was said, and what happened."""
 
@@ -73,6 +81,21 @@ class TrackRecord(Strict):
                     ],
                     "calibration": [{"rows": 766, "probability": 0.031, "frequency": 0.029, "low": 0.018, "high": 0.046}],
                     "misses": [{"account_id": "acc-0100", "probability": 0.012, "health": 66, "left": True, "arr": 12000.0}],
+                    "said": {
+                        "cohorts": [
+                            {
+                                "cutoff": "2025-12-01T00:00:00Z",
+                                "until": "2026-03-01T00:00:00Z",
+                                "bands": [
+                                    {"band": "red", "accounts": 150, "left": 21, "share": 0.14},
+                                    {"band": "amber", "accounts": 610, "left": 20, "share": 0.033},
+                                    {"band": "green", "accounts": 820, "left": 5, "share": 0.0061},
+                                ],
+                            }
+                        ],
+                        "misses": [{"account_id": "acc-0007", "probability": 0.21, "health": 22, "left": False, "arr": 8400.0}],
+                        "first_due": None,
+                    },
                     "note": None,
                     "as_of": None,
                 }
@@ -89,5 +112,6 @@ class TrackRecord(Strict):
     cohorts: list[Cohort] | None = Field(description="Newest first.")
     calibration: list[CalibrationBin] | None
     misses: list[Miss] | None
+    said: Said | None = Field(description="What was really said since the workspace was set up, beside what would have been said before.")
     note: str | None
     as_of: AsOf | None

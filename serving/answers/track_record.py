@@ -6,7 +6,7 @@ was said: a workspace has no scores of its own from before it was set up.
 """
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,7 +28,9 @@ __all__ = [
     "Cohort",
     "Miss",
     "Record",
+    "calibration_answer",
     "cohort_answer",
+    "known_misses",
     "miss_answer",
     "read_record",
     "record_of",
@@ -135,8 +137,14 @@ def read_record(workspace: Workspace, score_set: ScoreSet) -> Record | None:
     return found
 
 
-def track_record_answer(workspace: Workspace, score_set: ScoreSet, view: View) -> schema.TrackRecord:
-    """Return what was said and what happened, as far as the caller may know it."""
+def track_record_answer(workspace: Workspace, score_set: ScoreSet, view: View, *, said: schema.Said) -> schema.TrackRecord:
+    """Return what was said and what happened, as far as the caller may know it.
+
+    Parameters
+    ----------
+    said
+        What was really said; the rest is what would have been said.
+    """
     record = read_record(workspace, score_set)
     model = score_set.manifest.models["churn"]
     values: dict[str, Any] = {
@@ -145,12 +153,19 @@ def track_record_answer(workspace: Workspace, score_set: ScoreSet, view: View) -
         "in_use": None if record is None else record.package == model.package_hash,
         "horizon_days": model.horizon_days,
         "cohorts": [cohort_answer(cohort, view) for cohort in record.cohorts] if record else [],
-        "calibration": [_bin(one, view) for one in record.calibration] if record else [],
-        "misses": [miss_answer(miss, view) for miss in record.misses] if record else [],
+        "calibration": calibration_answer(record, view),
+        "misses": [miss_answer(miss, view) for miss in known_misses(record.misses, score_set, view)] if record else [],
+        "said": said,
         "note": None if record else _NONE_YET,
         "as_of": as_of(score_set, view),
     }
     return schema.TrackRecord(**view.share("TrackRecord", values))
+
+
+def calibration_answer(record: Record | None, view: View) -> list[schema.CalibrationBin]:
+    """Return how chances that were given compare with what happened, as far as the caller may know it."""
+    bins = [_bin(one, view) for one in record.calibration] if record else []
+    return view.share("TrackRecord", {"calibration": bins})["calibration"] or []
 
 
 def cohort_answer(cohort: Cohort, view: View) -> schema.Cohort:
@@ -158,6 +173,13 @@ def cohort_answer(cohort: Cohort, view: View) -> schema.Cohort:
     bands = [schema.BandRecord(**view.share("BandRecord", _band(band, view))) for band in cohort.bands]
     values = {"cutoff": cohort.cutoff, "until": cohort.until, "bands": bands}
     return schema.Cohort(**view.share("Cohort", values))
+
+
+def known_misses(misses: Sequence[Miss], score_set: ScoreSet, view: View) -> list[Miss]:
+    """Return the misses of accounts that the caller may know of: a partner knows of those that it manages."""
+    rows = [score_set.index.get(miss.account_id) for miss in misses]
+    managed = [row is not None and view.manages(row, score_set.assignments) for row in rows]
+    return [miss for miss, own in zip(misses, managed, strict=True) if own or view.caller.is_vendor]
 
 
 def miss_answer(miss: Miss, view: View) -> schema.Miss:

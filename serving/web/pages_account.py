@@ -16,7 +16,7 @@ from serving.answers.account_answers import account_answer
 from serving.answers.change_answers import NoMomentError, changes_answer, history_answer
 from serving.answers.playbook import load_playbook
 from serving.answers.schema_track import CalibrationBin
-from serving.answers.track_record import track_record_answer
+from serving.answers.track_record import calibration_answer, read_record
 from serving.api.desk import Desk, DeskOf, account_row, view_of
 from serving.callers.identity import Principal
 from serving.scores.feature_courses import FeatureCourse, seen_feature_courses
@@ -90,13 +90,13 @@ def _charts(answer: schema.Account, courses: Mapping[str, FeatureCourse]) -> dic
 def _look_back(desk: Desk, score_set: ScoreSet, row: int, view: View) -> dict[str, Any]:
     """Return what reads files: the past of the account, and how often such chances came true."""
     history = _history(desk, score_set, row, view)
-    record = track_record_answer(desk.workspace, score_set, view)
+    calibration = calibration_answer(read_record(desk.workspace, score_set), view)
     probability = float(score_set.accounts["churn_probability"][row])
     return {
         "history": history,
         "course": _course(history),
         "changes": _changes(desk, score_set, row, view),
-        "alike": _alike(record.calibration or [], probability),
+        "alike": _alike(calibration, probability),
     }
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from serving.answers.said_record import name_misses, read_said
+from serving.answers.said_record import name_misses, read_said, said_answer
 from serving.answers.schema_track import CalibrationBin
-from serving.answers.track_record import cohort_answer, read_record, track_record_answer
+from serving.answers.track_record import read_record, track_record_answer
 from serving.api.desk import Desk, DeskOf, view_of
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
@@ -27,20 +27,22 @@ async def track_record_page(request: Request, desk: DeskOf, reader: Reader) -> R
     """Show of the accounts that were flagged how many left, whether chances could be taken at their word, and the misses."""
     score_set = desk.live.current()
     view = view_of(desk, reader, score_set)
-    answer = await asyncio.to_thread(track_record_answer, desk.workspace, score_set, view)
-    context = {"record": answer, "plot": calibration_plot(answer.calibration or []), "verdict": _verdict(answer.calibration or [])}
     looked_up = await asyncio.to_thread(_look_up, desk, score_set, view)
+    calibration = looked_up["record"].calibration or []
+    context = {"plot": calibration_plot(calibration), "verdict": _verdict(calibration)}
     return render_page(request, "track.html", frame(score_set, reader, here="track") | context | looked_up)
 
 
 def _look_up(desk: Desk, score_set: ScoreSet, view: View) -> dict[str, Any]:
-    """Return what was really said, and the misses by name: of what was said, else of the held-out scores."""
+    """Return the record, and the misses by name: of what was said, else of the held-out scores."""
     said = read_said(desk.archive, desk.workspace, score_set)
+    told = said_answer(said, score_set, view)
     record = read_record(desk.workspace, score_set)
     misses = said.misses if said.cohorts else record.misses if record else ()
     return {
-        "said": [cohort_answer(cohort, view) for cohort in said.cohorts],
-        "first_due": said.first_due,
+        "record": track_record_answer(desk.workspace, score_set, view, said=told),
+        "said": told.cohorts or [],
+        "first_due": told.first_due,
         "misses": name_misses(misses, desk.workspace, score_set, view),
         "may_see_misses": view.share("TrackRecord", {"misses": True})["misses"] is not None,
     }
