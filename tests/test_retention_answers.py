@@ -144,7 +144,10 @@ def test_without_movements_or_forecast_the_notes_say_so(tmp_path):
     workspace = make_workspace(tmp_path)
     answer = ask(workspace, VENDOR)
     assert answer.actual == [] and answer.forecast is None
-    assert answer.notes == ["What customers paid by month has not been computed yet.", "No forecast has been made yet."]
+    assert answer.notes[0] == "What customers paid by month has not been computed yet."
+    assert "`renewcast forecast`" in answer.notes[1]
+    asked = ask(workspace, Caller("p1")).notes
+    assert "Ask your vendor" in asked[1] and "renewcast" not in " ".join(asked).casefold()
     assert "too short" in ask_after_one_month(workspace).notes[0]
     (workspace.state / "forecasts" / "2025-07-01").mkdir(parents=True)
     (workspace.state / "forecasts" / "2025-07-01" / "forecast.json").write_text("{}")

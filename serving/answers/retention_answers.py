@@ -36,6 +36,8 @@ By = Literal["partner", "segment"]
 
 _COLUMNS: dict[By, Grouping] = {"partner": "partner_id", "segment": "segment"}
 _BOOK = "book"
+_NONE_FOR_THE_VENDOR = "No forecast has been made yet. Whoever runs Renewcast makes one with `renewcast forecast`."
+_NONE_FOR_A_PARTNER = "There is no forecast of your customers yet. Ask your vendor, who has it made."
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _window(seen: _Seen, one: Measured) -> RetentionWindow:
 def _forecast(workspace: Workspace, view: View, by: By | None, notes: list[str]) -> RetentionForecast | None:
     """Return the last forecast that was kept; a note says why there is none."""
     if not list_forecasts(workspace):
-        notes.append("No forecast has been made yet.")
+        notes.append(_NONE_FOR_THE_VENDOR if view.caller.is_vendor else _NONE_FOR_A_PARTNER)
         return None
     try:
         made = read_forecast(workspace)
