@@ -1,22 +1,21 @@
 """Batches: the files of a table that are read at one time, staged together, with what was counted in each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import ibis
 import ibis.expr.types as ir
-import pyarrow as pa
 
 from features.deliveries import Delivery, Found, digest_of
-from features.engine import Engine
+from features.engine import Engine, quoted
 from features.mapping import MappedSource
 from features.pieces import DELIVERY
 from features.quarantine import SOURCE
-from features.readings import filled
+from features.readings import Evidence, filled
 from features.sources import FILE, PROBLEM
 from features.staging import DOUBTS
 
-__all__ = ["Batch", "count_deliveries", "with_deliveries"]
+__all__ = ["Batch", "count_deliveries", "hold_deliveries", "with_deliveries"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,21 +48,22 @@ def with_deliveries(engine: Engine, staged: ir.Table, numbers: Mapping[Found, in
     files = {found: number for found, number in numbers.items() if found.path}
     if len(numbers) == 1:
         return staged.mutate(**{DELIVERY: ibis.literal(next(iter(numbers.values())), "int32")})
-    held = engine.hold(
-        pa.table(
-            {
-                "__of": pa.array([found.source for found in files], pa.int16()),
-                "__from": pa.array([found.path for found in files], pa.string()),
-                "__number": pa.array(files.values(), pa.int32()),
-            }
-        ),
-        name="deliveries_read",
-    )
+    held = hold_deliveries(engine, {number: found for found, number in files.items()}, name="deliveries_read")
     joined = staged.left_join(held, (staged[SOURCE] == held["__of"]) & (staged[FILE] == held["__from"]))
     number = joined["__number"]
     for source, of_whole in whole.items():
         number = ibis.ifelse(joined[SOURCE] == source, ibis.literal(of_whole, "int32"), number)
     return joined.mutate(**{DELIVERY: number}).drop("__of", "__from", "__number")
+
+
+def hold_deliveries(engine: Engine, deliveries: Mapping[int, Found | Delivery], *, name: str) -> ir.Table:
+    """Give the engine deliveries by their numbers: `__number`, `__of` (the source) and `__from` (the path)."""
+    sources = [delivery.source for delivery in deliveries.values()]
+    paths = ", ".join(quoted(delivery.path) for delivery in deliveries.values())
+    columns = (
+        f"unnest({[*deliveries]}::INTEGER[]) AS __number, unnest({sources}::SMALLINT[]) AS __of, unnest([{paths}]::VARCHAR[]) AS __from"
+    )
+    return engine.table(f"SELECT {columns}", name=name)  # an Arrow table would load pandas, which takes longer than all of a small check
 
 
 def count_deliveries(
@@ -98,9 +98,14 @@ def count_deliveries(
                 filled={name: count for name, count in counts.items() if name != "rows"},
                 empty=empty,
                 doubts=doubts.get(number, {}),
+                evidence={name: _counts(of[found.path]) for name, of in mapped[found.source].evidence.items() if found.path in of},
             )
         )
     return tuple(deliveries)
+
+
+def _counts(evidence: Evidence) -> dict[str, int]:
+    return {what: count for what, count in asdict(evidence).items() if count}
 
 
 def _filled(engine: Engine, staged: ir.Table, columns: Sequence[str]) -> dict[int, dict[str, int]]:

@@ -14,9 +14,10 @@ from uuid import uuid4
 
 from features.config import TableConfig, TableSource
 from features.ledger import fingerprint
+from features.readings import Evidence
 from features.sources import list_files
 
-__all__ = ["Delivery", "Found", "Plan", "digest_of", "find_deliveries", "plan_reading", "source_files"]
+__all__ = ["Delivery", "Found", "Plan", "digest_of", "evidence_of", "find_deliveries", "is_read_otherwise", "plan_reading", "source_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class Delivery:
         Values by column of the contract, and empty values by column of the source.
     doubts
         Rows that were kept although they are doubtful, by the doubt.
+    evidence
+        How the values of its text columns are written, by column of the contract: the counts of `features.readings.Evidence`.
     """
 
     number: int
@@ -68,6 +71,7 @@ class Delivery:
     filled: Mapping[str, int] = field(default_factory=dict)
     empty: Mapping[str, int] = field(default_factory=dict)
     doubts: Mapping[str, int] = field(default_factory=dict)
+    evidence: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,22 @@ def _is_same(here: Found, before: Delivery) -> bool:
 
 def _seen_again(here: Found, before: Delivery) -> Delivery:
     return before if here.mark == before.mark else replace(before, mark=here.mark)
+
+
+def evidence_of(deliveries: Iterable[Delivery], source: int) -> dict[str, Evidence]:
+    """Return how the values of a source's text columns are written in all of some deliveries, by column of the contract."""
+    found: dict[str, Evidence] = {}
+    for delivery in deliveries:
+        if delivery.source == source:
+            for name, counts in delivery.evidence.items():
+                found[name] = found.get(name, Evidence()) + Evidence(**counts)
+    return found
+
+
+def is_read_otherwise(source: int, before: Iterable[Delivery], now: Iterable[Delivery]) -> bool:
+    """Tell whether all values of a source's text columns decide otherwise now than before how each of them is read."""
+    earlier, later = evidence_of(before, source), evidence_of(now, source)
+    return any(earlier.get(name, Evidence()).decided != later.get(name, Evidence()).decided for name in earlier.keys() | later.keys())
 
 
 def digest_of(found: Found) -> str:

@@ -20,7 +20,7 @@ from features.errors import ConfigError, explain, nearest
 from features.readings import Evidence, Wanted, count, gather, read_flag, read_number, read_time, stated
 from features.sources import FILE, PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
 
-__all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "gather_evidence", "query_files"]
+__all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "evidence_by_file", "gather_evidence", "query_files"]
 
 RAW, SQL, BROKEN, HASH = "raw:", "sql:", "broken:", "__hash"
 """Prefixes of a derived table's columns: as the source has them, by expression, whether an expression used a broken value."""
@@ -53,22 +53,31 @@ def gather_evidence(engine: Engine, table: ir.Table, columns: Mapping[str, Wante
     columns
         The columns, and what each may be.
     """
-    found: dict[str, Evidence] = {}
+    by_file = evidence_by_file(engine, table.mutate(**{FILE: ibis.literal("")}), columns)
+    return {name: found.get("", Evidence()) for name, found in by_file.items()}
+
+
+def evidence_by_file(engine: Engine, table: ir.Table, columns: Mapping[str, Wanted]) -> dict[str, dict[str, Evidence]]:
+    """Look at all values of text columns as `gather_evidence` does, and tell by column what each file of a source shows."""
+    found: dict[str, dict[str, Evidence]] = {}
     for wanted in sorted(set(columns.values())):
         found |= _evidence(engine, table, [name for name in columns if columns[name] == wanted], wanted)
     return found
 
 
-def _evidence(engine: Engine, table: ir.Table, names: Sequence[str], wanted: Wanted) -> dict[str, Evidence]:
+def _evidence(engine: Engine, table: ir.Table, names: Sequence[str], wanted: Wanted) -> dict[str, dict[str, Evidence]]:
     # the columns below one another, so that one expression serves all of them; in layers, because what is built on an expression
     # would repeat it each time
-    side_by_side = engine.layer(table.select(**{str(number): table[name] for number, name in enumerate(names)}))
-    values = engine.view(f"UNPIVOT {quoted_name(side_by_side.get_name())} ON COLUMNS(*) INTO NAME place VALUE text")
+    side_by_side = engine.layer(table.select(FILE, **{str(number): table[name] for number, name in enumerate(names)}))
+    values = engine.view(f"UNPIVOT {quoted_name(side_by_side.get_name())} ON COLUMNS(* EXCLUDE ({FILE})) INTO NAME place VALUE text")
     values = engine.layer(values.mutate(said=stated(values.text)))
-    ways = engine.layer(values.select("place", **gather(values.text, values.said, wanted)))
-    totals = engine.to_arrow(ways.group_by("place").aggregate(**count({way: ways[way] for way in ways.columns if way != "place"})))
-    counted = {int(row.pop("place")): {what: int(total) for what, total in row.items()} for row in totals.to_pylist()}
-    return {name: Evidence(**counted.get(number, {})) for number, name in enumerate(names)}
+    ways = engine.layer(values.select("place", FILE, **gather(values.text, values.said, wanted)))
+    counts = count({way: ways[way] for way in ways.columns if way not in ("place", FILE)})
+    found: dict[str, dict[str, Evidence]] = {name: {} for name in names}
+    for row in engine.to_arrow(ways.group_by("place", FILE).aggregate(**counts)).to_pylist():
+        place, file = int(row.pop("place")), row.pop(FILE)
+        found[names[place]][file] = Evidence(**{what: int(total) for what, total in row.items()})
+    return found
 
 
 def query_files(engine: Engine, opened: OpenedSource, source: TableSource, staging: Path) -> OpenedSource:

@@ -5,28 +5,29 @@ anything about one of its rows may have: its account has come, gone or been crea
 longer; an earlier file now holds the same row, or the one that held it has gone; or its source turns out to have other columns. What
 must be read again is found before anything is written, and the reading begins anew with it until nothing more is found.
 
-A source whose text is read as all values of a column allow, a database and a source that SQL looks at as a whole are read again
-whenever anything about them has changed.
+Text is read as all values of a column allow, so of each file it is kept how its values are written: unless the files together decide
+otherwise than they did, the new ones are read as all would be. A database, a source that SQL looks at as a whole, and text files whose
+columns differ are read again whenever anything about them has changed; so is a source whose new files cannot be read by themselves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
-import pyarrow as pa
 
-from features.batches import Batch, count_deliveries, with_deliveries
+from features.batches import Batch, count_deliveries, hold_deliveries, with_deliveries
 from features.clock import known_by
 from features.config import Config, TableConfig
 from features.contracts import CONTRACT
-from features.deliveries import Found, Plan, find_deliveries, plan_reading
+from features.deliveries import Found, Plan, evidence_of, find_deliveries, is_read_otherwise, plan_reading
 from features.engine import Engine
+from features.errors import RenewcastError
 from features.expressions import HASH
-from features.mapping import BLANKED, FUTURE_TOLERANCE, IN_FUTURE, REASONS, MappedSource, map_source
+from features.mapping import BLANKED, FUTURE_TOLERANCE, IN_FUTURE, REASONS, MappedSource, map_source, marker_notes
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter, SourceFacts, piece_files, read_manifest
 from features.quarantine import SOURCE, BrokenRows
 from features.sources import FILE, ROW, OpenedSource
@@ -34,6 +35,7 @@ from features.staging import (
     ID,
     REPEATED,
     UNKNOWN_ACCOUNT,
+    changed_accounts,
     find_repeated,
     finished_rows,
     stage_table,
@@ -98,7 +100,13 @@ class Increment:
         again = self._changed_in_judgement()
         while True:
             plan = self._plan(again)
-            batch = self._read(plan)
+            try:
+                batch = self._read(plan)
+            except RenewcastError:
+                if not (beside := self._beside(plan)):
+                    raise
+                again |= beside
+                continue
             more = self._of_changed_sources(plan, batch)
             if not more:
                 members = self._earlier_members(plan, batch)
@@ -140,7 +148,7 @@ class Increment:
         """Return the deliveries with rows that would be judged otherwise today, by their account or by the clock."""
         if self.before is None:
             return set()
-        changed = self._changed_accounts()
+        changed = changed_accounts(self.engine, self.engine.read_parquet(self.earlier_accounts), self.accounts)
         found: set[int] = set()
         if self._earlier_broken is not None:
             broken = self._earlier_broken
@@ -161,19 +169,6 @@ class Increment:
             return ibis.literal(value=False)
         come = known_by(broken.recorded_at, ibis.timestamp(self.now + FUTURE_TOLERANCE))
         return broken[REASONS].contains(f"recorded_at: {IN_FUTURE}") & come
-
-    def _changed_accounts(self) -> ir.Table:
-        """Return the accounts that have come, gone or been created at another time since the last check."""
-        then, now = self._born(self.engine.read_parquet(self.earlier_accounts)), self._born(self.accounts)
-        changed = then.union(now).group_by("account_id", "created_at").agg(checks=lambda t: t.count())
-        once = changed.filter(changed.checks == 1).select("account_id").distinct()
-        known = then.select("account_id", is_old=ibis.literal(value=True))
-        joined = once.left_join(known, "account_id")
-        return self.engine.table(joined.select("account_id", is_new=joined.is_old.isnull()), name="changed_accounts")
-
-    def _born(self, accounts: ir.Table) -> ir.Table:
-        created = accounts.created_at if "created_at" in accounts.columns else ibis.null("timestamp(6)")
-        return accounts.select("account_id", created_at=created.cast("timestamp(6)"))
 
     def _numbers(self, rows: ir.Table) -> set[int]:
         return set(self.engine.to_arrow(rows.select(DELIVERY).distinct())[DELIVERY].to_pylist())
@@ -202,14 +197,24 @@ class Increment:
         return Batch(mapped=mapped, staged=staged, deliveries=deliveries, columns=columns)
 
     def _map(self, plan: Plan, number: int, folder: Path) -> MappedSource:
-        like = self.before.sources[number].types if self.before is not None and self._is_partial(plan, number) else None
-        only = plan.files(number)
         return map_source(
-            self.engine, self.table.sources[number], self.table, self.config, now=self.now, staging=folder, only=only, like=like
+            self.engine,
+            self.table.sources[number],
+            self.table,
+            self.config,
+            now=self.now,
+            staging=folder,
+            only=plan.files(number),
+            like=self.before.sources[number].types if self.before is not None and self._is_partial(plan, number) else None,
+            beside=evidence_of(plan.kept, number),
         )
 
     def _is_partial(self, plan: Plan, source: int) -> bool:
         return any(delivery.source == source for delivery in plan.kept)
+
+    def _beside(self, plan: Plan) -> set[int]:
+        """Return the deliveries that are kept of sources of which others are read."""
+        return {delivery.number for delivery in plan.kept if delivery.source in plan.sources}
 
     def _widened(self, rows: ir.Table) -> ir.Table:
         """Add the columns that only sources have which are not read this time."""
@@ -219,15 +224,22 @@ class Increment:
 
     def _of_changed_sources(self, plan: Plan, batch: Batch | None) -> set[int]:
         """Return the deliveries of sources whose columns are no longer what they were, or that are no longer read row by row."""
-        if self.before is None or batch is None:
-            return set()
-        changed = {number for number, source in batch.mapped.items() if self._differs(number, source)}
+        read = batch.mapped if batch is not None else {}
+        before = self.before.deliveries if self.before is not None else ()
+        now = [*plan.kept, *(batch.deliveries if batch is not None else ())]
+        partial = {delivery.source for delivery in plan.kept}
+        changed = {
+            number
+            for number in partial
+            if (number in read and self._differs(number, read[number])) or is_read_otherwise(number, before, now)
+        }
         return {delivery.number for delivery in plan.kept if delivery.source in changed}
 
     def _differs(self, number: int, source: MappedSource) -> bool:
         assert self.before is not None
-        facts = self.before.sources[number]
-        return not source.row_by_row or not facts.row_by_row or list(source.opened.types.items()) != list(facts.types.items())
+        facts, opened = self.before.sources[number], source.opened
+        alike = opened.layout == facts.layout and list(opened.types.items()) == list(facts.types.items())
+        return not (alike and source.row_by_row and facts.row_by_row)
 
     def _repeated(self, members: ir.Table | None, batch: Batch | None) -> ir.Table | None:
         """Find the rows that repeat an earlier one, among those that were read and the earlier ones that they may meet."""
@@ -277,7 +289,7 @@ class Increment:
             months |= set(self._months(batch.staged))
         pieces = [piece for piece in self.before.pieces if piece.month in months] or list(self.before.pieces[:1])
         rows = self.engine.read_parquet([self.earlier / piece.name for piece in pieces])
-        held = self._held_deliveries()
+        held = hold_deliveries(self.engine, {delivery.number: delivery for delivery in self.before.deliveries}, name="deliveries_before")
         good = rows.join(held, rows[DELIVERY] == held["__number"])
         marks = {SOURCE: good["__of"], FILE: good["__from"], ROW: good[PLACE], HASH: good[DIGEST], REASONS: ibis.literal("")}
         parts = [good.select(*names, DELIVERY, **marks, __was=ibis.literal(value=False))]
@@ -290,19 +302,6 @@ class Increment:
     def _months(self, staged: ir.Table) -> list[str]:
         found = staged.select(month=staged[self._occurred].strftime("%Y-%m")).distinct()
         return [month for month in self.engine.to_arrow(found)["month"].to_pylist() if month is not None]
-
-    def _held_deliveries(self) -> ir.Table:
-        assert self.before is not None
-        return self.engine.hold(
-            pa.table(
-                {
-                    "__number": pa.array([delivery.number for delivery in self.before.deliveries], pa.int32()),
-                    "__of": pa.array([delivery.source for delivery in self.before.deliveries], pa.int16()),
-                    "__from": pa.array([delivery.path for delivery in self.before.deliveries], pa.string()),
-                }
-            ),
-            name="deliveries_before",
-        )
 
     # Writing
 
@@ -327,16 +326,24 @@ class Increment:
         sources = dict(before.sources) if before is not None else {}
         read = batch.mapped if batch is not None else {}
         for number, source in read.items():
-            notes = source.notes if not self._is_partial(plan, number) else sources[number].notes
             sources[number] = SourceFacts(
-                types=source.opened.types, row_by_row=source.row_by_row, taken=source.taken, unused=source.unused, notes=notes
+                types=source.opened.types,
+                layout=source.opened.layout,
+                row_by_row=source.row_by_row,
+                taken=source.taken,
+                unused=source.unused,
+                notes=source.notes,
             )
         numbers = [delivery.number for delivery in batch.deliveries] if batch is not None else []
+        deliveries = (*plan.kept, *(batch.deliveries if batch is not None else ()))
+        for number, facts in sources.items():
+            if facts.row_by_row:
+                sources[number] = replace(facts, notes=marker_notes(evidence_of(deliveries, number)))
         return Manifest(
             mark=self.mark,
             columns=batch.columns if batch is not None else self._earlier_columns,
             sources=sources,
-            deliveries=(*plan.kept, *(batch.deliveries if batch is not None else ())),
+            deliveries=deliveries,
             pieces=tuple(writer.pieces),
             next_delivery=max([number + 1 for number in numbers], default=before.next_delivery if before is not None else 0),
             next_piece=writer.next_piece,

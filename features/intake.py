@@ -135,7 +135,7 @@ class _Check:
         staged = self._staged(table, sources, folder)
         marked = with_repeated(self.engine, staged, find_repeated(self.engine, staged, table.table))
         broken = BrokenRows(marked.filter((marked[REASONS] != "") | (marked[BLANKED] != "")))
-        reasons, blanked = (count_reasons(broken.table, column) for column in (REASONS, BLANKED))
+        reasons, blanked = (count_reasons(self.engine, broken.table, column) for column in (REASONS, BLANKED))
         opened = {number: source.opened for number, source in sources.items()}
         file = self._list_broken(broken, opened, table) if reasons or blanked else None
         rows_out = self.engine.write_parquet(finished_rows(marked, table.table), self.tables / f"{table.table}.parquet")
@@ -148,7 +148,7 @@ class _Check:
             left_out=sum(source.left_out for source in own),
             reasons=reasons,
             blanked=blanked,
-            noticed=_noticed(mapped, staged),
+            noticed=_summed(source.notes for source in mapped) | count_reasons(self.engine, staged, DOUBTS),
             empty=_summed(self._empty(source) for source in own),
             limit=table.quarantine_limit,
             columns={name: taken for source in reversed(mapped) for name, taken in source.taken.items()},
@@ -180,7 +180,7 @@ class _Check:
         judged = increment.run(folder)
         manifest, sources = judged.manifest, [facts for _, facts in sorted(judged.manifest.sources.items())]
         broken, file = judged.broken, None
-        reasons, blanked = (count_reasons(broken.table, column) if broken else {} for column in (REASONS, BLANKED))
+        reasons, blanked = (count_reasons(self.engine, broken.table, column) if broken else {} for column in (REASONS, BLANKED))
         filled = _summed(delivery.filled for delivery in manifest.deliveries)
         if broken is not None:
             file = self._list_broken(broken, judged.originals, table)
@@ -221,8 +221,8 @@ class _Check:
         return staged
 
     def _refuse_broken_columns(self, table: TableConfig, staged: ir.Table, sources: Mapping[int, MappedSource]) -> None:
-        filled = filled_values(staged, table)
-        counts = count_reasons(staged, REASONS) | count_reasons(staged, BLANKED)
+        filled = filled_values(self.engine, staged, table)
+        counts = count_reasons(self.engine, staged, REASONS) | count_reasons(self.engine, staged, BLANKED)
         if any(is_broken(filled, reason, count) for reason, count in counts.items()):
             path = self.staging / "broken.csv"
             rows = BrokenRows(staged.filter((staged[REASONS] != "") | (staged[BLANKED] != "")))
@@ -271,10 +271,6 @@ def _happens(table: str) -> bool:
     """Tell whether the rows of a table are things that happened, rather than terms that may begin in the future."""
     occurred = CONTRACT[table].occurred
     return occurred is not None and not CONTRACT[table].columns[occurred].future
-
-
-def _noticed(sources: Sequence[MappedSource], staged: ir.Table) -> dict[str, int]:
-    return _summed(source.notes for source in sources) | count_reasons(staged, DOUBTS)
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from features.config import ATTRIBUTE, AttributeKind, ColumnMap, Config, TableCo
 from features.contracts import CONTRACT, Column, ColumnType
 from features.engine import Engine
 from features.errors import ConfigError, ContractError, explain, nearest
-from features.expressions import BROKEN, HASH, RAW, SQL, derive, gather_evidence, query_files
+from features.expressions import BROKEN, HASH, RAW, SQL, derive, evidence_by_file, query_files
 from features.queries import QueryEngine
 from features.readings import Evidence, Wanted, filled, finite, read_flag, read_number, read_time, read_typed_time, stated
 from features.sources import FILE, PROBLEM, ROW, OpenedSource, open_source
@@ -33,6 +33,7 @@ __all__ = [
     "MappedSource",
     "in_currency",
     "map_source",
+    "marker_notes",
     "table_columns",
     "with_problems",
 ]
@@ -63,7 +64,9 @@ class MappedSource:
     notes
         What was noticed and accepted, and how often.
     row_by_row
-        Whether what each row means is seen from the row alone; not so where all values of a column decide how text is read.
+        Whether what each row means is seen from the row alone, and from how all values of its text columns are written.
+    evidence
+        How the values of text columns that must be read are written, by column of the contract and by file.
     """
 
     table: ir.Table
@@ -73,6 +76,7 @@ class MappedSource:
     left_out: int
     notes: Mapping[str, int]
     row_by_row: bool
+    evidence: Mapping[str, Mapping[str, Evidence]]
 
 
 _ATTRIBUTE_TYPES: Mapping[AttributeKind, ColumnType] = {"category": "text", "number": "number", "date": "time"}
@@ -97,6 +101,7 @@ def map_source(
     staging: Path,
     only: Sequence[Path] | None = None,
     like: Mapping[str, str] | None = None,
+    beside: Mapping[str, Evidence] | None = None,
 ) -> MappedSource:
     """Open a source and map it.
 
@@ -108,6 +113,8 @@ def map_source(
         A folder for temporary files, to be kept until the table was read.
     only, like
         As of `features.sources.open_source`.
+    beside
+        How values are written in the source's files that are not read this time, by column of the contract.
 
     Raises
     ------
@@ -125,7 +132,8 @@ def map_source(
     maps = _complete(source, columns, opened)
     texts = [str(mapped.column) for name, mapped in maps.items() if mapped.column and columns[name].type in ("id", "text")]
     derived = derive(engine, opened, replace(source, columns=maps), as_text=texts)
-    stated_rows, evidence = _stated_values(engine, derived.table, maps, columns)
+    stated_rows, by_file = _stated_values(engine, derived.table, maps, columns)
+    evidence = {name: sum(found.values(), (beside or {}).get(name, Evidence())) for name, found in by_file.items()}
     read = _read_values(engine, stated_rows, maps, columns, evidence, source.table)
     rows = with_problems(engine, read, maps, columns, source.table, now=now)
     mapped_table, notes = in_currency(engine, rows, source, config)
@@ -136,8 +144,9 @@ def map_source(
         taken={name: mapped.column or mapped.sql or f"constant {mapped.constant}" for name, mapped in maps.items()},
         unused=tuple(name for name in opened.columns if name not in used and not _in_sql(name, maps, source)),
         left_out=derived.left_out,
-        notes={**opened.notes, **notes, **_marker_notes(evidence)},
-        row_by_row=derived.row_by_row and not evidence and not opened.notes and _is_read_in_place(source),
+        notes={**opened.notes, **notes, **marker_notes(evidence)},
+        row_by_row=derived.row_by_row and not opened.notes and _is_read_in_place(source),
+        evidence=by_file,
     )
 
 
@@ -177,13 +186,13 @@ _GIVEN, _STATED = "given:", "stated:"
 
 def _stated_values(
     engine: Engine, table: ir.Table, maps: Mapping[str, ColumnMap], columns: Mapping[str, Column]
-) -> tuple[ir.Table, dict[str, Evidence]]:
-    """Return the values as `given:<name>`, what texts state as `stated:<name>`, and the evidence of texts that must be read."""
+) -> tuple[ir.Table, dict[str, dict[str, Evidence]]]:
+    """Return the values as `given:<name>`, what texts state as `stated:<name>`, and by file the evidence of texts that must be read."""
     given = {_GIVEN + name: _value(table, mapped) for name, mapped in maps.items()}
     values = engine.layer(table.mutate(**given))
     wanted: dict[str, Wanted] = {name: kind for name in maps if (kind := columns[name].type) in ("time", "number", "flag")}
     texts = [name for name in wanted if values[_GIVEN + name].type().is_string()]
-    evidence = gather_evidence(engine, values, {_GIVEN + name: wanted[name] for name in texts})
+    evidence = evidence_by_file(engine, values, {_GIVEN + name: wanted[name] for name in texts})
     read = engine.layer(values.mutate(**{_STATED + name: stated(values[_GIVEN + name]) for name in texts}))
     return read, {name: evidence[_GIVEN + name] for name in texts}
 
@@ -194,7 +203,8 @@ def _value(table: ir.Table, mapped: ColumnMap) -> ir.Value:
     return table[SQL + mapped.name] if mapped.sql is not None else ibis.literal(mapped.constant)
 
 
-def _marker_notes(evidence: Mapping[str, Evidence]) -> dict[str, int]:
+def marker_notes(evidence: Mapping[str, Evidence]) -> dict[str, int]:
+    """Count by column the words that say that there is no value."""
     return {f"{name}: word for a missing value": found.markers for name, found in evidence.items() if found.markers}
 
 
@@ -249,7 +259,7 @@ def _time(raw: ir.Value, mapped: ColumnMap, evidence: Evidence | None, key: str)
         if value is None:
             raise _wrong_type(key, "time", str(raw.type()))
         return value
-    if mapped.time_format is None and evidence.slash_style is None and evidence.slashed * 2 >= max(evidence.stated, 1):
+    if mapped.time_format is None and evidence.is_ambiguous:
         raise _ambiguous(key, evidence)
     return read_time(raw, slashes=evidence.slash_style, zone=mapped.time_zone, given=mapped.time_format)
 

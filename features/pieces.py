@@ -12,13 +12,14 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import ibis
 import ibis.expr.types as ir
 
-from features.clock import day_number
+from features.clock import day_number, known_by, month_starts
 from features.deliveries import Delivery
 from features.engine import Engine, quoted_name
 
@@ -31,6 +32,7 @@ MOST_PIECES = 8
 """So many pieces of one month are not yet put together."""
 
 _MANIFEST = "_manifest.json"
+_INSTANT, _MONTH = timedelta(microseconds=1), timedelta(days=31)
 _HALF = 1 << 32
 
 
@@ -70,8 +72,8 @@ class Manifest:
     columns
         The contract's columns that the sources offer, with their types.
     sources
-        By number of the source: the types of its own columns, whether it is read row by row, where columns are taken from, unused
-        columns and what was noticed.
+        By number of the source: the types of its own columns, the layout of its text, whether it is read row by row, where columns are
+        taken from, unused columns and what was noticed.
     next_delivery, next_piece
         Numbers that were never used.
     """
@@ -106,6 +108,7 @@ class SourceFacts:
     """What is true of a source as a whole; see `Manifest`."""
 
     types: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
     row_by_row: bool = False
     taken: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
@@ -184,15 +187,18 @@ class PieceWriter:
 
     def add_by_month(self, rows: ir.Table, occurred: str) -> None:
         """Write one piece for each month that the rows happened in."""
-        for month in self.months(rows, occurred):
-            self.add(rows.filter(rows[occurred].strftime("%Y-%m") == month), month)
+        time = rows[occurred]
+        for first in self._months(rows, occurred):
+            before, last = first - _INSTANT, next(month_starts(first + _INSTANT, first + _MONTH)) - _INSTANT
+            inside = known_by(time, ibis.timestamp(last)) & ~known_by(time, ibis.timestamp(before))  # lets most of a file be skipped
+            self.add(rows.filter(inside), f"{first:%Y-%m}")
         if not self.pieces:
             self.add(rows, "")
 
-    def months(self, rows: ir.Table, occurred: str) -> list[str]:
-        """Return the months that the rows happened in."""
-        found = rows.select(month=rows[occurred].strftime("%Y-%m")).distinct().order_by("month")
-        months: list[str] = self.engine.to_arrow(found)["month"].to_pylist()
+    def _months(self, rows: ir.Table, occurred: str) -> list[datetime]:
+        """Return the first instants of the months that the rows happened in."""
+        found = rows.select(month=rows[occurred].truncate("M").cast("timestamp(6)")).distinct().order_by("month")
+        months: list[datetime] = self.engine.to_arrow(found)["month"].to_pylist()
         return months
 
     def compact(self) -> None:

@@ -179,7 +179,7 @@ def _column(name: str, column: ir.Column, values: pa.ChunkedArray, evidence: Evi
         distinct=len(levels) / len(values) if len(values) else 0.0,
         levels=len(levels),
         examples=tuple(levels[:3]),
-        ambiguous=bool(evidence and evidence.slashed * 2 >= max(evidence.stated, 1) and evidence.slash_style is None),
+        ambiguous=bool(evidence and evidence.is_ambiguous),
     )
 
 

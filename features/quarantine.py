@@ -44,11 +44,11 @@ class BrokenRows:
         return self.table.filter(self.table[REASONS] != "")
 
 
-def count_reasons(rows: ir.Table, column: str) -> dict[str, int]:
+def count_reasons(engine: Engine, rows: ir.Table, column: str) -> dict[str, int]:
     """Count the rows that have each reason, the most frequent first."""
     filled = rows.filter(rows[column] != "")
     split = filled.select(reason=filled[column].split(SEPARATOR).unnest())
-    counts = split.group_by("reason").aggregate(rows=lambda t: t.count()).to_pyarrow().to_pylist()
+    counts = engine.to_arrow(split.group_by("reason").aggregate(rows=lambda t: t.count())).to_pylist()
     return {row["reason"]: row["rows"] for row in sorted(counts, key=lambda row: (-row["rows"], row["reason"]))}
 
 

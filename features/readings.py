@@ -9,7 +9,7 @@ But: words for months are not understood; give the column a `time_format`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import ibis
@@ -237,6 +237,19 @@ class Evidence:
     whole: int = 0
     padded: int = 0
     flags: int = 0
+
+    def __add__(self, other: "Evidence") -> "Evidence":
+        return Evidence(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def decided(self) -> tuple[NumberStyle, SlashStyle | None, bool]:
+        """All that the values of a column decide together about how each of them is read."""
+        return self.number_style, self.slash_style, self.is_ambiguous
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether many values may be dates of which the column does not show which number is the day."""
+        return self.slash_style is None and self.slashed * 2 >= max(self.stated, 1)
 
     @property
     def number_style(self) -> NumberStyle:

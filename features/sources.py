@@ -57,11 +57,14 @@ class OpenedSource:
         What people call it: the path, or the database and table.
     notes
         What was noticed while reading and how often, such as records that lack a key.
+    layout
+        As of `features.textfiles.StagedText`.
     """
 
     table: ir.Table
     label: str
     notes: Mapping[str, int]
+    layout: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -92,7 +95,7 @@ def open_source(
         Those of its files that are read; all if None.
     like
         The names and types of its columns as of an earlier reading: columns that these files lack are added, empty, and all are put
-        into that order. Files with other columns or types are left as they are.
+        into that order. Text files, and files with other columns or types, are left as they are.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def open_source(
 
 def _as_before(opened: OpenedSource, like: Mapping[str, str]) -> OpenedSource:
     types = opened.types
-    if not types.items() <= like.items():
+    if opened.layout or not types.items() <= like.items():
         return opened
     columns = {name: opened.table[name] if name in types else ibis.null(kind) for name, kind in like.items()}
     return replace(opened, table=opened.table.select(*(opened.table[name] for name in PROVENANCE), **columns))
@@ -136,7 +139,7 @@ def open_files(
         todo = "Look whether the files are complete and of one format; name it with format = ... if their names do not tell it."
         wrong = f"the files cannot be read as {kind}: {_first_line(error)}"
         raise SourceError(explain(wrong, given=name_files(files), todo=todo)) from error
-    return OpenedSource(staged.table, str(location), staged.notes)
+    return OpenedSource(staged.table, str(location), staged.notes, staged.layout)
 
 
 def list_files(location: Path, given: FileFormat | None) -> list[Path]:

@@ -26,6 +26,7 @@ __all__ = [
     "ID",
     "REPEATED",
     "UNKNOWN_ACCOUNT",
+    "changed_accounts",
     "combined_rows",
     "filled_values",
     "find_repeated",
@@ -87,10 +88,10 @@ def stage_table(
     return engine.read_parquet(path, file_row_number=True).rename({ID: "file_row_number"})
 
 
-def filled_values(staged: ir.Table, table: TableConfig) -> dict[str, int]:
+def filled_values(engine: Engine, staged: ir.Table, table: TableConfig) -> dict[str, int]:
     """Count the rows in which each of the table's columns has a value."""
     counts = {name: staged[name].count() for name in table_columns(table) if name in staged.columns}
-    found: dict[str, int] = staged.aggregate(**counts).to_pyarrow().to_pylist()[0]
+    found: dict[str, int] = engine.to_arrow(staged.aggregate(**counts)).to_pylist()[0]
     return found
 
 
@@ -186,6 +187,20 @@ def _against_partners(rows: ir.Table, partners: ir.Table | None) -> ir.Table:
         return rows
     unknown = rows.partner_id.notnull() & ~rows.partner_id.isin(partners.partner_id)
     return with_reasons(rows, reason(unknown, "partner_id: unknown partner"))
+
+
+def changed_accounts(engine: Engine, then: ir.Table, now: ir.Table) -> ir.Table:
+    """Return the accounts that have come, gone or been created at another time, and whether each is new."""
+    before, after = _born(then), _born(now)
+    changed = before.union(after).group_by("account_id", "created_at").agg(checks=lambda t: t.count())
+    once = changed.filter(changed.checks == 1).select("account_id").distinct()
+    joined = once.left_join(before.select("account_id", is_old=ibis.literal(value=True)), "account_id")
+    return engine.table(joined.select("account_id", is_new=joined.is_old.isnull()), name="changed_accounts")
+
+
+def _born(accounts: ir.Table) -> ir.Table:
+    created = accounts.created_at if "created_at" in accounts.columns else ibis.null("timestamp(6)")
+    return accounts.select("account_id", created_at=created.cast("timestamp(6)"))
 
 
 def find_repeated(engine: Engine, staged: ir.Table, table: str) -> ir.Table:

@@ -33,10 +33,18 @@ _EMPTY = "Export the table again, or remove it from renewcast.toml."
 
 @dataclass(frozen=True)
 class StagedText:
-    """Text files as a table of text columns, with what was noticed on the way."""
+    """Text files as a table of text columns, with what was noticed on the way.
+
+    Parameters
+    ----------
+    layout
+        How lines are cut into columns and of which kinds they are: files of equal layout, read together, give what each gives alone.
+        Empty for files that are no text.
+    """
 
     table: ir.Table
     notes: Mapping[str, int] = field(default_factory=dict)
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def stage_csv(engine: Engine, files: Sequence[Path], folder: Path, *, hive: bool
     for number, (layout, alike) in enumerate(layouts.items()):
         _stage_alike(engine, alike, folder / f"{number}.parquet", layout, hive=hive)
     notes = {f"files with the columns {', '.join(layout.columns)}": len(alike) for layout, alike in layouts.items()}
-    return StagedText(engine.read_parquet(sorted(folder.glob("*.parquet"))), notes if len(layouts) > 1 else {})
+    return StagedText(engine.read_parquet(sorted(folder.glob("*.parquet"))), notes if len(layouts) > 1 else {}, repr(list(layouts)))
 
 
 def stage_json_lines(engine: Engine, files: Sequence[Path], folder: Path, *, hive: bool) -> StagedText:
@@ -110,9 +118,11 @@ def stage_json_lines(engine: Engine, files: Sequence[Path], folder: Path, *, hiv
     record = f"CASE WHEN {PROBLEM} IS NULL THEN {_parsed(keys, 'VARCHAR')} END AS record"
     text = f"CASE WHEN {PROBLEM} IS NOT NULL THEN coalesce({LINE}, line) END AS {LINE}"
     engine.write_parquet(f"SELECT * EXCLUDE (line, record){columns} FROM (SELECT * REPLACE ({text}), {record} FROM {source})", out)
-    notes = _schema_notes(keys, schemas) | _mixed_notes(engine, source, keys)
+    kinds = _kinds(engine, source, keys)
+    mixed = {f"{key}: text among numbers": texts for key, (texts, numbers) in kinds.items() if texts and numbers}
     lines.unlink()
-    return StagedText(engine.read_parquet(out), notes)
+    layout = repr({key: (texts > 0, numbers > 0) for key, (texts, numbers) in kinds.items()})
+    return StagedText(engine.read_parquet(out), _schema_notes(keys, schemas) | mixed, layout)
 
 
 def name_files(files: Sequence[Path]) -> str:
@@ -209,13 +219,12 @@ def _schema_notes(keys: Sequence[str], schemas: Sequence[tuple[Any, ...]]) -> di
     return {f"{key}: not in the record": count for key, count in missing.items() if count}
 
 
-def _mixed_notes(engine: Engine, source: str, keys: Sequence[str]) -> dict[str, int]:
-    """Count the texts of keys that hold numbers too."""
+def _kinds(engine: Engine, source: str, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Count by key the values that are texts and those that are numbers."""
     first = [f"(record.{quoted_name(key)}::VARCHAR)[1]" for key in keys]
     counts = ", ".join(f"count_if({start} = '\"'), count_if({start} BETWEEN '0' AND '9' OR {start} = '-')" for start in first)
     found = engine.rows(f"SELECT {counts} FROM (SELECT {_parsed(keys, 'JSON')} AS record FROM {source} WHERE {PROBLEM} IS NULL)")[0]
-    pairs = zip(keys, found[::2], found[1::2], strict=True)
-    return {f"{key}: text among numbers": texts for key, texts, numbers in pairs if texts and numbers}
+    return {key: (texts, numbers) for key, texts, numbers in zip(keys, found[::2], found[1::2], strict=True)}
 
 
 def _parsed(keys: Sequence[str], kind: str) -> str:

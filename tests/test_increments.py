@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import re
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.errors import WorkspaceError
+from features.errors import ContractError, RenewcastError, WorkspaceError
 from features.intake import check_workspace
 from features.pieces import DELIVERY, DIGEST, MOST_PIECES, PLACE, piece_files, read_manifest
 from features.workspace import load_workspace
@@ -197,15 +198,78 @@ def test_other_settings_are_a_new_beginning(tmp_path):
     assert (summary.read, summary.quarantined) == (1, 1)
 
 
-def test_text_is_read_again_as_a_whole_because_all_values_decide_what_it_means(tmp_path):
-    book = Book(tmp_path)
-    config = CONFIG.format(before="keep").replace("*.parquet", "*.csv")
-    (tmp_path / "renewcast.toml").write_text(config, encoding="utf-8")
-    (tmp_path / "events" / "1.csv").write_text("account_id,occurred_at,event,quantity\nA,2024-03-04,open,1.5\n", encoding="utf-8")
+class TextBook(Book):
+    """A workspace whose telemetry comes as text."""
+
+    def __init__(self, folder, *, suffix="csv", before="keep"):
+        super().__init__(folder, before=before)
+        self.suffix = suffix
+        (folder / "renewcast.toml").write_text(CONFIG.format(before=before).replace("*.parquet", f"*.{suffix}"), encoding="utf-8")
+
+    def give_text(self, name, events, *, times="%Y-%m-%dT%H:%M:%S", numbers="point", only=None):
+        """Write a file in which a quantity of 1.5 is written with a point or a comma, or as a word for what is missing."""
+        said = {"point": "1.5", "comma": "1,5", "word": "n/a"}[numbers]
+        columns = ("account_id", "occurred_at", "event", "quantity")
+        rows = [(a, t and t.strftime(times), e, q and said) for a, t, e, q, _, _ in events]
+        records = [{column: row[columns.index(column)] for column in only or columns} for row in rows]
+        path = self.folder / "events" / f"{name}.{self.suffix}"
+        if self.suffix == "jsonl":
+            path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+            return
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, only or columns, delimiter=";" if numbers == "comma" else ",")
+            writer.writeheader()
+            writer.writerows(records)
+
+    def take(self, name):
+        (self.folder / "events" / f"{name}.{self.suffix}").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_of_text_too_only_new_files_are_read(tmp_path, suffix):
+    book = TextBook(tmp_path, suffix=suffix)
+    book.give_text("1", [event("A", 1.5, quantity=1.5), event("Z", 2.0, quantity=1.5)])
+    book.check()
+    book.give_text("2", [event("A", 46.0, quantity=1.5), event("A", 1.5, quantity=1.5)], numbers="word")
+    summary = agree(book)
+    assert (summary.read, summary.unchanged, summary.rows_in, summary.quarantined) == (1, 1, 4, 1)
+    assert summary.noticed == {"quantity: word for a missing value": 2}
+    book.take("2")
+    assert agree(book).noticed == {}
+    (tmp_path / "events" / f"3.{suffix}").write_text("", encoding="utf-8")
+    assert (agree(book).read, agree(book).read) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "noticed"),
+    [
+        pytest.param({"numbers": "comma"}, None, id="other numbers"),
+        pytest.param({"times": "%d/%m/%Y"}, None, id="other dates"),
+        pytest.param({"only": ("event", "occurred_at", "account_id", "quantity")}, 2, id="another order of columns"),
+        pytest.param({"only": ("occurred_at", "event")}, 2, id="a column that must be there is missing"),
+    ],
+)
+def test_text_is_read_again_as_a_whole_where_all_values_decide_otherwise_what_it_means(tmp_path, more, noticed):
+    book = TextBook(tmp_path)
+    book.give_text("1", [event("A", 1.0, quantity=1.5)])
     book.check()
     assert book.check().read == 0
-    (tmp_path / "events" / "2.csv").write_text('account_id,occurred_at,event,quantity\nA,2024-03-05,open,"2,5"\n', encoding="utf-8")
-    assert agree(book).read == 2
+    book.give_text("2", [event("B", 50.0, quantity=1.5), event("B", 51.0)], **more)
+    summary = agree(book)
+    assert summary.read == 2
+    assert noticed is None or len(summary.noticed) == noticed
+
+
+def test_dates_that_can_be_read_in_two_ways_are_refused_whichever_file_came_last(tmp_path):
+    book = TextBook(tmp_path)
+    book.give_text("1", [event("A", 0.0)], times="%d/%m/%Y")
+    book.give_text("2", [event("A", 20.0)], times="%d/%m/%Y")
+    book.check()
+    book.give_text("3", [event("A", 1.0)], times="%d/%m/%Y")
+    assert agree(book).read == 1
+    book.take("2")
+    with pytest.raises(ContractError, match="read in two ways"):
+        book.check()
 
 
 KILLED = """
@@ -305,3 +369,41 @@ def test_any_course_of_deliveries_leaves_what_a_check_of_all_files_finds(tmp_pat
         now = START + timedelta(days=40 + 150 * number)
         book.check(now=now)
     agree(book, now=now)
+
+
+TEXTS = st.tuples(
+    st.lists(EVENTS, max_size=6),
+    st.sampled_from(["point", "point", "comma", "word"]),
+    st.sampled_from(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%d/%m/%Y", "%m/%d/%Y"]),
+)
+TEXT_STEPS = st.lists(
+    st.tuples(st.dictionaries(st.sampled_from("12345"), TEXTS, max_size=2), st.sets(st.sampled_from("12345"), max_size=2)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@given(steps=TEXT_STEPS, suffix=st.sampled_from(["csv", "jsonl"]))
+def test_any_course_of_text_files_leaves_what_a_check_of_all_files_finds(tmp_path_factory, steps, suffix):
+    """Files whose numbers and dates are written in one way or another come, change and go."""
+    book = TextBook(tmp_path_factory.mktemp("book"), suffix=suffix)
+    book.give_text("0", [event("A", 0.5, quantity=1.5), event("Z", 31.0), event("B", 1.0)])
+    book.check()
+    for came, gone in steps:
+        for name, (events, numbers, times) in came.items():
+            book.give_text(name, events, numbers=numbers, times=times)
+        for name in gone - came.keys():
+            book.take(name)
+        found = answer(book)
+    assert found == answer(TextBook(book.folder, suffix=suffix), anew=True)
+
+
+def answer(book, *, anew=False):
+    """Return what a check finds, or why it finds nothing."""
+    if anew:
+        shutil.rmtree(book.folder / ".renewcast" / "tables", ignore_errors=True)
+    try:
+        return book.found(book.check())
+    except RenewcastError as error:
+        return str(error)
