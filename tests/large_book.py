@@ -39,7 +39,9 @@ def enlarge(workspace: Workspace, accounts: int) -> None:
         recent = pq.read_table(folder / RECENT).take(pa.array(_places(folder, small)[rows]))
         place = recent.schema.get_field_index("account_id")
         pq.write_table(recent.set_column(place, "account_id", pa.array(large.accounts["account_id"])), draft.folder / RECENT)
-        pq.write_table(pq.read_table(folder / CAUSES).take(pa.array(rows)), draft.folder / CAUSES)
+        lines = pa.ipc.open_file(folder / CAUSES).read_all().take(pa.array(rows))
+        with pa.ipc.new_file(draft.folder / CAUSES, lines.schema) as file:
+            file.write_table(lines)
     publish(workspace.scores, draft.version, keep=2)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from serving.answers.change_answers import changes_answer
@@ -9,7 +10,7 @@ from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy
 from serving.permissions.supplies import SUPPLIED, Supplies, Supply
 from serving.scores.batch import score_workspace
-from serving.scores.causes import CAUSES, causes_of
+from serving.scores.causes import CAUSES, causes_of, write_causes
 from serving.scores.courses import courses_of
 from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
@@ -88,6 +89,14 @@ def test_before_the_second_scoring_the_snapshots_tell(tmp_path):
     told = [causes.of(row, view_of(VENDOR), score_set) for row in range(len(score_set))]
     assert NEWER not in told
     assert all(words for row, words in enumerate(told) if len(courses.of(row)) > 1 and courses.of(row)[-1][1] != courses.of(row)[-2][1])
+
+
+def test_in_windows_they_are_those_of_the_whole_book(score_set, archive, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.scores.windows._ROWS", 50)
+    write_causes(score_set, tmp_path, policy=POLICY, archive=archive, snapshots=tmp_path)
+    found = pa.ipc.open_file(tmp_path / CAUSES).read_all()
+    assert found.column("vendors").num_chunks > 4
+    assert found.equals(causes_of(archive, score_set).lines)
 
 
 def test_score_sets_from_before_have_none(score_set, tmp_path):

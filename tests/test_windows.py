@@ -1,6 +1,7 @@
 """A book in windows gives the same score set as the book in one."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -11,13 +12,18 @@ from serving.permissions.caller import VENDOR
 from serving.permissions.policy import default_policy
 from serving.scores.account_json import pieces_of, render
 from serving.scores.batch import score_workspace
+from serving.scores.causes import CAUSES
+from serving.scores.feature_courses import FEATURE_COURSES
 from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
 from serving.scores.windows import StoredParts, bounds, windows
 from tests.serving_book import make_workspace
 from training.row_tables import RowTables
 
-FILES = ("accounts", "values", "earlier", "peers", "assignments", "supplied_by", "leads", "parts-churn", "parts-expansion", "causes")
+FILES = (
+    *("accounts", "values", "earlier", "peers", "assignments", "supplied_by", "leads", "parts-churn", "parts-expansion"),
+    "feature_courses",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +43,13 @@ def scored(tmp_path_factory):
 def test_the_files_are_those_of_one_window(scored, name):
     _, whole, in_four = scored
     assert pq.read_table(in_four / f"{name}.parquet").equals(pq.read_table(whole / f"{name}.parquet"))
+
+
+def test_the_causes_are_those_of_one_window(scored):
+    _, whole, in_four = scored
+    one, other = (pa.ipc.open_file(folder / CAUSES).read_all() for folder in (whole, in_four))
+    assert other.column("vendors").num_chunks == 4
+    assert other.equals(one) and other.schema.metadata == one.schema.metadata
 
 
 def test_the_kept_pieces_are_those_of_each_account(scored):
@@ -104,12 +117,13 @@ def test_a_model_with_deep_trees_is_walked_and_that_is_said(scored, tmp_path, mo
         np.testing.assert_allclose(walked, looked_up, rtol=0, atol=1e-12)
 
 
-def test_of_a_large_book_nothing_is_made_in_advance_that_can_be_left_out(tmp_path, monkeypatch):
+def test_of_a_large_book_no_answers_are_put_together_in_advance_and_all_the_rest_is(tmp_path, monkeypatch):
     workspace = make_workspace(tmp_path)
     monkeypatch.setattr("serving.scores.batch._LARGE", 100)
     score_workspace(workspace)
     score_set = load_score_set(workspace.scores)
     assert score_set.fragments is None
+    assert {CAUSES, FEATURE_COURSES} <= {path.name for path in (workspace.scores / score_set.manifest.version).iterdir()}
     view = View(VENDOR, None, default_policy(), score_set.manifest.scored_at)
     assert pieces_of(score_set, [3], view) == render(score_set, [3], view)
     assert np.abs(score_set.parts["churn"].sum(axis=1) - score_set.accounts["churn_raw"]).max() < 1e-9

@@ -47,7 +47,7 @@ _MEMORY = "1GB"
 """What a query may hold in memory while the book is read."""
 
 _LARGE = 100_000
-"""Accounts of a book beyond which nothing is made in advance that can be made when it is asked for."""
+"""Accounts of a book beyond which no answers are put together in advance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,19 +173,16 @@ def _score_set(
 
 
 def _write_more(workspace: Workspace, score_set: ScoreSet, folder: Path) -> None:
-    """Write what goes with a score set that is served.
-
-    Of a large book nothing is made in advance that can be left out: its answers are put together when they are asked for.
-    """
+    """Write what goes with a score set that is served; answers of a large book are put together when they are asked for."""
     policy, archive = load_policy(workspace), Archive(workspace.scores)
     write_drift(score_set, folder)
     write_worth(workspace, score_set, folder)
     write_history(score_set, folder, archive=archive, snapshots=workspace.snapshots)
     write_changes(score_set, folder, policy=policy, before=archive.served())
+    write_feature_courses(score_set, folder, policy=policy, snapshots=workspace.snapshots)
+    write_causes(score_set, folder, policy=policy, archive=archive, snapshots=workspace.snapshots)
     if len(score_set) <= _LARGE:
         keep_pieces(score_set, policy, folder)
-        write_feature_courses(score_set, folder, policy=policy, snapshots=workspace.snapshots)
-        write_causes(score_set, folder, policy=policy, archive=archive, snapshots=workspace.snapshots)
 
 
 def _model(workspace: Workspace, package: Package, scores: Scores) -> TargetModel:

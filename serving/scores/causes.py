@@ -5,8 +5,9 @@ summed by driver, as `serving.scores.changes` does for one account with all its 
 direction, is its first cause: a driver, or the newer model. The time before is that of the newest score set that is kept and has an earlier
 cutoff; without one, it is the cutoff before in the snapshots, and the model is the same.
 
-Each score set keeps its own in `causes.parquet`, one line an account in the order of the score set: one driver for the vendor, and a few
-for partners, of which a partner is told the first that it may see.
+Each score set keeps its own in `causes.arrow`, one line an account in the order of the score set: one driver for the vendor, and a few
+for partners, of which a partner is told the first that it may see. The file is made window by window and mapped where it is read, so that
+neither holds a large book in memory.
 """
 
 import json
@@ -30,14 +31,15 @@ from serving.scores.changes import log_odds_of
 from serving.scores.drivers import DriverGroups
 from serving.scores.explained import json_value
 from serving.scores.reasons import worded
-from serving.scores.score_files import Columns
+from serving.scores.score_files import Columns, StoredColumns
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
+from serving.scores.windows import windows
 
 __all__ = ["CAUSES", "Causes", "causes_of", "write_causes"]
 
-CAUSES = "causes.parquet"
+CAUSES = "causes.arrow"
 
 _KEY: Hashable = "causes"
 _MODEL: Mapping[str, Any] = {"features": [], "sentence": "A newer model, on the same data"}
@@ -46,6 +48,7 @@ _NEARLY_EQUAL = 1e-9
 _META = b"renewcast"
 _CAUSE = pa.struct([("features", pa.list_(pa.string())), ("sentence", pa.string())])
 _SCHEMA = pa.schema([("vendors", _CAUSE), ("partners", pa.list_(_CAUSE))])
+_NO_LINE: Mapping[str, Any] = {"vendors": None, "partners": None}
 
 Array = npt.NDArray[np.float64]
 Line = Mapping[str, Any]
@@ -53,20 +56,19 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Before:
-    """The accounts as of the time before, `(m,)`.
+    """The accounts of a window of the present score set as of the time before, `(m,)`.
 
     Parameters
     ----------
     rows
-        Their rows in the present score set.
+        Their rows in the window.
     values
         Their features, a column each.
     log_odds
         Of churn, as it was said; None where nothing was said, so that the present model's are taken.
     """
 
-    cutoff: datetime
-    rows: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.intp]
     values: pd.DataFrame
     log_odds: Array | None
 
@@ -74,6 +76,52 @@ class _Before:
     def columns(self) -> Columns:
         """The features as plain arrays."""
         return {name: self.values[name].to_numpy() for name in self.values.columns}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Kept:
+    """A score set that is kept.
+
+    Parameters
+    ----------
+    ids, churn
+        Its accounts, and what was said of them.
+    """
+
+    cutoff: datetime
+    ids: pd.Index
+    churn: Array
+    values: StoredColumns
+
+    def of(self, window: ScoreSet) -> _Before | None:
+        """Return the accounts of a window; None if none of them was there."""
+        places = self.ids.get_indexer(pd.Index(window.accounts["account_id"]))
+        rows = np.flatnonzero(places >= 0)
+        if not len(rows):
+            return None
+        chosen = places[rows]
+        first = int(chosen.min())  # both are in the order of their ids, so that few others lie between
+        values = pd.DataFrame(self.values.rows(first, int(chosen.max()) + 1)).take(chosen - first).reset_index(drop=True)
+        return _Before(rows=rows, values=values, log_odds=_log_odds(self.churn[chosen]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Snapshot:
+    """A cutoff of the snapshots, at which nothing was said."""
+
+    cutoff: datetime
+    path: Path
+    names: Sequence[str]
+
+    def of(self, window: ScoreSet) -> _Before | None:
+        """Return the accounts of a window; None if none of them was there."""
+        ids = window.accounts["account_id"]
+        span = [("account_id", ">=", min(ids)), ("account_id", "<=", max(ids))]
+        chosen = [("cutoff", "=", pa.scalar(self.cutoff, pa.timestamp("us"))), *span]
+        frame = pq.read_table(self.path, columns=["account_id", *self.names], filters=chosen).to_pandas()
+        rows = pd.Index(ids).get_indexer(frame.pop("account_id"))
+        there = rows >= 0
+        return _Before(rows=rows[there], values=frame[there].reset_index(drop=True), log_odds=None) if there.any() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,18 +169,21 @@ def write_causes(score_set: ScoreSet, folder: Path, *, policy: Policy, archive: 
     snapshots
         The folder with `features.parquet`.
     """
-    before = _kept_before(score_set, archive) or _snapshot_before(score_set, snapshots / "features.parquet")
-    if before is None:
+    past = _kept_before(score_set, archive) or _snapshot_before(score_set, snapshots / "features.parquet")
+    if past is None:
         return
-    lines: list[Line] = [{"vendors": None, "partners": None}] * len(score_set)
-    for row, line in _lines(score_set, before, policy):
-        lines[row] = line
-    metadata = {_META: json.dumps({"since": before.cutoff.isoformat()})}
-    pq.write_table(pa.Table.from_pylist(lines, _SCHEMA.with_metadata(metadata)), folder / CAUSES, compression="zstd")
+    schema = _SCHEMA.with_metadata({_META: json.dumps({"since": past.cutoff.isoformat()})})
+    with pa.OSFile(str(folder / CAUSES), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+        for _, window in windows(score_set):
+            lines: list[Line] = [_NO_LINE] * len(window)
+            before = past.of(window)
+            for row, line in _lines(window, before, policy) if before else ():
+                lines[row] = line
+            file.write_table(pa.Table.from_pylist(lines, schema))
 
 
 def _read(path: Path) -> Causes:
-    lines = pq.read_table(path)
+    lines = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     return Causes(datetime.fromisoformat(json.loads(lines.schema.metadata[_META])["since"]), lines)
 
 
@@ -141,7 +192,7 @@ def _sees_all(view: View, score_set: ScoreSet, row: int, names: Sequence[str]) -
     return all(view.sees(score_set.features[name], supplied_by=supplied.get(name, ())) for name in names)
 
 
-def _kept_before(score_set: ScoreSet, archive: Archive) -> _Before | None:
+def _kept_before(score_set: ScoreSet, archive: Archive) -> _Kept | None:
     """Return the newest score set that is kept and has an earlier cutoff."""
     own = score_set.manifest
     older = [archive.manifest(version) for version in archive.versions() if version != own.version]
@@ -151,30 +202,22 @@ def _kept_before(score_set: ScoreSet, archive: Archive) -> _Before | None:
     manifest = max(earlier, key=lambda one: (one.cutoff, one.version))
     folder = archive.folder(manifest.version)
     accounts = pq.read_table(folder / "accounts.parquet", columns=["account_id", "churn_probability"]).to_pandas()
-    values = pq.read_table(folder / "values.parquet").to_pandas()
-    rows = accounts["account_id"].map(score_set.index)
-    there = rows.notna().to_numpy()
-    log_odds = np.array([log_odds_of(probability) for probability in accounts["churn_probability"][there]])
-    return _Before(
-        cutoff=manifest.cutoff, rows=rows[there].to_numpy(np.int64), values=values[there].reset_index(drop=True), log_odds=log_odds
+    return _Kept(
+        cutoff=manifest.cutoff,
+        ids=pd.Index(accounts["account_id"]),
+        churn=accounts["churn_probability"].to_numpy(),
+        values=StoredColumns(folder / "values.parquet"),
     )
 
 
-def _snapshot_before(score_set: ScoreSet, path: Path) -> _Before | None:
-    """Return the accounts as of the cutoff before in the snapshots, for which nothing was said."""
-    names = score_set.packages["churn"].features
+def _snapshot_before(score_set: ScoreSet, path: Path) -> _Snapshot | None:
+    """Return the cutoff before in the snapshots."""
     with pq.ParquetFile(path) as file:
         cutoffs = pc.unique(file.read(columns=["cutoff"])["cutoff"]).to_numpy().astype("datetime64[us]")
     earlier = cutoffs[~clock.not_after(np.full(len(cutoffs), score_set.manifest.cutoff, dtype="datetime64[us]"), cutoffs)]
     if not len(earlier):
         return None
-    cutoff = earlier.max().item()
-    frame = pq.read_table(
-        path, columns=["account_id", *names], filters=[("cutoff", "=", pa.scalar(cutoff, pa.timestamp("us")))]
-    ).to_pandas()
-    rows = frame.pop("account_id").map(score_set.index)
-    there = rows.notna().to_numpy()
-    return _Before(cutoff=cutoff, rows=rows[there].to_numpy(np.int64), values=frame[there].reset_index(drop=True), log_odds=None)
+    return _Snapshot(cutoff=earlier.max().item(), path=path, names=score_set.packages["churn"].features)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

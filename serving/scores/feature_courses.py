@@ -1,20 +1,23 @@
 """How the features that lead each account's reasons went: their values at the newest cutoffs of the snapshots, for a small chart each.
 
 Each score set keeps its own in `feature_courses.parquet`, one line for an account and a feature, ordered by account, so that one account is
-read without the others. The snapshots hold for each cutoff only what was known then. Kept are the features of the drivers that the vendor
+read without the others. It is put together window by window from a file for each feature, so that the memory that it takes is that of one
+feature and not of all. The snapshots hold for each cutoff only what was known then. Kept are the features of the drivers that the vendor
 or a partner is told by name, at most `MOST_POINTS` values each of the last thirteen months, in single precision: enough to draw, and what
 is written beside the chart comes from the score set itself.
 
 But: who changes the policy afterwards, so that other drivers are named, sees their charts from the next scoring on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,6 +29,7 @@ from serving.scores.explained import closed_fields
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
+from serving.scores.windows import bounds, windows
 
 __all__ = ["FEATURE_COURSES", "MOST_POINTS", "FeatureCourse", "read_feature_courses", "seen_feature_courses", "write_feature_courses"]
 
@@ -74,7 +78,7 @@ class _Cells:
     """
 
     place: Places
-    row: Places
+    row: npt.NDArray[np.int32]
     cutoff: npt.NDArray[np.datetime64]
 
 
@@ -88,11 +92,31 @@ def write_feature_courses(score_set: ScoreSet, folder: Path, *, policy: Policy, 
     snapshots
         The folder with `features.parquet`.
     """
-    with pq.ParquetFile(snapshots / "features.parquet") as file:
+    with TemporaryDirectory(prefix=".courses-", dir=folder) as place, pq.ParquetFile(snapshots / "features.parquet") as file:
         cells = _cells(score_set, file)
-        lines = [_lines(name, wanted, cells, file) for name, wanted in sorted(_wanted(score_set, policy).items())]
-    table = pa.concat_tables([_SCHEMA.empty_table(), *lines]).sort_by([("row", "ascending"), ("feature", "ascending")])
-    pq.write_table(table, folder / FEATURE_COURSES, compression="zstd", row_group_size=_LINES_TOGETHER)
+        parts = [
+            _kept(_lines(name, wanted, cells, file), Path(place) / f"{number}.arrow")
+            for number, (name, wanted) in enumerate(sorted(_wanted(score_set, policy).items()))
+        ]
+        _write(folder / FEATURE_COURSES, parts, accounts=len(score_set))
+
+
+def _kept(lines: pa.Table, path: Path) -> pa.Table:
+    """Return lines that lie in a file, which is mapped, and not in memory."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as file:
+        file.write_table(lines)
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _write(path: Path, parts: Sequence[pa.Table], *, accounts: int) -> None:
+    """Write the courses of all features, each given in the order of its rows, in the order of rows and features."""
+    rows = [part["row"].to_numpy() for part in parts]
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as file:
+        for start, stop in bounds(accounts):
+            spans = [np.searchsorted(own, [start, stop]).tolist() for own in rows]
+            pieces = [part.slice(first, last - first) for part, (first, last) in zip(parts, spans, strict=True)]
+            table = pa.concat_tables([_SCHEMA.empty_table(), *pieces]).sort_by([("row", "ascending"), ("feature", "ascending")])
+            file.write_table(table, row_group_size=_LINES_TOGETHER)
 
 
 def read_feature_courses(folder: Path, row: int) -> dict[str, FeatureCourse]:
@@ -129,12 +153,13 @@ def seen_feature_courses(archive: Archive, score_set: ScoreSet, row: int, view: 
 def _wanted(score_set: ScoreSet, policy: Policy) -> Mapping[str, Flags]:
     """Return by number feature `(n,)` whether it leads a driver that the vendor is told by name, or that partners may be."""
     found: dict[str, Flags] = {}
-    for target, package in score_set.packages.items():
-        groups = DriverGroups.of(package.catalogue, audience_of=policy.audience_of)
-        numbers = [feature.kind == "number" for feature in groups.features]
-        for row, feature in _leading(groups, score_set.parts[target][:, :-1], policy):
-            if numbers[feature]:
-                found.setdefault(groups.names[feature], np.zeros(len(score_set), dtype=np.bool_))[row] = True
+    for start, window in windows(score_set):
+        for target, package in score_set.packages.items():
+            groups = DriverGroups.of(package.catalogue, audience_of=policy.audience_of)
+            numbers = [feature.kind == "number" for feature in groups.features]
+            for row, feature in _leading(groups, window.parts[target][:, :-1], policy):
+                if numbers[feature]:
+                    found.setdefault(groups.names[feature], np.zeros(len(score_set), dtype=np.bool_))[start + row] = True
     return found
 
 
@@ -151,11 +176,15 @@ def _leading(groups: DriverGroups, parts: npt.NDArray[np.float64], policy: Polic
 
 def _cells(score_set: ScoreSet, file: pq.ParquetFile) -> _Cells:
     """Find the newest cutoffs of each account of the score set, up to its own."""
-    table = file.read(columns=["account_id", "cutoff"])
-    row = np.array([score_set.index.get(account_id, -1) for account_id in table["account_id"].to_pylist()], dtype=np.int64)
-    cutoff = table["cutoff"].to_numpy().astype("datetime64[us]")
-    until = score_set.manifest.cutoff
-    place = np.flatnonzero((row >= 0) & clock.not_after(cutoff, until) & ~clock.not_after(cutoff, until - _LONGEST))
+    ids, until = pd.Index(score_set.accounts["account_id"]), score_set.manifest.cutoff
+    cutoff = file.read(columns=["cutoff"])["cutoff"].to_numpy().astype("datetime64[us]")
+    recent = clock.not_after(cutoff, until) & ~clock.not_after(cutoff, until - _LONGEST)
+    row = np.full(len(cutoff), -1, dtype=np.int32)
+    start = 0
+    for batch in file.iter_batches(columns=["account_id"]):
+        here = slice(start, start := start + len(batch))
+        row[here][recent[here]] = ids.get_indexer(batch["account_id"].to_numpy(zero_copy_only=False)[recent[here]])
+    place = np.flatnonzero(row >= 0)
     place = place[np.lexsort((cutoff[place], row[place]))]
     ends = np.searchsorted(row[place], row[place], side="right")
     place = place[ends - np.arange(len(place)) <= MOST_POINTS]
