@@ -29,6 +29,7 @@ from features.errors import RenewcastError
 from features.expressions import HASH
 from features.mapping import BLANKED, FUTURE_TOLERANCE, IN_FUTURE, REASONS, MappedSource, map_source, marker_notes
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter, SourceFacts, piece_files, read_manifest
+from features.progress import Progress, silent
 from features.quarantine import SOURCE, BrokenRows
 from features.sources import FILE, ROW, OpenedSource
 from features.staging import (
@@ -45,6 +46,8 @@ from features.staging import (
 __all__ = ["Increment", "Judged"]
 
 _BROKEN = "_broken.parquet"
+_READ, _JUDGED = 60, 65
+"""Hundredths of the time (of a first check of Parquet files) until all is read, and until repeated rows are found."""
 _MARKS = (SOURCE, FILE, ROW, HASH, REASONS, BLANKED, DELIVERY)
 
 
@@ -94,12 +97,14 @@ class Increment:
     accounts: ir.Table
     earlier_accounts: Path
     staging: Path
+    on_progress: Progress = silent
 
     def run(self, folder: Path) -> Judged:
         """Read what must be read and write all pieces to an empty folder."""
         again = self._changed_in_judgement()
         while True:
             plan = self._plan(again)
+            self.on_progress(f"reading {len(plan.read):,} of {len(self._found):,} files", 0, 100)
             try:
                 batch = self._read(plan)
             except RenewcastError:
@@ -109,6 +114,7 @@ class Increment:
                 continue
             more = self._of_changed_sources(plan, batch)
             if not more:
+                self.on_progress("looking for repeated rows", _READ, 100)
                 members = self._earlier_members(plan, batch)
                 repeated = self._repeated(members, batch)
                 more = self._otherwise_repeated(members, repeated)
@@ -314,12 +320,15 @@ class Increment:
                 writer.keep(piece, self.earlier, gone=gone)
         if marked is not None:
             more = {PLACE: ROW, DIGEST: HASH}
-            writer.add_by_month(finished_rows(marked, self.table.table, more=more), self._occurred)
+            writer.add_by_month(finished_rows(marked, self.table.table, more=more), self._occurred, on_progress=self._writing)
         writer.compact()
         manifest = self._manifest(plan, batch, writer)
         manifest.write(folder)
         broken, originals = self._broken(plan, batch, marked, folder)
         return Judged(manifest=manifest, broken=broken, originals=originals, read=len(plan.read), unchanged=len(plan.kept))
+
+    def _writing(self, month: str, done: int, months: int) -> None:
+        self.on_progress(f"writing {month}", _JUDGED + (100 - _JUDGED) * done // months, 100)
 
     def _manifest(self, plan: Plan, batch: Batch | None, writer: PieceWriter) -> Manifest:
         before = self.before

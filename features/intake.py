@@ -27,7 +27,7 @@ from features.increments import Increment
 from features.ledger import code_digest, fingerprint, replace_file, replace_folder
 from features.mapping import BLANKED, REASONS, MappedSource, map_source
 from features.pieces import read_manifest
-from features.progress import Progress, silent
+from features.progress import Progress, WeightedProgress, silent
 from features.quarantine import SOURCE, BrokenRows, count_reasons, is_broken, refuse_broken_columns, refuse_too_many, write_quarantine
 from features.readings import filled
 from features.sources import FILE, PROBLEM, OpenedSource
@@ -66,12 +66,13 @@ def check_workspace(workspace: Workspace, *, now: datetime, on_progress: Progres
         Engine(memory_limit=f"{workspace.config.memory_gigabytes}GB", spill_folder=Path(staging) / "spill") as engine,
     ):
         with replace_folder(workspace.quarantine) as quarantine:
-            check = _Check(workspace, engine, Path(staging), tables, quarantine, now)
+            progress = WeightedProgress(on_progress, {name: _size(config) for name, config in configs.items()})
+            check = _Check(workspace, engine, Path(staging), tables, quarantine, now, progress)
             checks = []
-            for number, name in enumerate(configs):
-                on_progress(f"checking {name}", number, len(configs))
-                checks.append(check.run(configs[name]))
-        on_progress("checked", len(configs), len(configs))
+            for name, config in configs.items():
+                progress.tell(name, name)
+                checks.append(check.run(config))
+        on_progress("done", 100, 100)
         summary = check.summarise(checks, seconds=time.perf_counter() - started)
         with replace_file(workspace.check_report) as report:
             report.write_text(json.dumps(summary.to_dict(), indent=2), encoding="utf-8")
@@ -111,6 +112,11 @@ def intake_fingerprint(workspace: Workspace) -> str:
     return fingerprint(settings, config.currency, dict(config.currencies), str(config.data_until), facts)
 
 
+def _size(table: TableConfig) -> int:
+    """Return the bytes of a table's files; one for a database that has no files."""
+    return sum(file.stat().st_size for source in table.sources for file in source_files(source)) or 1
+
+
 @dataclass(frozen=True)
 class _Check:
     """One run over the tables of a workspace."""
@@ -121,6 +127,7 @@ class _Check:
     tables: Path
     quarantine: Path
     now: datetime
+    progress: WeightedProgress
 
     def run(self, table: TableConfig) -> TableCheck:
         """Check one table, write its good rows and list the others."""
@@ -176,6 +183,7 @@ class _Check:
             accounts=self.engine.read_parquet(self.tables / "accounts.parquet"),
             earlier_accounts=self.workspace.tables / "accounts.parquet",
             staging=staging,
+            on_progress=lambda what, done, total: self.progress.tell(table.table, f"{table.table}: {what}", share=done / total),
         )
         judged = increment.run(folder)
         manifest, sources = judged.manifest, [facts for _, facts in sorted(judged.manifest.sources.items())]

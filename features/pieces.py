@@ -22,6 +22,7 @@ import ibis.expr.types as ir
 from features.clock import day_number, known_by, month_starts
 from features.deliveries import Delivery
 from features.engine import Engine, quoted_name
+from features.progress import Progress, silent
 
 __all__ = ["DELIVERY", "DIGEST", "PLACE", "Manifest", "Piece", "PieceWriter", "SourceFacts", "open_pieces", "piece_files", "read_manifest"]
 
@@ -185,10 +186,11 @@ class PieceWriter:
         else:
             (self.folder / name).unlink()
 
-    def add_by_month(self, rows: ir.Table, occurred: str) -> None:
+    def add_by_month(self, rows: ir.Table, occurred: str, *, on_progress: Progress = silent) -> None:
         """Write one piece for each month that the rows happened in."""
-        time = rows[occurred]
-        for first in self._months(rows, occurred):
+        time, months = rows[occurred], self._months(rows, occurred)
+        for done, first in enumerate(months):
+            on_progress(f"{first:%Y-%m}", done, len(months))
             before, last = first - _INSTANT, next(month_starts(first + _INSTANT, first + _MONTH)) - _INSTANT
             inside = known_by(time, ibis.timestamp(last)) & ~known_by(time, ibis.timestamp(before))  # lets most of a file be skipped
             self.add(rows.filter(inside), f"{first:%Y-%m}")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from features.errors import ContractError, RenewcastError, WorkspaceError
 from features.intake import check_workspace
 from features.pieces import DELIVERY, DIGEST, MOST_PIECES, PLACE, piece_files, read_manifest
+from features.progress import silent
 from features.workspace import load_workspace
 
 NOW = datetime(2025, 1, 1)
@@ -72,10 +73,10 @@ class Book:
     def take(self, name):
         (self.folder / "events" / f"{name}.parquet").unlink()
 
-    def check(self, *, now=NOW):
+    def check(self, *, now=NOW, on_progress=silent):
         workspace = load_workspace(self.folder, {})
         workspace.state.mkdir(exist_ok=True)
-        return check_workspace(workspace, now=now).table("telemetry")
+        return check_workspace(workspace, now=now, on_progress=on_progress).table("telemetry")
 
     def found(self, summary):
         """Return all that a check leaves, in a form in which two checks can be compared."""
@@ -270,6 +271,19 @@ def test_dates_that_can_be_read_in_two_ways_are_refused_whichever_file_came_last
     book.take("2")
     with pytest.raises(ContractError, match="read in two ways"):
         book.check()
+
+
+def test_a_check_tells_how_far_it_is_by_the_size_of_its_files_and_month_by_month(tmp_path):
+    book, told = Book(tmp_path), []
+    book.give("day1", [event("A", day) for day in (1.0, 45.0, 80.0)])
+    book.check(on_progress=lambda *step: told.append(step))
+    words, done, totals = zip(*told, strict=True)
+    reading = ["telemetry: reading 1 of 1 files", "telemetry: looking for repeated rows"]
+    assert list(words) == ["accounts", "telemetry", *reading, *(f"telemetry: writing 2024-0{month}" for month in (1, 2, 3)), "done"]
+    assert list(done) == sorted(done)
+    assert done[0] == 0
+    assert 0 < done[1] == done[2] < done[3] < done[4] < done[5] < done[6] < done[7] == 100
+    assert set(totals) == {100}
 
 
 KILLED = """
