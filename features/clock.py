@@ -26,14 +26,17 @@ __all__ = [
     "MICROSECONDS_PER_DAY",
     "active_at",
     "age_days",
+    "ages_of",
     "closed_by",
     "day_number",
+    "day_number_of",
     "day_of",
     "ended",
     "has_come",
     "in_label_window",
     "in_window",
     "known_by",
+    "known_rows",
     "label_window_end",
     "last_by",
     "microseconds",
@@ -43,11 +46,15 @@ __all__ = [
     "not_after",
     "not_withdrawn",
     "parse_instant",
+    "reaches_into",
     "shifted",
+    "sorted_ages",
     "sorted_window",
     "steps_of_days",
     "unless_unknown",
+    "was_known",
     "week_number",
+    "week_number_of",
     "weekday",
 ]
 
@@ -92,6 +99,32 @@ def sorted_window(times: "npt.NDArray[np.int64]", cutoff: int, *, days: int | No
     newest = shifted(cutoff, -lag_days)
     first = 0 if days is None else int(np.searchsorted(times, shifted(newest, -days), side="right"))
     return slice(first, int(np.searchsorted(times, newest, side="right")))
+
+
+def sorted_ages(times: "npt.NDArray[np.int64]", cutoff: int, *, youngest: int, oldest: int | None) -> slice:
+    """Return where in sorted times ages of `[youngest, oldest)` days lie; with `oldest=None` all from the youngest."""
+    return sorted_window(times, cutoff, days=None if oldest is None else oldest - youngest, lag_days=youngest)
+
+
+def reaches_into(first: int, last: int, *, since: int | None, until: int) -> bool:
+    """Tell whether a time from the first to the last can lie in `(since, until]`; with `since=None` in `(-inf, until]`.
+
+    Examples
+    --------
+    >>> reaches_into(10, 20, since=20, until=30), reaches_into(10, 20, since=19, until=30), reaches_into(10, 20, since=None, until=9)
+    (False, True, False)
+    """
+    return first <= until and (since is None or last > since)
+
+
+def was_known(known_at: int, cutoff: int) -> bool:
+    """Tell whether what became known at an instant was known at the cutoff, the cutoff itself included."""
+    return known_at <= cutoff
+
+
+def known_rows(known_at: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.bool_]":
+    """Tell which rows were known at the cutoff, the cutoff itself included; shape `(n,)`."""
+    return np.asarray(known_at <= cutoff)
 
 
 def in_label_window(time: "ir.IntegerValue", cutoff: "ir.IntegerValue", *, horizon_days: int, lead_days: int) -> "ir.BooleanValue":
@@ -142,6 +175,21 @@ def shifted(time: "ir.IntegerValue", days: int) -> "ir.IntegerValue":
 def age_days(time: "ir.IntegerValue", cutoff: "ir.IntegerValue") -> "ir.FloatingValue":
     """Return the days from the time to the cutoff, with fractions; negative for times after it."""
     return (cutoff - time).cast("float64") / float(MICROSECONDS_PER_DAY)
+
+
+def ages_of(times: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.float64]":
+    """Return what `age_days` does, for an array."""
+    return np.asarray((cutoff - times).astype(np.float64) / float(MICROSECONDS_PER_DAY))
+
+
+def day_number_of(times: "npt.NDArray[np.int64]") -> "npt.NDArray[np.int64]":
+    """Return what `day_number` does, for an array."""
+    return np.asarray((times - 1) // MICROSECONDS_PER_DAY)
+
+
+def week_number_of(times: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.int64]":
+    """Return what `week_number` does, for an array."""
+    return np.asarray((cutoff - times) // (7 * MICROSECONDS_PER_DAY))
 
 
 def day_number(time: "ir.IntegerValue") -> "ir.IntegerValue":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import duckdb
 import ibis
@@ -178,10 +178,10 @@ class Engine:
         """Compute a table and return it so many rows at a time."""
         yield from self.connection.con.sql(self.compile(table)).to_arrow_reader(rows)
 
-    def write_parquet(self, table: ir.Table | str, path: Path) -> int:
+    def write_parquet(self, table: ir.Table | str, path: Path, *, compression: Literal["zstd", "snappy"] = "zstd") -> int:
         """Stream a table (or an SQL query) to a Parquet file and return the number of its rows."""
         sql = table if isinstance(table, str) else self.connection.compile(table)
-        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}"
+        options = f"FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {ROWS_PER_GROUP}"
         return int(self.rows(f"COPY ({sql}) TO {quoted(path)} ({options})")[0][0])
 
     def write_csv(self, sql: str, path: Path) -> int:

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from features.feature import Feature, Window
-from features.spans import span, within
+from features.spans import span
 from features.tally import Tally
 
 __all__ = ["event_features", "ratio_features"]
 
-_HALF_YEAR = Window(table="telemetry", days=182)
+_YEAR_BY_KIND = Window(table="telemetry", days=364, by=("event",))
 
 
 def event_features(events: Sequence[str], carrying: Collection[str]) -> list[Feature]:
@@ -78,10 +78,10 @@ def _ratio(name: str, above: tuple[str, ...], below: tuple[str, ...], days: int)
         unit="ratio",
         meaning=f"{words} {span(days)}, in events",
         sentence=f"{name.replace('_', ' ')} {{moved}} {span(days)}",
-        source=_HALF_YEAR,
-        expression=lambda rows: (
-            rows.events.sum(where=rows.event.isin(above) & within(rows, days)).fill_null(0.0)
-            / rows.events.sum(where=rows.event.isin(below) & within(rows, days)).nullif(0)
+        source=_YEAR_BY_KIND,
+        expression=lambda kinds: (
+            kinds[f"events_{days}d"].sum(where=kinds.event.isin(above)).fill_null(0.0)
+            / kinds[f"events_{days}d"].sum(where=kinds.event.isin(below)).nullif(0)
         ),
         actionable=True,
     )

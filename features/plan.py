@@ -8,6 +8,7 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.catalogue import Catalogue
@@ -16,6 +17,7 @@ from features.engine import Engine
 from features.errors import ConfigError, NotEnoughDataError, WorkspaceError, explain
 from features.families import build_catalogue
 from features.labels import eligible_rows
+from features.numbered import NumberedTelemetry
 from features.own import OwnFeature, add_own_features, read_own_features
 from features.pieces import open_pieces
 from features.queries import QueryEngine
@@ -73,8 +75,15 @@ def open_tables(engine: Engine, folder: Path) -> dict[str, ir.Table]:
     return {file.stem: open_pieces(engine, file) for file in files}
 
 
-def plan_snapshots(engine: QueryEngine, workspace: Workspace, tables: Mapping[str, ir.Table]) -> SnapshotPlan:
+def plan_snapshots(
+    engine: QueryEngine, workspace: Workspace, tables: Mapping[str, ir.Table], *, telemetry: NumberedTelemetry | None = None
+) -> SnapshotPlan:
     """Find the features that the tables allow, and the customers at each cutoff.
+
+    Parameters
+    ----------
+    telemetry
+        The telemetry of `tables` with numbers for texts, where there is such.
 
     Raises
     ------
@@ -84,12 +93,14 @@ def plan_snapshots(engine: QueryEngine, workspace: Workspace, tables: Mapping[st
         If no account is a customer at any cutoff, or at the end of the data.
     """
     _refuse_impossible(workspace.config, tables)
-    built_in, levels = _built_in(engine, workspace.config, tables)
+    built_in, levels = _built_in(workspace.config, tables, _kinds(engine, tables) if telemetry is None else telemetry.kinds)
     own = read_own_features(workspace)
     catalogue = add_own_features(built_in, own, tables, engine=engine, levels=levels)
-    data_from, last_known = _known_times(engine, tables)
+    data_from, last_known = _known_times(engine, tables, telemetry)
     data_until = workspace.config.data_until or last_known
-    spine = _spine(engine, workspace.config, tables, data_from, data_until)
+    candidates = _spine(engine, workspace.config, tables, data_from, data_until)
+    spine = _customers(KnownTables(engine, tables, candidates, telemetry=telemetry), workspace.config, candidates)
+    _require_customers_at(scoring_cutoff(data_until), spine)
     return SnapshotPlan(catalogue=catalogue, own=own, levels=levels, spine=spine, data_until=data_until)
 
 
@@ -114,13 +125,16 @@ def _refuse_impossible(config: Config, tables: Mapping[str, ir.Table]) -> None:
             raise ConfigError(explain(f"{key} needs {column} of {table}, which is not there", given=", ".join(tables), todo=todo))
 
 
-def _built_in(engine: QueryEngine, config: Config, tables: Mapping[str, ir.Table]) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
-    """Build the catalogue, and list the kinds of event that have features of their own."""
+def _kinds(engine: QueryEngine, tables: Mapping[str, ir.Table]) -> pa.Table:
+    """Count each kind of event, and the rows in which it carries a quantity."""
     telemetry = tables["telemetry"]
     carried = telemetry.quantity.count() if "quantity" in telemetry.columns else ibis.literal(0)
-    counted = engine.to_arrow(telemetry.group_by("event").agg(events=telemetry.events.sum(), carried=carried)).sort_by(
-        [("events", "descending"), ("event", "ascending")]
-    )
+    return engine.to_arrow(telemetry.group_by("event").agg(events=telemetry.events.sum(), carried=carried))
+
+
+def _built_in(config: Config, tables: Mapping[str, ir.Table], kinds: pa.Table) -> tuple[Catalogue, dict[str, tuple[str, ...]]]:
+    """Build the catalogue, and list the kinds of event that have features of their own."""
+    counted = kinds.sort_by([("events", "descending"), ("event", "ascending")])
     found = counted["event"].to_pylist()
     events = tuple(found[: config.features.top_events]) if config.features.events is None else tuple(dict.fromkeys(config.features.events))
     carrying = set(counted.filter(pc.greater(counted["carried"], 0))["event"].to_pylist())
@@ -135,8 +149,11 @@ def _built_in(engine: QueryEngine, config: Config, tables: Mapping[str, ir.Table
     return catalogue, {"event": events}
 
 
-def _known_times(engine: QueryEngine, tables: Mapping[str, ir.Table]) -> tuple[datetime, datetime]:
+def _known_times(engine: QueryEngine, tables: Mapping[str, ir.Table], telemetry: NumberedTelemetry | None) -> tuple[datetime, datetime]:
     """Return the first and the last known time of telemetry."""
+    if telemetry is not None:
+        first, last = np.array(telemetry.known_span, dtype="datetime64[us]").tolist()
+        return first, last
     known_at = tables["telemetry"].known_at
     found = engine.to_arrow(tables["telemetry"].aggregate(first=known_at.min(), last=known_at.max())).to_pylist()[0]
     if found["first"] is None:
@@ -145,7 +162,7 @@ def _known_times(engine: QueryEngine, tables: Mapping[str, ir.Table]) -> tuple[d
 
 
 def _spine(engine: QueryEngine, config: Config, tables: Mapping[str, ir.Table], data_from: datetime, data_until: datetime) -> Spine:
-    """Return the customers at each cutoff, by what was known then."""
+    """Return the accounts that there were at each cutoff."""
     accounts = engine.to_arrow(tables["accounts"]).sort_by("account_id")
     everyone = accounts["account_id"].combine_chunks()
     if config.cutoffs.every == "renewal":
@@ -155,19 +172,21 @@ def _spine(engine: QueryEngine, config: Config, tables: Mapping[str, ir.Table], 
     now = scoring_cutoff(data_until)
     earlier = np.flatnonzero(spine.cutoff.to_numpy(zero_copy_only=False) != np.datetime64(now, "us"))
     spine = spine.take(earlier).followed_by(every_pair(everyone, [now]))
-    spine = spine.take(np.flatnonzero(existing(spine, accounts)))
-    customers = eligible_rows(KnownTables(engine, tables, spine), config.targets, n_rows=len(spine))
+    return spine.take(np.flatnonzero(existing(spine, accounts)))
+
+
+def _customers(known: KnownTables, config: Config, spine: Spine) -> Spine:
+    """Return the customers among the accounts at each cutoff, by what was known then."""
+    customers = eligible_rows(known, config.targets, n_rows=len(spine))
     if not customers.any():
         raise NotEnoughDataError(
             explain(
                 "no account is a customer at any cutoff",
-                given=f"{len(everyone)} accounts, {len(pc.unique(spine.cutoff))} cutoffs",
+                given=f"{len(pc.unique(spine.account_id))} accounts, {len(pc.unique(spine.cutoff))} cutoffs",
                 todo="Look at start_date and end_date of subscriptions, or at eligible_events in [targets].",
             )
         )
-    spine = spine.take(np.flatnonzero(customers))
-    _require_customers_at(now, spine)
-    return spine
+    return spine.take(np.flatnonzero(customers))
 
 
 def _require_customers_at(end: datetime, spine: Spine) -> None:

@@ -22,6 +22,7 @@ from features.hindsight import probed_cutoffs
 from features.labels import build_labels
 from features.ledger import code_digest, fingerprint, replace_folder
 from features.movements import build_movements
+from features.numbered import NumberedTelemetry, number_telemetry
 from features.own import build_matrix_of_own, own_fingerprint
 from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables
@@ -84,10 +85,11 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         Engine(memory_limit=f"{workspace.config.memory_gigabytes}GB", spill_folder=Path(spilled)) as engine,
     ):
         tables = open_tables(engine, workspace.tables)
-        plan = plan_snapshots(engine, workspace, tables)
+        telemetry = _numbered(engine, workspace)
+        plan = plan_snapshots(engine, workspace, tables, telemetry=telemetry)
         keys = cutoff_keys(engine, workspace.tables, tables, plan.spine, mark=_mark(engine, workspace, plan), own=bool(plan.own))
-        matrix = _matrix(engine, workspace, tables, plan, keys, on_progress=on_progress)
-        known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS)
+        matrix = _matrix(engine, workspace, tables, plan, keys, telemetry=telemetry, on_progress=on_progress)
+        known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS, telemetry=telemetry)
         labels = build_labels(known, plan.spine, workspace.config.targets, data_until=plan.data_until)
         found = {"features": matrix, "labels": labels, "groups": build_groups(known, plan.spine)}
         if "subscriptions" in tables:
@@ -106,6 +108,12 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
     return summarise(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
 
 
+def _numbered(engine: Engine, workspace: Workspace) -> NumberedTelemetry | None:
+    """Bring numbered telemetry up to date; a quarter of the memory may hold what was read of it."""
+    held_bytes = int(workspace.config.memory_gigabytes * 1e9 / 4)
+    return number_telemetry(engine, workspace.tables / "telemetry.parquet", workspace.numbered, held_bytes=held_bytes)
+
+
 def _mark(engine: Engine, workspace: Workspace, plan: SnapshotPlan) -> str:
     """Return a digest of all but the tables that decides what the features of a row are; in which order they come does not."""
     levels = {column: sorted(names) for column, names in plan.levels.items()}
@@ -120,6 +128,7 @@ def _matrix(
     plan: SnapshotPlan,
     keys: Mapping[int, str],
     *,
+    telemetry: NumberedTelemetry | None,
     on_progress: Progress,
 ) -> pa.Table:
     """Return the features of every row, computed only where the last snapshots do not have them."""
@@ -127,7 +136,7 @@ def _matrix(
     if not len(reusable.stale):
         return reusable.joined(None)
     spine = plan.spine.take(reusable.stale)
-    known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS)
+    known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS, telemetry=telemetry)
     return reusable.joined(build_matrix_of_own(known, spine, plan.catalogue, plan.own, on_progress=on_progress))
 
 

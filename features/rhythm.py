@@ -4,8 +4,10 @@ import ibis
 import ibis.expr.types as ir
 
 from features.feature import Direction, Feature, Window
-from features.spans import span, within
+from features.habits import Habit
+from features.spans import span
 from features.sums import exact_sum
+from features.tally import Tally
 
 __all__ = ["rhythm_features"]
 
@@ -30,11 +32,7 @@ def _stickiness(days: int) -> Feature:
         meaning=f"average daily users as a share of all users {span(days)} (DAU/MAU): how much the product is a habit",
         sentence=f"how often a user comes back {{moved}} {span(days)}",
         source=_USER_DAYS,
-        expression=lambda user_days: (
-            user_days.count(where=within(user_days, days)).cast("float64")
-            / days
-            / user_days.user_id.nunique(where=within(user_days, days)).nullif(0)
-        ),
+        expression=Habit(days),
         needs=frozenset({"user_id"}),
         actionable=True,
     )
@@ -79,7 +77,7 @@ def _gaps() -> list[Feature]:
             meaning="days since anybody used the product",
             sentence="nobody has used the product for {value}",
             source=_EVER,
-            expression=lambda rows: rows.age_days.min(),
+            expression=Tally("newest"),
             direction=_RISING,
             actionable=True,
         ),

@@ -37,6 +37,7 @@ from features import clock
 from features.config import ATTRIBUTE
 from features.contracts import CONTRACT, TableContract
 from features.feature import LOOKBACKS, Window
+from features.numbered import NumberedTelemetry
 from features.queries import QueryEngine
 
 __all__ = ["KnownTables", "Spine", "cut", "gather", "newest_versions", "real_ends", "summed"]
@@ -96,6 +97,8 @@ class KnownTables:
         For a column such as `event`: the levels that have features of their own, numbered in this order.
     views
         Further tables that windows may name: functions that return one or more rows for a spine's `row`, already cut to what was known.
+    telemetry
+        The telemetry of `tables` with numbers for texts, where there is such: it is then read from there, and nothing of it is copied.
     """
 
     def __init__(
@@ -106,17 +109,20 @@ class KnownTables:
         *,
         levels: Mapping[str, Sequence[str]] | None = None,
         views: Mapping[str, Callable[["KnownTables"], ir.Table]] | None = None,
+        telemetry: NumberedTelemetry | None = None,
     ) -> None:
         self.engine = engine
         self.tables = dict(tables)
         self.levels = {column: tuple(names) for column, names in (levels or {}).items()}
         self.views = dict(views or {})
         self.cutoffs = np.unique(spine.instants)
+        self.telemetry = telemetry
         self._loaded: dict[str, ir.Table] = {}
-        self._n_rows: dict[str, int] = {}
-        self._account_ids = pc.unique(spine.account_id)
+        self._n_rows: dict[str, int] = {} if telemetry is None else {"telemetry": telemetry.rows}
+        accounts = pc.unique(spine.account_id)
+        self._account_ids = accounts if telemetry is None else _behind(telemetry.account_ids, accounts)
         self.n_accounts = len(self._account_ids)
-        self._rows_per_account = len(spine) / max(1, self.n_accounts)
+        self._rows_per_account = len(spine) / max(1, len(accounts))
         self.accounts = engine.hold(
             pa.table({"account_id": self._account_ids, "account": pa.array(np.arange(self.n_accounts, dtype=np.int32))}),
             name="spine_accounts",
@@ -155,15 +161,19 @@ class KnownTables:
 
     def numbered(self, name: str) -> ir.Table:
         """Return a table of the spine's accounts, numbered in `account`, with users and levels numbered and its times as microseconds."""
+        if name == "telemetry" and self.telemetry is not None:
+            return self.telemetry.table(self.engine, self.levels)
         rows = self.in_microseconds(name).join(self.accounts, "account_id").drop("account_id")
         for column in set(self.levels) & set(rows.columns):
             rows = rows.left_join(self._numbered_levels(column), column).drop(f"{column}_right")
         return self._with_numbered_users(rows, self.tables[name]) if "user_id" in rows.columns else rows
 
     def loaded(self, name: str) -> ir.Table:
-        """Return the numbered table, computed once."""
+        """Return the numbered table, computed once; numbered telemetry stays where it is."""
         if name not in self._loaded:
-            self._loaded[name] = self.engine.table(self.numbered(name), name=f"loaded_{name}")
+            rows = self.numbered(name)
+            is_there = name == "telemetry" and self.telemetry is not None
+            self._loaded[name] = rows if is_there else self.engine.table(rows, name=f"loaded_{name}")
         return self._loaded[name]
 
     def _with_numbered_users(self, rows: ir.Table, source: ir.Table) -> ir.Table:
@@ -181,12 +191,15 @@ class KnownTables:
 
     def n_parts(self, table: str) -> int:
         """Return in how many parts a slice of the table comes: one, or one a cutoff."""
+        return len(self.cutoffs) if self.is_cut_by_cutoff(table) else 1
+
+    def is_cut_by_cutoff(self, table: str) -> bool:
+        """Tell whether a slice of the table comes cutoff by cutoff."""
         if table in self.views:
-            return 1
+            return False
         if table not in self._n_rows:
             self._n_rows[table] = int(self.engine.to_arrow(self.tables[table].aggregate(n=self.tables[table].count()))["n"][0].as_py())
-        at_once = self._n_rows[table] * self._rows_per_account <= len(self.cutoffs) * ROWS_WORTH_A_QUERY
-        return 1 if at_once else len(self.cutoffs)
+        return self._n_rows[table] * self._rows_per_account > len(self.cutoffs) * ROWS_WORTH_A_QUERY
 
     def slice_at_once(self, window: Window) -> ir.Table:
         """Return the window's slice in one part; see the module for its columns."""
@@ -199,7 +212,7 @@ class KnownTables:
 
         A part must be computed before the next one is asked for: each belongs to the cutoff that the engine stands at.
         """
-        if self.n_parts(window.table) == 1:
+        if not self.is_cut_by_cutoff(window.table):
             yield self.slice_at_once(window)
             return
         rows = self.loaded(window.table)
@@ -218,7 +231,7 @@ class KnownTables:
         """
         rows = self.loaded(table)
         occurred = CONTRACT[table].occurred
-        if self.n_parts(table) == 1:
+        if not self.is_cut_by_cutoff(table):
             pairs = rows.join(self.spine, "account")
             yield pairs.filter(clock.in_label_window(pairs[occurred], pairs.cutoff, horizon_days=days, lead_days=lead_days))
             return
@@ -227,6 +240,11 @@ class KnownTables:
         for cutoff in self.cutoffs:
             self.engine.at(int(cutoff))
             yield part
+
+
+def _behind(first: pa.Array, more: pa.Array) -> pa.Array:
+    """Return both, without what is in the first already."""
+    return pa.concat_arrays([first, more.filter(pc.invert(pc.is_in(more, value_set=first)))])
 
 
 def gather(engine: QueryEngine, parts: Iterator[ir.Table], query: Callable[[ir.Table], ir.Table]) -> Iterator[pa.Table]:

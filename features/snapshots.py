@@ -15,9 +15,12 @@ import pyarrow.compute as pc
 
 from features.catalogue import Catalogue
 from features.feature import Feature, Window
+from features.habits import Habits
+from features.month_tallies import MonthTallies
 from features.progress import Progress, silent
 from features.slices import KnownTables, Spine, gather, summed
 from features.tally import Tallies
+from features.use_counts import UseCounts
 
 __all__ = ["build_matrix", "by_window", "with_derived"]
 
@@ -38,9 +41,9 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     windows = by_window(catalogue)
     parts = sum(known.n_parts(window.table) for window, _ in windows)
     done = 0
-    tallies = Tallies(known, spine)
+    ways, counts = (MonthTallies(known, spine), Habits(known, spine), Tallies(known, spine)), UseCounts(known, spine)
     for window, features in windows:
-        how = tallies.fill if tallies.answer(window, features) else partial(_fill, known)
+        how = next((way.fill for way in ways if way.answer(window, features)), partial(_fill, known, counts))
         for _ in how(columns, window, features):
             done += 1
             on_progress("features", done, parts)
@@ -58,16 +61,18 @@ def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
     return sorted(windows.items(), key=lambda item: item[0].table)
 
 
-def _measure(known: KnownTables, window: Window, features: Sequence[Feature]) -> Iterator[pa.Table]:
+def _measure(known: KnownTables, counts: UseCounts, window: Window, features: Sequence[Feature]) -> Iterator[pa.Table]:
     """Yield, for each part of the window's slice, `row` (and `level`) and one column for each different expression."""
+    expressions = _expressions(features)
 
-    def query(part: ir.Table) -> ir.Table:
-        rows = summed(part, window)
+    def query(rows: ir.Table) -> ir.Table:
         rows = rows.filter(rows.level.notnull()) if window.each else rows
-        values = {name: expression(rows) for expression, name in _expressions(features).items()}
+        values = {name: expression(rows) for expression, name in expressions.items()}
         return rows.group_by(["row", "level"] if window.each else "row").agg(**values)
 
-    return gather(known.engine, known.slices(window), query)
+    if counts.answer(window):
+        return gather(known.engine, counts.parts(window, list(expressions)), query)
+    return gather(known.engine, known.slices(window), lambda part: query(summed(part, window)))
 
 
 def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Value], str]:
@@ -75,11 +80,11 @@ def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Va
     return {expression: f"value_{i}" for i, expression in enumerate(dict.fromkeys(feature.expression for feature in features))}
 
 
-def _fill(known: KnownTables, columns: Columns, window: Window, features: Sequence[Feature]) -> Iterator[None]:
+def _fill(known: KnownTables, counts: UseCounts, columns: Columns, window: Window, features: Sequence[Feature]) -> Iterator[None]:
     """Write the features of one window into their columns, part by part; a feature of a level takes the rows of that level."""
     names = _expressions(features)
     levels = known.levels[window.each] if window.each else ()
-    for values in _measure(known, window, features):
+    for values in _measure(known, counts, window, features):
         rows = values["row"].to_numpy()
         of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
         for feature in features:

@@ -12,7 +12,7 @@ Everywhere else, with late rows or with cutoffs of each account's own, a `Tally`
 both against the same slow twin.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -30,10 +30,13 @@ from features.feature import Feature, Window
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, exact_mean, exact_sum, split
 
-__all__ = ["Tallies", "Tally"]
+__all__ = ["Tallies", "Tally", "tallies_of", "write_tallies"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+_KINDS = frozenset({"count", "sum", "mean", "distinct"})
+"""What rows in the order of time are tallied for; the engine does the others."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class Tally:
     Parameters
     ----------
     kind
-        `count` of rows, `sum` or `mean` of a column, number of `distinct` values of a column; empty values do not count.
+        `count` of rows, `sum` or `mean` of a column, number of `distinct` values of a column, where empty values do not count; the
+        number of `events` that the rows stand for; or the age in days of the `newest` or `oldest` row.
     column
-        The column, but for `count`.
+        The column, but for those that are about rows.
     """
 
-    kind: Literal["count", "sum", "mean", "distinct"]
+    kind: Literal["count", "sum", "mean", "distinct", "events", "newest", "oldest"]
     column: str = ""
 
     def __call__(self, rows: ir.Table) -> ir.Value:
@@ -62,6 +66,12 @@ class Tally:
                 return exact_mean(rows[self.column])
             case "distinct":
                 return rows[self.column].nunique()
+            case "events":
+                return rows.events.sum().fill_null(0.0)
+            case "newest":
+                return rows.age_days.min()
+            case "oldest":
+                return rows.age_days.max()
 
 
 @dataclass(eq=False)
@@ -85,9 +95,10 @@ class Tallies:
             and not window.by
             and window.table not in self.known.views
             and all(isinstance(feature.expression, Tally) for feature in features)
-            and self._is_known_at_once(window.table, {tally.column for tally in _tallies(features)} - {""})
-            and self.known.n_parts(window.table) > 1
-            and all(self._order(window, features).is_exact(tally.column) for tally in _tallies(features) if tally.kind in ("sum", "mean"))
+            and {tally.kind for tally in tallies_of(features)} <= _KINDS
+            and self._is_known_at_once(window.table, {tally.column for tally in tallies_of(features)} - {""})
+            and self.known.is_cut_by_cutoff(window.table)
+            and all(self._order(window, features).is_exact(tally.column) for tally in tallies_of(features) if tally.kind in ("sum", "mean"))
         )
 
     def _is_known_at_once(self, table: str, columns: set[str]) -> bool:
@@ -104,15 +115,12 @@ class Tallies:
     def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
         order = self._order(window, features)
-        tallies = _tallies(features)
+        tallies = tallies_of(features)
         levels = self.known.levels[window.each] if window.each else ()
         for cutoff, rows, accounts in self._by_cutoff:
             stretch = clock.sorted_window(order.time, cutoff, days=window.days, lag_days=window.lag_days)
             rows_found, values = order.tally(tallies, stretch)
-            for feature in features:
-                level = levels.index(str(feature.level)) if levels else 0
-                there = rows_found[accounts, level] > 0
-                columns[feature.name][rows[there]] = values[feature.expression][accounts[there], level]  # type: ignore[index]
+            write_tallies(columns, features, levels, rows_found, values, rows=rows, accounts=accounts)
             yield
 
     @cached_property
@@ -122,15 +130,39 @@ class Tallies:
         return [(int(cutoff), np.flatnonzero(instants == cutoff), accounts[instants == cutoff]) for cutoff in self.known.cutoffs]
 
     def _order(self, window: Window, features: Sequence[Feature]) -> "_TimeOrder":
-        wanted = {tally.column for tally in _tallies(features)} - {""}
+        wanted = {tally.column for tally in tallies_of(features)} - {""}
         key = window.table, window.each
         if key not in self._orders or not wanted <= self._orders[key].columns.keys():
             self._orders[key] = _read(self.known, window, wanted)
         return self._orders[key]
 
 
-def _tallies(features: Sequence[Feature]) -> list[Tally]:
+def tallies_of(features: Sequence[Feature]) -> list[Tally]:
+    """Return the different tallies that features are."""
     return list(dict.fromkeys(feature.expression for feature in features if isinstance(feature.expression, Tally)))
+
+
+def write_tallies(
+    columns: dict[str, Floats],
+    features: Sequence[Feature],
+    levels: Sequence[str],
+    rows_found: Floats,
+    values: Mapping[Tally, Floats],
+    *,
+    rows: Ints,
+    accounts: Ints,
+) -> None:
+    """Write tallies by account and level, where there were rows, into the features' columns `(n_rows,)`.
+
+    Parameters
+    ----------
+    rows, accounts
+        The rows of the spine to write, and the number of the account of each.
+    """
+    for feature in features:
+        level = levels.index(str(feature.level)) if levels else 0
+        there = rows_found[accounts, level] > 0
+        columns[feature.name][rows[there]] = values[feature.expression][accounts[there], level]  # type: ignore[index]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ that any feature needs; the features of shorter windows are conditional aggregat
 from features.feature import LOOKBACKS, Direction, Feature, Window
 from features.rhythm import rhythm_features
 from features.spans import span, within
+from features.tally import Tally
 
 __all__ = ["usage_features"]
 
@@ -239,7 +240,7 @@ def _history() -> list[Feature]:
             meaning="days since the account's first use of the product",
             sentence="the account has used the product for {value}",
             source=_EVER,
-            expression=lambda rows: rows.age_days.max(),
+            expression=Tally("oldest"),
         ),
         Feature(
             name="events_ever",
@@ -248,7 +249,7 @@ def _history() -> list[Feature]:
             meaning="events since the account's first",
             sentence="all activity so far comes to {value}",
             source=_EVER,
-            expression=lambda rows: rows.events.sum().fill_null(0.0),
+            expression=Tally("events"),
             empty=0.0,
         ),
         Feature(

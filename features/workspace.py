@@ -73,6 +73,11 @@ class Workspace:
         return self.state / "tables"
 
     @property
+    def numbered(self) -> Path:
+        """The folder of the checked telemetry with numbers for texts, from which features are made."""
+        return self.state / "numbered"
+
+    @property
     def book_tables(self) -> Path:
         """The folder of the tables in which scoring and pages look things up: the checked ones, or what comes here of a lake's."""
         return self.state / "book" if self.config.engine == "spark" else self.tables

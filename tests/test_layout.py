@@ -216,6 +216,8 @@ TESTED_WITH = {
     "features.usage": "test_snapshots",
     "features.rhythm": "test_snapshots",
     "features.spans": "test_snapshots",
+    "features.month_tallies": "test_use_counts",
+    "features.habits": "test_use_counts",
     "features.engine": "test_sources",
     "features.databases": "test_sources",
     "features.textfiles": "test_sources",

@@ -1,0 +1,149 @@
+import random
+from datetime import datetime, timedelta
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+
+from features.clock import microseconds
+from features.engine import Engine
+from features.numbered import number_telemetry
+from tests.brute_force import known_since
+from tests.numbered_books import deliver, numbered
+from tests.random_worlds import FULL, KINDS, ORIGIN, Recipe, columns_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
+
+WORLD = FULL.world()
+NUMBERS = [random.Random(i).randrange(3) for i in range(len(WORLD["telemetry"]))]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(threads=1) as engine:
+        yield engine
+
+
+def as_rows(engine, telemetry):
+    """Return the rows with their accounts and, for users, pairs of account and user, as texts again."""
+    found = engine.to_arrow(telemetry.table(engine, {"event": KINDS[:2]})).to_pylist()
+    accounts = telemetry.account_ids.to_pylist()
+    return [row | {"account_id": accounts[row.pop("account")]} for row in found]
+
+
+def test_no_row_and_no_value_is_lost(engine, tmp_path):
+    telemetry = numbered(engine, WORLD, NUMBERS, tmp_path)
+    users = {}
+    found = []
+    for row in as_rows(engine, telemetry):
+        level = row.pop("event_level")
+        assert level == (KINDS.index(row["event"]) if row["event"] in KINDS[:2] else None)
+        assert row.pop("known_at") == (row["recorded_at"] if row["recorded_at"] is not None else row["occurred_at"])
+        found.append(row)
+    expected = [
+        {name: microseconds(value) if isinstance(value, datetime) else value for name, value in row.items()} for row in WORLD["telemetry"]
+    ]
+    for row, truth in zip(*(sorted(rows, key=lambda row: repr(_without_user(row))) for rows in (found, expected)), strict=True):
+        assert _without_user(row) == _without_user(truth)
+        assert (row["user_id"] is None) == (truth["user_id"] is None)
+    for row in found:
+        if row["user_id"] is not None:
+            users.setdefault(row["user_id"], set()).add(row["account_id"])
+    pairs = {(row["account_id"], row["user_id"]) for row in expected if row["user_id"]}
+    assert len(users) == len(pairs)
+    accounts = telemetry.account_ids.to_pylist()
+    assert all({accounts[telemetry.user_accounts[user]]} == found for user, found in users.items())
+
+
+def _without_user(row):
+    return {name: row[name] for name in sorted(row) if name != "user_id"}
+
+
+def test_what_stays_keeps_its_file_and_its_numbers(engine, tmp_path):
+    before = numbered(engine, WORLD, NUMBERS, tmp_path)
+    accounts, texts = before.account_ids.to_pylist(), before.texts
+    files = {piece.name: (before.folder / piece.name).stat().st_ino for piece in before.pieces}
+    more = [WORLD["telemetry"][0] | {"account_id": "another", "event": "another", "user_id": "another"}]
+    world = WORLD | {"telemetry": WORLD["telemetry"] + more}
+    deliver(engine, world, [*NUMBERS, 4], tmp_path / "pieces")
+    after = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    new = {piece.name for piece in after.pieces} - files.keys()
+    assert len(new) == 1
+    assert {name: (after.folder / name).stat().st_ino for name in files} == files
+    assert after.account_ids.to_pylist() == [*accounts, "another"]
+    assert after.texts["event"] == (*texts["event"], "another")
+    assert len(after.user_accounts) == after.user_accounts.tolist().index(len(accounts)) + 1
+
+
+def test_what_is_counted_of_pieces_is_counted_of_the_rows(engine, tmp_path):
+    telemetry = numbered(engine, WORLD, NUMBERS, tmp_path)
+    rows = WORLD["telemetry"]
+    known = [microseconds(known_since("telemetry", row)) for row in rows]
+    assert telemetry.known_span == (min(known), max(known))
+    for kind in telemetry.kinds.to_pylist():
+        of_kind = [row for row in rows if row["event"] == kind["event"]]
+        assert kind["events"] == sum(row["events"] or 0 for row in of_kind)
+        assert kind["carried"] == sum(row["quantity"] is not None for row in of_kind)
+    assert telemetry.kinds["event"].to_pylist() == sorted({row["event"] for row in rows})
+    accounts = [row["account_id"] for row in rows]
+    assert max(accounts.count(account) for account in set(accounts)) <= telemetry.busiest <= len(rows)
+    assert telemetry.largest == max(abs(row[name] or 0) for row in rows for name in ("events", "quantity", "users"))
+
+
+def test_the_rows_of_a_delivery_that_is_gone_are_gone(engine, tmp_path):
+    numbered(engine, WORLD, NUMBERS, tmp_path)
+    kept = [row for row, number in zip(WORLD["telemetry"], NUMBERS, strict=True) if number != 1]
+    deliver(engine, WORLD | {"telemetry": kept}, [number for number in NUMBERS if number != 1], tmp_path / "pieces")
+    after = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    assert after.rows == len(kept)
+    assert {file.name for file in after.folder.glob("2*.parquet")} == {piece.name for piece in after.pieces}
+
+
+def test_nothing_is_written_where_nothing_came(engine, tmp_path):
+    first = numbered(engine, WORLD, NUMBERS, tmp_path)
+    inode = first.folder.stat().st_ino
+    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").pieces == first.pieces
+    assert first.folder.stat().st_ino == inode
+
+
+def test_files_of_another_version_are_written_anew(engine, tmp_path, monkeypatch):
+    first = numbered(engine, WORLD, NUMBERS, tmp_path)
+    monkeypatch.setattr("features.numbered._FORMAT", 0)
+    inode = first.folder.stat().st_ino
+    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").rows == first.rows
+    assert first.folder.stat().st_ino != inode
+
+
+def test_there_is_nothing_to_number_without_pieces_or_rows(engine, tmp_path):
+    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered") is None
+    deliver(engine, WORLD | {"telemetry": WORLD["telemetry"][:1]}, [0], tmp_path / "pieces")
+    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").rows == 1
+
+
+@pytest.mark.parametrize("held_bytes", [0, 1 << 20], ids=["nothing stays in memory", "all stays"])
+def test_months_hold_the_rows_of_a_stretch_of_time_that_were_known(engine, tmp_path, held_bytes):
+    telemetry = numbered(engine, WORLD, NUMBERS, tmp_path, held_bytes=held_bytes)
+    accounts = telemetry.account_ids.to_pylist()
+    cutoffs = (ORIGIN - timedelta(days=400), ORIGIN, ORIGIN + timedelta(hours=7, minutes=20))
+    for cutoff, days, lag_days in product(cutoffs, (None, 7, 91), (0, 28)):
+        until = cutoff - timedelta(days=lag_days)
+        since = None if days is None else until - timedelta(days=days)
+        months = list(
+            telemetry.months(["account"], since=since and microseconds(since), until=microseconds(until), cutoff=microseconds(cutoff))
+        )
+        found = sorted((accounts[a], t) for rows in months for a, t in zip(rows.columns["account"], rows.time.tolist(), strict=True))
+        assert found == sorted(
+            (row["account_id"], microseconds(row["occurred_at"]))
+            for row in WORLD["telemetry"]
+            if known_since("telemetry", row) <= cutoff and row["occurred_at"] <= until and (since is None or row["occurred_at"] > since)
+        )
+        times = [rows.time for rows in months if len(rows.time)]
+        assert all(np.all(np.diff(time) >= 0) for time in times)
+        assert all(one[-1] <= other[0] for one, other in pairwise(times))
+
+
+def test_columns_that_telemetry_does_not_have_are_not_there(engine, tmp_path):
+    world = Recipe(1, FULL.sizes, tuple(("telemetry", name) for name in ("user_id", "product", "recorded_at", "quantity", "users"))).world()
+    telemetry = numbered(engine, world, NUMBERS, tmp_path)
+    expected = {*columns_of(world, "telemetry"), "account", "event_level"} - {"account_id"}
+    assert set(telemetry.table(engine, {"event": KINDS}).columns) == expected

@@ -1,0 +1,192 @@
+"""Features from numbered telemetry are those from the tables, to the bit, whatever came in which delivery."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from features import slices, use_counts
+from features.catalogue import Catalogue
+from features.engine import Engine
+from features.families import VIEWS
+from features.feature import Feature, Window
+from features.habits import Habit, Habits
+from features.month_tallies import MonthTallies
+from features.slices import KnownTables
+from features.snapshots import build_matrix
+from features.tally import Tally
+from features.use_counts import UseCounts
+from tests.numbered_books import numbered
+from tests.random_worlds import FULL_OWN, FULL_SHARED, KINDS, as_spine, as_tables, cases, catalogue_of, known_tables
+
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
+RANDOM = settings(
+    max_examples=2, derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """Note which windows are counted without the engine."""
+    found = set()
+
+    def noting(cls):
+        asked = cls.answer
+
+        def answer(self, window, *more):
+            is_answered = asked(self, window, *more)
+            found.update([window] if is_answered else [])
+            return is_answered
+
+        monkeypatch.setattr(cls, "answer", answer)
+
+    noting(UseCounts)
+    noting(MonthTallies)
+    noting(Habits)
+    return found
+
+
+def with_events(world):
+    """Return the world with a number of events in each row of telemetry."""
+    return world | {"telemetry": [row | {"events": 1.0 if row["events"] is None else row["events"]} for row in world["telemetry"]]}
+
+
+def with_single_events(world):
+    return world | {"telemetry": [row | {"events": 1.0} for row in world["telemetry"]]}
+
+
+def counted(engine, world, pairs, catalogue, folder, *, deliveries=2, seed=0):
+    """Compute the features from numbered telemetry."""
+    numbers = [random.Random(f"{seed}/{i}").randrange(deliveries) for i in range(len(world["telemetry"]))]
+    telemetry = numbered(engine, world, numbers, folder)
+    known = KnownTables(engine, as_tables(engine, world), as_spine(pairs), levels={"event": KINDS}, views=VIEWS, telemetry=telemetry)
+    return build_matrix(known, as_spine(pairs), catalogue)
+
+
+def both(engine, world, pairs, catalogue, folder, **how):
+    """Compute the features from numbered telemetry and from the tables."""
+    found = counted(engine, world, pairs, catalogue, folder, **how)
+    return found, build_matrix(known_tables(engine, world, pairs), as_spine(pairs), catalogue)
+
+
+def differing(one, other):
+    return [name for name in one.column_names if not one[name].equals(other[name])]
+
+
+@pytest.fixture
+def per_cutoff(monkeypatch):
+    monkeypatch.setattr(slices, "ROWS_WORTH_A_QUERY", 0)
+
+
+@RANDOM
+@example(case=FULL_SHARED, filled=with_events, deliveries=3, seed=1)
+@example(case=FULL_OWN, filled=with_single_events, deliveries=1, seed=2)
+@given(
+    case=cases(),
+    filled=st.sampled_from((with_events, with_single_events, lambda world: world)),
+    deliveries=st.integers(1, 4),
+    seed=st.integers(0, 100),
+)
+def test_every_feature_is_the_same_to_the_bit(engine, tmp_path_factory, per_cutoff, case, filled, deliveries, seed):
+    recipe, pairs = case
+    world = filled(recipe.world())
+    folder = tmp_path_factory.mktemp("book")
+    assert not differing(*both(engine, world, pairs, catalogue_of(world), folder, deliveries=deliveries, seed=seed))
+
+
+def test_every_feature_is_the_same_where_cutoffs_are_computed_at_once(engine, tmp_path, monkeypatch, answered):
+    monkeypatch.setattr(slices, "ROWS_WORTH_A_QUERY", 10**15)
+    world = FULL_OWN[0].world()
+    assert not differing(*both(engine, world, FULL_OWN[1], catalogue_of(world), tmp_path))
+    assert not answered
+
+
+def feature(name, expression, window, level=None):
+    declared = {"family": "usage", "unit": "events", "meaning": "a sum", "sentence": "{moved}"}
+    return Feature(name=name, expression=expression, source=window, level=level, **declared)
+
+
+def columns_of_summed(by):
+    numbers = ["events", "newest_age_days", "oldest_age_days"]
+    numbers += [f"{name}_{days}d" for days in (7, 28, 91, 182, 364) for name in ("events", "rows_before")]
+    return numbers + (["gap_days"] if by == "day" else []) + ([by] if by in ("day", "week") else [])
+
+
+WINDOWS = [(28, 0), (364, 0), (91, 30), (None, 0), (None, 91)]
+
+
+@pytest.mark.parametrize(
+    ("by", "filled"),
+    [*((by, with_events) for by in ("user_id", "event", "product", "day", "week")), ("user_id", with_single_events)],
+    ids=["users", "kinds", "products", "days", "weeks", "users of single events"],
+)
+def test_every_column_of_summed_up_rows_is_the_same(engine, tmp_path, per_cutoff, answered, filled, by):
+    world = filled(FULL_SHARED[0].world())
+    windows = [Window(table="telemetry", days=days, lag_days=lag, by=(by,)) for days, lag in WINDOWS]
+    features = [
+        feature(f"{how}_{column}_{number}", lambda rows, column=column, how=how: getattr(rows[column], how)(), window)
+        for number, window in enumerate(windows)
+        for column in columns_of_summed(by)
+        for how in ("max", "count")
+    ]
+    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    assert answered == {window for window in windows if window.days is not None or by not in ("day", "week")}
+
+
+TALLIES = [Tally("count"), Tally("events"), Tally("newest"), Tally("oldest")]
+TALLIES += [Tally(kind, column) for kind in ("sum", "mean") for column in ("events", "quantity", "users")]
+
+
+@pytest.mark.parametrize("filled", [with_events, with_single_events], ids=["counts", "single events"])
+@pytest.mark.parametrize("each", ["event", None])
+def test_every_tally_is_the_same(engine, tmp_path, per_cutoff, answered, filled, each):
+    world = filled(FULL_SHARED[0].world())
+    windows = [Window(table="telemetry", days=days, lag_days=lag, each=each) for days, lag in WINDOWS]
+    features = [
+        feature(f"{number}/{tally.kind}/{tally.column}/{level}", tally, window, level)
+        for number, window in enumerate(windows)
+        for tally in TALLIES
+        for level in (KINDS if each else (None,))
+    ]
+    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    assert answered == set(windows)
+
+
+def test_habits_are_the_same(engine, tmp_path, per_cutoff, answered):
+    world = with_events(FULL_SHARED[0].world())
+    windows = [Window(table="telemetry", days=days, lag_days=lag, by=("user_id", "day")) for days, lag in ((91, 0), (28, 30))]
+    features = [feature(f"habit_{days}_{n}", Habit(days), window) for n, window in enumerate(windows) for days in (7, 28, 91, 182)]
+    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    assert answered == set(windows)
+
+
+def test_a_new_cutoff_gives_what_it_gives_among_many(engine, tmp_path, per_cutoff):
+    recipe, pairs = FULL_SHARED
+    world = with_events(recipe.world())
+    catalogue = Catalogue(tuple(f for f in catalogue_of(world) if f.source and f.source.table == "telemetry"))
+    last = [(account, cutoff) for account, cutoff in pairs if cutoff == max(cutoff for _, cutoff in pairs)]
+    whole = counted(engine, world, pairs, catalogue, tmp_path / "whole", deliveries=1)
+    alone = counted(engine, world, last, catalogue, tmp_path / "alone", deliveries=4)
+    assert not differing(whole.slice(len(whole) - len(last)).combine_chunks(), alone.combine_chunks())
+
+
+def test_too_many_places_are_left_to_the_engine(engine, tmp_path, monkeypatch, per_cutoff, answered):
+    monkeypatch.setattr(use_counts, "_MOST_PLACES", 10)
+    world = with_events(FULL_SHARED[0].world())
+    catalogue = Catalogue((feature("users", lambda users: users.count(), Window(table="telemetry", by=("user_id",))),))
+    assert not differing(*both(engine, world, FULL_SHARED[1], catalogue, tmp_path))
+    assert not answered
+
+
+def test_an_account_that_comes_twice_at_a_cutoff_is_left_to_the_engine(engine, tmp_path, per_cutoff, answered):
+    world = with_events(FULL_SHARED[0].world())
+    catalogue = Catalogue((feature("users", lambda users: users.count(), Window(table="telemetry", by=("user_id",))),))
+    assert not differing(*both(engine, world, FULL_SHARED[1] * 2, catalogue, tmp_path))
+    assert not answered
