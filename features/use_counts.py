@@ -76,8 +76,9 @@ class UseCounts:
     @cached_property
     def _are_cutoffs_of_their_own(self) -> bool:
         """Whether no account comes twice at one cutoff."""
-        pairs = np.stack([self.known.numbers_of(self.spine.account_id).astype(np.int64), self.spine.instants])
-        return len(np.unique(pairs, axis=1).T) == len(self.spine)
+        cutoffs = np.searchsorted(self.known.cutoffs, self.spine.instants)
+        pairs = cutoffs * self.known.n_accounts + self.known.numbers_of(self.spine.account_id)
+        return len(np.unique(pairs)) == len(self.spine)
 
     def parts(self, window: Window, expressions: Sequence[Expression]) -> Iterator[ir.Table]:
         """Yield, cutoff by cutoff, the columns of `features.slices.summed` that the expressions look at.
