@@ -49,11 +49,13 @@ GOALS = {OWN: 1 / 15}
 _SCORE = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:3]
 from features.workspace import load_workspace
 from serving.scores.batch import score_workspace
+from surroundings import most_memory
 if __name__ == "__main__":
-    score_workspace(load_workspace(Path(sys.argv[2]), {}))
+    score_workspace(load_workspace(Path(sys.argv[3]), {}))
+    print(most_memory())
 """
 
 
@@ -150,7 +152,9 @@ def whole(workspace: Workspace, folder: Path, *, accounts: int, alone: float) ->
     copies = tile(workspace, folder, accounts=accounts)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", _SCORE, str(Path(__file__).parents[2]), str(folder)], check=True)
+    here = Path(__file__)
+    command = [sys.executable, "-c", _SCORE, str(here.parents[2]), str(here.parent), str(folder)]
+    most = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     scored = load_workspace(folder, {})
@@ -160,7 +164,7 @@ def whole(workspace: Workspace, folder: Path, *, accounts: int, alone: float) ->
         "pred_contrib, explaining alone",
         "CPU",
         [(cpu, alone * copies * len(TARGETS))],
-        note=f"{wall:.0f} s on the clock, {after.ru_maxrss / 2**20:.1f} GiB of memory, {written / 2**30:.1f} GiB written; peer sampled",
+        note=f"{wall:.0f} s on the clock, {most:.1f} GiB of memory, {written / 2**30:.1f} GiB written; peer sampled",
     )
 
 

@@ -3,11 +3,12 @@
 import argparse
 import importlib
 import json
-import resource
 import sys
 import time
 import warnings
 from pathlib import Path
+
+from surroundings import most_memory
 
 
 def main() -> None:
@@ -26,8 +27,7 @@ def main() -> None:
     started, started_cpu = time.perf_counter(), time.process_time()
     found = side.run(arguments.events, arguments.cutoffs, **part)
     seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_gib": peak, "found": found}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_gib": most_memory(), "found": found}))
 
 
 if __name__ == "__main__":

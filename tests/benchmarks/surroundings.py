@@ -2,10 +2,11 @@
 
 import os
 import platform
+import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["busy", "machine", "versions"]
+__all__ = ["busy", "machine", "most_memory", "versions"]
 
 PACKAGES = (
     "duckdb",
@@ -35,6 +36,19 @@ def _processor() -> str:
     except FileNotFoundError:
         lines = []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def most_memory() -> float:
+    """Return the most memory that this process has held so far, in GiB.
+
+    What `getrusage` says on Linux is at least what the process that started this one had held, so the kernel's own count comes first.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    kibibytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return (kibibytes[0] if kibibytes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**20
 
 
 def busy() -> str:

@@ -7,7 +7,6 @@ alone counts the events of its files by account, kind and day.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+from surroundings import most_memory
 
 __all__ = ["Taken", "measure"]
 
@@ -62,12 +62,14 @@ def prepared(step: str, folder: Path) -> Callable[[], dict[str, int]]:
     if step == "scan":
         return lambda: scan(folder)
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    from features.engine import Engine
     from features.intake import check_workspace
     from features.preparation import prepare_workspace
     from features.workspace import load_workspace
 
     workspace = load_workspace(folder, dict(os.environ))
     workspace.state.mkdir(exist_ok=True)
+    Engine().close()  # Ibis imports what it needs of DuckDB when it is first used
 
     def check() -> dict[str, int]:
         tables = check_workspace(workspace, now=datetime.now(UTC).replace(tzinfo=None)).tables
@@ -102,8 +104,7 @@ def main() -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     found = step()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps(asdict(Taken(wall=wall, cpu=cpu, peak_gib=peak, found=found))))
+    print(json.dumps(asdict(Taken(wall=wall, cpu=cpu, peak_gib=most_memory(), found=found))))
 
 
 if __name__ == "__main__":
