@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write the manifest beside its pieces."""
-        (folder / _MANIFEST).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        (folder / _MANIFEST).write_text(json.dumps(vars(self), default=vars), encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)

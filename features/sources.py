@@ -159,7 +159,8 @@ def list_files(location: Path, given: FileFormat | None) -> list[Path]:
         found = list(fixed.glob(str(location.relative_to(fixed))))
     else:
         raise _missing(location)
-    files = sorted(path for path in found if path.is_file() and not _is_hidden(path, location))
+    above = len(_fixed_part(location).parts)
+    files = sorted(path for path in found if path.is_file() and not _is_hidden(path.parts[above:]))
     if not files:
         raise SourceError(explain("no file is there", given=location, todo="Look at the path, or at what the glob should match."))
     kinds = {file_format(file) for file in files} if given is None else {given}
@@ -249,8 +250,8 @@ def _missing(location: Path) -> SourceError:
     )
 
 
-def _is_hidden(path: Path, location: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts[len(_fixed_part(location).parts) :])
+def _is_hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith((".", "_")) for part in parts)
 
 
 def _fixed_part(location: Path) -> Path:
