@@ -1,16 +1,13 @@
 """Numbered telemetry: the checked pieces once more, with numbers for texts and rows in the order in which they happened.
 
-Features read telemetry many times, and most of the time goes into comparing texts. So each piece is written once more, without loss:
-accounts, users, kinds of event and products as whole numbers, instants as microseconds. A piece that stays keeps its numbered file, so
-that one more day costs what came with it. Numbers are given once and never change; a user is numbered within its account.
+Features read telemetry many times, and most of the time goes into comparing texts. So each piece is there once more, without loss:
+accounts, users, kinds of event and products as whole numbers, instants as microseconds. `features.numbering` writes it.
 
 Whoever reads takes the rows of one month after the other, so that memory holds a month and what is made of it, not the book.
 """
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,19 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.clock import known_rows, reaches_into, was_known
-from features.engine import Engine, quoted, quoted_name
-from features.ledger import fingerprint, replace_folder
-from features.pieces import Piece, read_manifest
+from features.engine import Engine
 from features.queries import QueryEngine
 
-__all__ = ["MonthRows", "NumberedPiece", "NumberedTelemetry", "number_telemetry"]
+__all__ = ["TEXTS", "MonthRows", "NumberedPiece", "NumberedTelemetry"]
 
 Ints = npt.NDArray[np.int64]
 
-_FORMAT = 1
-"""Changes with what is written here, so that files of another version are written anew."""
-_INDEX = "_numbered.json"
-_TEXTS = ("event", "product")
+TEXTS = ("event", "product")
+"""Columns of texts that have numbers of their own."""
+
 _NUMBERS = ("events", "quantity", "users")
 
 
@@ -183,7 +177,7 @@ class NumberedTelemetry:
         assert isinstance(engine, Engine)
         rows = engine.read_parquet([self.folder / piece.name for piece in self.pieces])
         columns: dict[str, ir.Value] = {"account": rows.account, "occurred_at": rows.time, "known_at": rows.known}
-        for name in _TEXTS:
+        for name in TEXTS:
             if name in self.columns:
                 columns[name] = _looked_up(rows[name], self.texts[name], "string")
         if "recorded_at" in self.columns:
@@ -253,162 +247,3 @@ def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> i
 def _in_order(folder: Path, name: str, **options: Any) -> pa.Table:
     files = sorted(folder.glob(f"{name}-*.parquet"))
     return pa.concat_tables([pq.read_table(file, **options) for file in files]).sort_by("number")
-
-
-def number_telemetry(engine: Engine, pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -> NumberedTelemetry | None:
-    """Bring the numbered files up to date with the pieces of a check, and open them.
-
-    Parameters
-    ----------
-    pieces
-        The folder of the checked pieces.
-    folder
-        Where numbered files are; it may not be there.
-
-    Returns
-    -------
-    NumberedTelemetry or None
-        None where there are no pieces or no rows.
-    """
-    manifest = read_manifest(pieces)
-    if manifest is None or not manifest.rows:
-        return None
-    wanted = {fingerprint(asdict(piece)): piece for piece in manifest.pieces if piece.rows}
-    stored = _read_index(folder)
-    if {piece.key for piece in stored.pieces} != wanted.keys():
-        with replace_folder(folder) as new:
-            stored = _Writer(engine, pieces, folder, new).write(wanted, stored)
-    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, held_bytes=held_bytes)
-
-
-@dataclass(frozen=True)
-class _Index:
-    """What the numbered files hold."""
-
-    pieces: tuple[NumberedPiece, ...] = ()
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict.fromkeys(_TEXTS, ()))
-    accounts: int = 0
-    users: int = 0
-
-
-def _read_index(folder: Path) -> _Index:
-    try:
-        stored = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return _Index()
-    if stored["format"] != _FORMAT:
-        return _Index()
-    pieces = tuple(
-        NumberedPiece(**piece | {"kinds": tuple(map(tuple, piece["kinds"])), "columns": tuple(piece["columns"])})
-        for piece in stored["pieces"]
-    )
-    return _Index(pieces, {name: tuple(texts) for name, texts in stored["texts"].items()}, stored["accounts"], stored["users"])
-
-
-@dataclass(frozen=True, eq=False)
-class _Writer:
-    """Fills a new folder from the pieces and from the earlier folder."""
-
-    engine: Engine
-    pieces: Path
-    earlier: Path
-    folder: Path
-
-    def write(self, wanted: Mapping[str, Piece], before: _Index) -> _Index:
-        """Keep the files of pieces that stay, number the others, and write what is there to the index."""
-        kept = [piece for piece in before.pieces if piece.key in wanted]
-        before = before if kept else _Index()
-        names = [file.name for table in ("accounts", "users") for file in self.earlier.glob(f"{table}-*.parquet")] if kept else []
-        for name in [*names, *(piece.name for piece in kept)]:
-            os.link(self.earlier / name, self.folder / name)
-        known = {piece.key for piece in kept}
-        new = {key: piece for key, piece in wanted.items() if key not in known}
-        index = before
-        if new:
-            index = self._with_new_names(before, new)
-            kept += [self._numbered(key, piece) for key, piece in new.items()]
-        found = _Index(tuple(sorted(kept, key=lambda piece: piece.name)), index.texts, index.accounts, index.users)
-        (self.folder / _INDEX).write_text(json.dumps(asdict(found) | {"format": _FORMAT}), encoding="utf-8")
-        return found
-
-    def _with_new_names(self, before: _Index, new: Mapping[str, Piece]) -> _Index:
-        """Give numbers to the accounts, users, kinds and products that no earlier piece had."""
-        rows = self.engine.read_parquet([self.pieces / piece.name for piece in new.values()])
-        view = quoted_name(rows.get_name())
-        texts = {}
-        for name in _TEXTS:
-            there = self.engine.rows(f"SELECT DISTINCT {name} FROM {view} WHERE {name} IS NOT NULL") if name in rows.columns else []
-            texts[name] = (*before.texts[name], *sorted({text for (text,) in there} - set(before.texts[name])))
-            held = {name: pa.array(texts[name], pa.string()), "number": pa.array(np.arange(len(texts[name]), dtype=np.int32))}
-            self.engine.table(self.engine.hold(pa.table(held), name=f"held_{name}"), name=f"numbers_of_{name}")
-        accounts = self._added("accounts", ["account_id"], f"SELECT DISTINCT account_id FROM {view}", before.accounts)
-        users = before.users
-        if "user_id" in rows.columns:
-            numbered = f"{view} JOIN numbers_of_accounts USING (account_id)"
-            found = f"SELECT DISTINCT number AS account, user_id FROM {numbered} WHERE user_id IS NOT NULL"
-            users = self._added("users", ["account", "user_id"], found, before.users)
-        return _Index((), texts, accounts, users)
-
-    def _added(self, name: str, columns: Sequence[str], found: str, n_before: int) -> int:
-        """Give numbers to what is new of what was found, keep them, and return how many there are in all."""
-        key, files = ", ".join(columns), f"{name}-*.parquet"
-        if n_before:
-            self.engine.run(f"CREATE OR REPLACE TEMP TABLE numbers_of_{name} AS FROM read_parquet({quoted(self.folder / files)})")
-            found = f"{found} EXCEPT SELECT {key} FROM numbers_of_{name}"
-        numbered = f"SELECT {key}, ({n_before} - 1 + row_number() OVER (ORDER BY {key}))::INTEGER AS number FROM ({found})"
-        path = self.folder / f"{name}-{n_before:010}.parquet"
-        n_new = self.engine.write_parquet(numbered, path)
-        if not n_new:
-            path.unlink()
-        self.engine.run(f"CREATE OR REPLACE TEMP TABLE numbers_of_{name} AS FROM read_parquet({quoted(self.folder / files)})")
-        return n_before + n_new
-
-    def _numbered(self, key: str, piece: Piece) -> NumberedPiece:
-        """Write the numbered file of a piece."""
-        rows = self.engine.read_parquet(self.pieces / piece.name)
-        name = f"{piece.month}-{key[:16]}.parquet"
-        self.engine.write_parquet(_numbering(rows), self.folder / name, compression="snappy")
-        file = quoted(self.folder / name)
-        found = self.engine.rows(_FACTS.format(file=file))[0]
-        return NumberedPiece(
-            name=name,
-            key=key,
-            month=piece.month,
-            rows=piece.rows,
-            first=found[0],
-            last=found[1],
-            first_known=found[2],
-            last_known=found[3],
-            are_single=found[4],
-            lacks_events=found[5],
-            largest=found[6] or 0.0,
-            busiest=found[7],
-            kinds=tuple(self.engine.rows(_KINDS.format(file=file))),
-            columns=tuple(rows.columns),
-        )
-
-
-_FACTS = """
-SELECT min(time), max(time), min(known), max(known), bool_and(events IS NOT DISTINCT FROM 1), bool_or(events IS NULL),
-       max(greatest(abs(events), abs(quantity), abs(users))),
-       (SELECT max(rows) FROM (SELECT count(*) AS rows FROM read_parquet({file}) GROUP BY account))
-FROM read_parquet({file})
-"""
-
-_KINDS = "SELECT event, coalesce(sum(events), 0), count(quantity) FROM read_parquet({file}) GROUP BY event ORDER BY event"
-
-
-def _numbering(rows: ir.Table) -> str:
-    """Return the query for the rows of a piece with numbers for texts, in the order in which they happened."""
-    there = set(rows.columns)
-    columns = ["epoch_us(occurred_at) AS time", "numbers_of_accounts.number AS account", "epoch_us(known_at) AS known"]
-    joins = ["JOIN numbers_of_accounts USING (account_id)"]
-    for name in _TEXTS:
-        columns.append(f"coalesce(numbers_of_{name}.number, -1)::INTEGER AS {name}" if name in there else f"(-1)::INTEGER AS {name}")
-        joins += [f"LEFT JOIN numbers_of_{name} USING ({name})"] if name in there else []
-    if "user_id" in there:
-        joins.append("LEFT JOIN numbers_of_users u ON u.account = numbers_of_accounts.number AND u.user_id = p.user_id")
-    columns.append("coalesce(u.number, -1)::INTEGER AS user_id" if "user_id" in there else "(-1)::INTEGER AS user_id")
-    columns.append("recorded_at IS NULL AS unrecorded" if "recorded_at" in there else "true AS unrecorded")
-    columns += [name if name in there else f"NULL::DOUBLE AS {name}" for name in _NUMBERS]
-    return f"SELECT {', '.join(columns)} FROM {quoted_name(rows.get_name())} p {' '.join(joins)} ORDER BY time"

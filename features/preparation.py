@@ -22,7 +22,8 @@ from features.hindsight import probed_cutoffs
 from features.labels import build_labels
 from features.ledger import code_digest, fingerprint, replace_folder
 from features.movements import build_movements
-from features.numbered import NumberedTelemetry, number_telemetry
+from features.numbered import NumberedTelemetry
+from features.numbering import number_telemetry
 from features.own import build_matrix_of_own, own_fingerprint
 from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables

@@ -5,7 +5,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.numbered import number_telemetry
+from features.numbering import number_telemetry
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter
 from tests.random_worlds import as_arrow
 

@@ -218,6 +218,7 @@ TESTED_WITH = {
     "features.spans": "test_snapshots",
     "features.month_tallies": "test_use_counts",
     "features.habits": "test_use_counts",
+    "features.numbering": "test_numbered",
     "features.engine": "test_sources",
     "features.databases": "test_sources",
     "features.textfiles": "test_sources",

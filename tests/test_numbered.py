@@ -7,7 +7,7 @@ import pytest
 
 from features.clock import microseconds
 from features.engine import Engine
-from features.numbered import number_telemetry
+from features.numbering import number_telemetry
 from tests.brute_force import known_since
 from tests.numbered_books import deliver, numbered
 from tests.random_worlds import FULL, KINDS, ORIGIN, Recipe, columns_of
@@ -108,7 +108,7 @@ def test_nothing_is_written_where_nothing_came(engine, tmp_path):
 
 def test_files_of_another_version_are_written_anew(engine, tmp_path, monkeypatch):
     first = numbered(engine, WORLD, NUMBERS, tmp_path)
-    monkeypatch.setattr("features.numbered._FORMAT", 0)
+    monkeypatch.setattr("features.numbering._FORMAT", 0)
     inode = first.folder.stat().st_ino
     assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").rows == first.rows
     assert first.folder.stat().st_ino != inode
@@ -147,3 +147,16 @@ def test_columns_that_telemetry_does_not_have_are_not_there(engine, tmp_path):
     telemetry = numbered(engine, world, NUMBERS, tmp_path)
     expected = {*columns_of(world, "telemetry"), "account", "event_level"} - {"account_id"}
     assert set(telemetry.table(engine, {"event": KINDS}).columns) == expected
+
+
+def test_users_may_come_late_or_never(engine, tmp_path):
+    rows = [row | {"user_id": "u1" if number else None} for number, row in enumerate(WORLD["telemetry"][:3])]
+    world = WORLD | {"telemetry": rows}
+    deliver(engine, world | {"telemetry": rows[:1]}, [0], tmp_path / "pieces")
+    before = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    assert before.user_accounts.tolist() == []
+    deliver(engine, world, [0, 1, 2], tmp_path / "pieces")
+    after = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    pairs = {row["account_id"] for row in rows[1:]}
+    assert {after.account_ids[number].as_py() for number in after.user_accounts.tolist()} == pairs
+    assert sum(row["user_id"] is None for row in as_rows(engine, after)) == 1
