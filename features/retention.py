@@ -162,8 +162,13 @@ def measure_retention(movements: pd.DataFrame, *, start: datetime, end: datetime
     return tuple(_summed(rows, start, end, None if pd.isna(group) else str(group)) for group, rows in groups)
 
 
-def measure_monthly(movements: pd.DataFrame, *, months: int, by: Grouping | None = None) -> tuple[Retention, ...]:
+def measure_monthly(movements: pd.DataFrame, *, months: int, by: Grouping | None = None, last: int = 0) -> tuple[Retention, ...]:
     """Measure the retention of every window of so many months that begins and ends with a month; parameters as of `measure_retention`.
+
+    Parameters
+    ----------
+    last
+        How many windows, the last ones; all if 0.
 
     Returns
     -------
@@ -186,7 +191,7 @@ def measure_monthly(movements: pd.DataFrame, *, months: int, by: Grouping | None
                 todo="Ask for a shorter window, or give more history.",
             )
         )
-    windows = zip(firsts[:-months], firsts[months:], strict=True)
+    windows = list(zip(firsts[:-months], firsts[months:], strict=True))[-last:]
     return tuple(found for start, end in windows for found in measure_retention(movements, start=start, end=end, by=by))
 
 

@@ -1,17 +1,22 @@
 import json
+import os
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from features.retention import measure_monthly
-from serving.answers.retention_answers import retention_answer
+from features.retention import measure_monthly, read_movements
+from serving.answers import retention_answers
+from serving.answers.retention_answers import kept_retention, retention_answer
 from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy
 from serving.scores.batch import score_workspace
+from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
+from tests.served import wait_until
 from tests.serving_book import TestClient, make_workspace
 from training.coverage import Coverage
 from training.forecast import Interval, Outlook
@@ -109,6 +114,51 @@ def test_a_partner_is_told_about_the_customers_that_it_managed_throughout(worksp
         assert window.accounts == len(cohort) >= 10
         assert window.ndr == pytest.approx(last.sum() / cohort.sum())
         assert window.grr == pytest.approx(np.minimum(last, cohort).sum() / cohort.sum())
+
+
+def test_the_rows_of_a_partner_tell_what_those_of_the_book_would(workspace, monkeypatch):
+    found = {(who, months): ask(workspace, Caller(who), months=months) for who in ("p1", "p2", "p3") for months in (1, 6, 12)}
+    monkeypatch.setattr(retention_answers, "_movements", lambda workspace, _view: read_movements(workspace))
+    assert found == {(who, months): ask(workspace, Caller(who), months=months) for who, months in found}
+
+
+def kept(workspace, score_set, caller, **options):
+    return kept_retention(workspace, score_set, view(caller), **{"months": 3, "by": None, "last": 24} | options)
+
+
+def test_an_answer_is_kept_as_long_as_it_holds(workspace, monkeypatch):
+    score_set = load_score_set(workspace.scores)
+    first = kept(workspace, score_set, VENDOR)
+    assert kept(workspace, score_set, VENDOR) is first
+    assert kept(workspace, score_set, Caller("p1")) != first
+    policy = default_policy()
+    strict = View(VENDOR, None, replace(policy, numbers=replace(policy.numbers, peers_needed=11)))
+    assert kept_retention(workspace, score_set, strict, months=3, by=None, last=24) is not first
+    assert kept(workspace, score_set, VENDOR, by="segment") is not kept(workspace, score_set, VENDOR, by="segment"), "it is long"
+    movements = workspace.snapshots / "movements.parquet"
+    os.utime(movements, ns=(0, movements.stat().st_mtime_ns + 1))
+    again = kept(workspace, score_set, VENDOR)
+    assert again == first and again is not first
+    monkeypatch.setattr(retention_answers, "_KEPT_AT_MOST", 2)
+    for last in range(1, 5):
+        kept(workspace, score_set, VENDOR, last=last)
+    assert len(score_set.memory["retention"]) == 2
+
+
+def test_a_service_has_ready_what_its_pages_show(workspace, monkeypatch):
+    asked = []
+
+    def answer(*_, months, by, last):
+        asked.append((months, by, last))
+        return retention_answer(*_, months=months, by=by, last=last)
+
+    monkeypatch.setattr(retention_answers, "retention_answer", answer)
+    with TestClient(create_app(workspace)) as client:
+        wait_until(lambda: len(asked) == 2)
+        token = client.app.state.desk.identity.sign_in_token(VENDOR)
+        client.get("/sign-in", params={"token": token}, headers={"Accept": "text/html"})
+        assert [client.get(path).status_code for path in ("/retention", "/partners/retention")] == [200, 200]
+    assert asked == [(12, None, 25), (12, "partner", 1)]
 
 
 def test_what_a_customer_pays_after_it_changed_hands_changes_nothing_for_the_former_partner(workspace, tmp_path):

@@ -5,10 +5,11 @@ windows it is told about the customers that it managed throughout, as long as th
 not the former partner's to know.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypedDict
 
 import pandas as pd
 
@@ -26,14 +27,28 @@ from serving.answers.schema_portfolio import (
     RetentionSeries,
     RetentionWindow,
 )
+from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
 from training.forecast import Interval, Outlook
 from training.forecasting import Forecast, list_forecasts, read_forecast
 
-__all__ = ["By", "retention_answer"]
+__all__ = ["ON_THE_PAGE", "ON_THE_PAGE_OF_PARTNERS", "By", "kept_retention", "prepare_retention", "retention_answer"]
 
 By = Literal["partner", "segment"]
 
+
+class _Asked(TypedDict):
+    months: int
+    by: By | None
+    last: int
+
+
+ON_THE_PAGE: _Asked = {"months": 12, "by": None, "last": 25}
+ON_THE_PAGE_OF_PARTNERS: _Asked = {"months": 12, "by": "partner", "last": 1}
+"""What the pages ask for."""
+
+_KEY: Hashable = "retention"
+_KEPT_AT_MOST = 100
 _COLUMNS: dict[By, Grouping] = {"partner": "partner_id", "segment": "segment"}
 _BOOK = "book"
 _NONE_FOR_THE_VENDOR = "No forecast has been made yet. Whoever runs Renewcast makes one with `renewcast forecast`."
@@ -47,6 +62,36 @@ class _Seen:
     workspace: Workspace
     movements: pd.DataFrame
     view: View
+
+
+def kept_retention(workspace: Workspace, score_set: ScoreSet, view: View, *, months: int, by: By | None, last: int) -> Retention:
+    """Return `retention_answer`, worked out once for a score set, a caller, a policy, a forecast and the movements.
+
+    The newest of these answers are kept, but for the long ones, of many windows of many groups.
+    """
+    if by is not None and last > 1:
+        return retention_answer(workspace, view, months=months, by=by, last=last)
+    kept: dict[Hashable, Retention] = score_set.memory.setdefault(_KEY, {})
+    of = (view.caller, view.policy.fingerprint, list_forecasts(workspace)[-1:], _time_of(workspace.snapshots / "movements.parquet"))
+    key = (*of, months, by, last)
+    if (found := kept.get(key)) is None:
+        found = kept[key] = retention_answer(workspace, view, months=months, by=by, last=last)
+        for oldest in list(kept)[:-_KEPT_AT_MOST]:
+            kept.pop(oldest, None)
+    return found
+
+
+def _time_of(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def prepare_retention(workspace: Workspace, score_set: ScoreSet, view: View) -> None:
+    """Work out what the pages show of the vendor's book, unless it is kept, so that nobody waits for it."""
+    for asked in (ON_THE_PAGE, ON_THE_PAGE_OF_PARTNERS):
+        kept_retention(workspace, score_set, view, **asked)
 
 
 def retention_answer(workspace: Workspace, view: View, *, months: int, by: By | None, last: int) -> Retention:
@@ -76,8 +121,8 @@ def retention_answer(workspace: Workspace, view: View, *, months: int, by: By | 
 def _actual(workspace: Workspace, view: View, months: int, by: By | None, last: int, notes: list[str]) -> list[RetentionSeries]:
     """Return the series; a note says why there is none."""
     try:
-        seen = _Seen(workspace, read_movements(workspace), view)
-        book = measure_monthly(seen.movements, months=months)[-last:]
+        seen = _Seen(workspace, _movements(workspace, view), view)
+        book = measure_monthly(seen.movements, months=months, last=last)
     except NotEnoughDataError as error:
         notes.append(_first_line(error))
         return []
@@ -89,11 +134,20 @@ def _actual(workspace: Workspace, view: View, months: int, by: By | None, last: 
         return _told(seen, [one for one in own if one is not None], view.caller.partner_id, notes)
     series = [_series(seen, None, book)]
     if by is not None:
-        groups = measure_monthly(seen.movements, months=months, by=_COLUMNS[by])
-        kept = {one.end for one in book}
+        groups = measure_monthly(seen.movements, months=months, by=_COLUMNS[by], last=last)
         names = sorted({one.group for one in groups}, key=lambda group: (group is None, group or ""))
-        series += [_series(seen, name, [one for one in groups if one.group == name and one.end in kept]) for name in names]
+        series += [_series(seen, name, [one for one in groups if one.group == name]) for name in names]
     return series
+
+
+def _movements(workspace: Workspace, view: View) -> pd.DataFrame:
+    """Return the movements of the book; for a partner those of customers that it ever managed, and a first and a last row of the book."""
+    rows = read_movements(workspace)
+    if view.caller.partner_id is None or rows.empty:
+        return rows
+    own = rows["account_id"].isin(rows.loc[rows["partner_id"] == view.caller.partner_id, "account_id"].unique())
+    own.iloc[[int(rows["month"].argmin()), int(rows["month"].argmax())]] = True
+    return rows[own]
 
 
 def _of_partner(seen: _Seen, partner_id: str, window: Measured) -> Measured | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Query
 
 from serving.answers.problems import ProblemError
-from serving.answers.retention_answers import By, retention_answer
+from serving.answers.retention_answers import By, kept_retention
 from serving.answers.schema_portfolio import Retention
 from serving.api.desk import DeskOf, Reader, view_of
 from serving.api.routing import v1_router
@@ -28,11 +28,12 @@ async def get_retention(
 
     A partner reads that of its own book, over windows with at least ten customers. Where something is not there, `notes` says why.
     """
-    view = view_of(desk, principal, desk.live.current())
+    score_set = desk.live.current()
+    view = view_of(desk, principal, score_set)
     if not view.may("see_retention"):
         await desk.journal.refused("retention", principal=principal, action="read retention")
         raise ProblemError(403, "Retention is not shared with you.")
     if by is not None and not view.caller.is_vendor:
         await desk.journal.refused(f"retention by {by}", principal=principal, action="read retention")
         raise ProblemError(403, "Groups are shown to the vendor; leave `by` out for your own book.")
-    return await asyncio.to_thread(retention_answer, desk.workspace, view, months=months, by=by, last=last)
+    return await asyncio.to_thread(kept_retention, desk.workspace, score_set, view, months=months, by=by, last=last)

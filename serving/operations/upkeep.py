@@ -10,19 +10,27 @@ from prometheus_client.core import Metric
 
 from features.errors import ServiceError
 from features.workspace import Workspace
+from serving.answers.retention_answers import prepare_retention
 from serving.api.desk import Desk
 from serving.callers.background import repeating
 from serving.operations import gauges
 from serving.operations.draining import Drain
 from serving.operations.health_checks import Check, Health, HealthChecks, disk_fault
 from serving.operations.metrics import Metrics
+from serving.permissions.caller import VENDOR
 from serving.records.store import SERVICE, Store
+from serving.records.tables import now
 from serving.scores.drift import read_drift
+from serving.scores.sharing import View
 
 __all__ = ["Upkeep"]
 
 _SCORES_SECONDS = 1.0
 _CHECKS_SECONDS = 2.0
+_PAGES_SECONDS = 1.0
+
+_LARGE = 100_000
+"""Accounts of a book beyond which nothing is read that nobody has asked for."""
 
 
 class Upkeep:
@@ -32,7 +40,7 @@ class Upkeep:
         self.drain = drain
         self.metrics = metrics
         self._desk = desk
-        self._scores = workspace.scores
+        self._workspace = workspace
         self._checks = HealthChecks(_checks(workspace, desk, drain))
         self._health = Health(())
         metrics.watch(self._states)
@@ -42,6 +50,7 @@ class Upkeep:
         """Keep up, in threads, while the block runs."""
         with ExitStack() as running:
             running.enter_context(repeating(self._follow_scores, seconds=_SCORES_SECONDS, name="scores"))
+            running.enter_context(repeating(self._prepare_pages, seconds=_PAGES_SECONDS, name="pages"))
             running.enter_context(repeating(self._checks.look, seconds=_CHECKS_SECONDS, name="checks"))
             running.enter_context(self._desk.identity.refreshing())
             running.enter_context(self._desk.journal.shipping())
@@ -64,6 +73,13 @@ class Upkeep:
         if self._desk.live.loaded != before:
             gc.freeze()  # what stays as long as a score set need not be looked through at each collection; costs nothing
 
+    def _prepare_pages(self) -> None:
+        """Make ready what would keep the first reader of a page waiting: after new scores, a new forecast and an edited policy."""
+        score_set = self._desk.live.held
+        if score_set is not None and len(score_set) <= _LARGE and not self.drain.begun:
+            view = View(VENDOR, None, self._desk.policies.current(), now())
+            prepare_retention(self._workspace, score_set, view)
+
     def _states(self) -> Iterator[Metric]:
         live = self._desk.live
         yield from gauges.live_gauges(live)
@@ -71,7 +87,7 @@ class Upkeep:
         yield from gauges.health_gauges(self._health)
         if live.held is not None:
             yield from gauges.score_gauges(live.held, datetime.now(UTC).replace(tzinfo=None))
-            if (drift := read_drift(self._scores / live.held.manifest.version)) is not None:
+            if (drift := read_drift(self._workspace.scores / live.held.manifest.version)) is not None:
                 yield from gauges.drift_gauges(drift)
 
 

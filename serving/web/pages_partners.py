@@ -8,10 +8,12 @@ from starlette.responses import Response
 
 from serving.answers.partner_books import partner_answer, partners_answer
 from serving.answers.problems import not_found
+from serving.answers.retention_answers import ON_THE_PAGE_OF_PARTNERS
 from serving.answers.schema import PartnerId
 from serving.answers.schema_portfolio import Retention, RetentionOutlook, RetentionWindow
 from serving.api.desk import DeskOf, view_of
 from serving.api.routes_contributions import get_worth
+from serving.api.routes_retention import get_retention
 from serving.scores.courses import Courses, Movement, courses_of
 from serving.scores.scoring import ScoreSet
 from serving.scores.sharing import View
@@ -19,7 +21,6 @@ from serving.web.charts import band_shares
 from serving.web.charts_retention import SpanBar, span_bar
 from serving.web.pages import Reader
 from serving.web.pages_frame import frame, render_page
-from serving.web.pages_retention import read_retention
 
 __all__ = ["router"]
 
@@ -51,7 +52,7 @@ async def partners_retention(request: Request, desk: DeskOf, reader: Reader) -> 
         await desk.journal.refused("the partners are the vendor's to see", principal=reader, action="read partners")
         raise not_found()
     score_set = desk.live.current()
-    retention = await read_retention(desk, reader, score_set, by="partner", last=1)
+    retention = await get_retention(desk, reader, **ON_THE_PAGE_OF_PARTNERS)
     names = {partner_id: row.name for partner_id, row in score_set.partners.items()}
     context = {"rows": _by_partner(retention), "names": names, "notes": retention.notes}
     return render_page(request, "partners_retention.html", frame(score_set, reader, here="partners") | context)

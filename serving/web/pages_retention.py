@@ -3,20 +3,15 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from serving.answers.retention_answers import By
+from serving.answers.retention_answers import ON_THE_PAGE
 from serving.answers.schema_portfolio import Retention, RetentionOutlook
-from serving.api.desk import Desk, DeskOf, view_of
+from serving.api.desk import DeskOf
 from serving.api.routes_retention import get_retention
-from serving.callers.identity import Principal
-from serving.scores.scoring import ScoreSet
 from serving.web.charts_retention import retention_plot, span_bar
 from serving.web.pages import Reader
 from serving.web.pages_frame import frame, render_page
-from training.forecasting import list_forecasts
 
-__all__ = ["MONTHS_SHOWN", "outlooks_of", "read_retention", "router"]
-
-MONTHS_SHOWN = 25
+__all__ = ["outlooks_of", "router"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -25,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 async def retention_page(request: Request, desk: DeskOf, reader: Reader) -> Response:
     """Show net and gross retention of the reader's book, by month, and the forecast with its intervals."""
     score_set = desk.live.current()
-    answer = await read_retention(desk, reader, score_set, by=None, last=MONTHS_SHOWN)
+    answer = await get_retention(desk, reader, **ON_THE_PAGE)
     outlooks = outlooks_of(answer)
     year = next((one for one in outlooks if one.days > 180), None)
     windows = answer.actual[0].windows if answer.actual else []
@@ -39,22 +34,6 @@ async def retention_page(request: Request, desk: DeskOf, reader: Reader) -> Resp
         "plot": retention_plot(windows, ahead),
     }
     return render_page(request, "retention.html", frame(score_set, reader, here="retention") | context)
-
-
-async def read_retention(desk: Desk, reader: Principal, score_set: ScoreSet, *, by: By | None, last: int) -> Retention:
-    """Return the answer of `/v1/retention`, which is worked out once for a score set, a reader's view and a forecast.
-
-    Raises
-    ------
-    ProblemError
-        403 if the policy does not share it.
-    """
-    view = view_of(desk, reader, score_set)
-    key = ("retention", reader.caller, view.policy.fingerprint, by, last, list_forecasts(desk.workspace)[-1:])
-    if not view.may("see_retention") or key not in score_set.memory:
-        score_set.memory[key] = await get_retention(desk, reader, months=12, by=by, last=last)
-    found: Retention = score_set.memory[key]
-    return found
 
 
 def outlooks_of(retention: Retention, group: str | None = None) -> list[RetentionOutlook]:

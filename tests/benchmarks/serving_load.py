@@ -34,8 +34,9 @@ sys.path.insert(0, str(ROOT))
 
 from features.workspace import load_workspace  # noqa: E402
 from serving.scores.scoring import load_score_set  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 from tests.served import Service as Served  # noqa: E402
-from tests.served import configure, end, free_port, serving, vendor_key, wait_until  # noqa: E402
+from tests.served import configure, end, serving, vendor_key, wait_until  # noqa: E402
 
 PLAIN = """
 import gc, time
