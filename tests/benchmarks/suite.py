@@ -1,7 +1,7 @@
 """Runs the benchmarks, each beside its peers, and prints one table of what they found.
 
-Usage: `uv run python tests/benchmarks/suite.py` (about a quarter of an hour on 2 idle cores; `--size full`, up to 200 M events, takes hours
-and 15 GB of room on the disk; `--size small`, half a minute, shows that everything runs, and its numbers mean nothing).
+Usage: `uv run python tests/benchmarks/suite.py` (about half an hour on 2 idle cores; `--size full`, up to 200 M events, takes hours and
+needs room for 15 GB on the disk; `--size small`, half a minute, shows that everything runs, and its numbers mean nothing).
 
 Each part runs in a process of its own. A peer that is not there is named with the reason. With `--results FILE` what was found is kept,
 and a later run with `--part NAME` measures that part again and shows the others as they were found. `--chart FILE` draws how the cost of
