@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from asyncio import to_thread
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -38,7 +39,9 @@ REFRESH_SECONDS = 5.0
 OFFLINE_SECONDS = 24 * 3600.0
 """How old it may be while the store is down."""
 
-_UNKNOWN_SECONDS = 1.0
+_ASKED_AT_MOST, _ASKED_SECONDS = 3, 3.0
+"""So often in so many seconds an unknown key has the list read again: it may have been issued a moment ago, or made up."""
+
 _UNKNOWN_HASH = "0" * 64
 
 Hash = Callable[[str], str]
@@ -203,6 +206,7 @@ class KeyRing:
         self._keys: Mapping[str, ApiKey] = {}
         self._good: float | None = None
         self._tried = -float("inf")
+        self._asked: deque[float] = deque(maxlen=_ASKED_AT_MOST)
         self._mirrored: list[ApiKey] | None = None
         self._fault: str | None = None
         self._refreshing = Lock()
@@ -223,7 +227,7 @@ class KeyRing:
             raise RefusedError("malformed key")
         await self._refreshed(REFRESH_SECONDS)
         if key_id not in self._keys:
-            await self._refreshed(_UNKNOWN_SECONDS)  # it may have been issued a moment ago
+            await self._asked_again()
         if self._good is None or self._clock() - self._good > OFFLINE_SECONDS:
             raise StoreDownError(explain("no key can be checked: the store is down", todo="See that the database runs."))
         return self._checked(key_id, secret)
@@ -268,6 +272,14 @@ class KeyRing:
             if self._good is None:
                 await to_thread(self._awaited)
         elif self._clock() - self._tried > seconds:
+            with suppress(StoreDownError):
+                await to_thread(self.refresh)
+
+    async def _asked_again(self) -> None:
+        """Read the list again for a key that is not on it, unless the store is down, or that was done often enough of late."""
+        at = self._clock()
+        if self._fault is None and (len(self._asked) < _ASKED_AT_MOST or at - self._asked[0] > _ASKED_SECONDS):
+            self._asked.append(at)
             with suppress(StoreDownError):
                 await to_thread(self.refresh)
 
