@@ -6,6 +6,9 @@ Usage: `uv run python tests/benchmarks/recovery.py` (10,000 accounts: about 10 m
 period; the oracle knows every term of the hazard that a table could reveal. The explanations are held against the parts of the hazard
 that were planted, row by row. It fails if recovery is below 0.85, or if a planted cause shows more in the drivers of another than in its
 own.
+
+Measured with 10,000 accounts (38,138 test rows, 1,378 positives): AUC .799 where the observable oracle has .844, a recovery of .869 (.839 to
+.895); health, support, value, partner and training each show most in the drivers of their own, with correlations of .55 to .86.
 """
 
 import argparse
