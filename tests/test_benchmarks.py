@@ -150,9 +150,8 @@ def test_an_expanded_book_adds_up_to_the_counts_that_it_was_made_of(benchmark, t
     books = benchmark("scale_books")
     source, config = tmp_path / "set", tmp_path / "renewcast.toml"
     source.mkdir()
-    config.write_text(
-        '[workspace]\ndata_until = 2024-01-01\n[tables.telemetry]\nsource = "counts"\n[tables.subscriptions]\nsource = "s.csv"\n'
-    )
+    workspace = '[workspace]\ndata = "elsewhere"\ndata_until = 2024-01-01\n'
+    config.write_text(f'{workspace}[tables.telemetry]\nsource = "counts"\n[tables.subscriptions]\nsource = "s.csv"\n')
     (source / "event_types.csv").write_text("event_type_id,event_type_name\n0,search\n1,win\n")
     with duckdb.connect() as connection:
         connection.execute(
@@ -177,5 +176,6 @@ def test_an_expanded_book_adds_up_to_the_counts_that_it_was_made_of(benchmark, t
     assert files == {"2023-01.parquet", "2023-02.parquet", "2023-02-03.parquet"}
     text = (tmp_path / "book" / "renewcast.toml").read_text()
     assert "data_until" not in text
+    assert f'data = "{source}"' in text
     assert 'source = "s.csv"' in text
     assert str(tmp_path / "book" / "telemetry") in text

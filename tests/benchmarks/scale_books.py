@@ -110,13 +110,14 @@ def write_fightchurn(folder: Path, *, source: Path, config: Path) -> None:
     source
         The folder of the set.
     config
-        The book's `renewcast.toml`, whose telemetry is replaced; it names the set by the variable RENEWCAST_DATA.
+        The book's `renewcast.toml`, of which all but telemetry, the place of the set and the end of the data is taken.
     """
     folder.mkdir(parents=True)
     before, _, rest = config.read_text(encoding="utf-8").partition("[tables.telemetry]")
     _, subscriptions, after = rest.partition("[tables.subscriptions]")
-    kept = "\n".join(line for line in before.splitlines() if not line.startswith("data_until"))
-    text = kept + _EXPANDED.format(telemetry=folder.absolute() / "telemetry") + subscriptions + after
+    kept = [line for line in before.splitlines() if not line.startswith(("data =", "data_until ="))]
+    kept.insert(kept.index("[workspace]") + 1, f'data = "{source.absolute()}"')
+    text = "\n".join(kept) + _EXPANDED.format(telemetry=folder.absolute() / "telemetry") + subscriptions + after
     (folder / "renewcast.toml").write_text(text, encoding="utf-8")
     with _writer(folder) as connection:
         connection.execute(
