@@ -9,6 +9,7 @@ is written beside the chart comes from the score set itself.
 But: who changes the policy afterwards, so that other drivers are named, sees their charts from the next scoring on.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -152,14 +153,14 @@ def seen_feature_courses(archive: Archive, score_set: ScoreSet, row: int, view: 
 
 def _wanted(score_set: ScoreSet, policy: Policy) -> Mapping[str, Flags]:
     """Return by number feature `(n,)` whether it leads a driver that the vendor is told by name, or that partners may be."""
-    found: dict[str, Flags] = {}
+    found: dict[str, Flags] = defaultdict(lambda: np.zeros(len(score_set), dtype=np.bool_))
     for start, window in windows(score_set):
         for target, package in score_set.packages.items():
             groups = DriverGroups.of(package.catalogue, audience_of=policy.audience_of)
             numbers = [feature.kind == "number" for feature in groups.features]
             for row, feature in _leading(groups, window.parts[target][:, :-1], policy):
                 if numbers[feature]:
-                    found.setdefault(groups.names[feature], np.zeros(len(score_set), dtype=np.bool_))[start + row] = True
+                    found[groups.names[feature]][start + row] = True
     return found
 
 
