@@ -99,7 +99,9 @@ def _slow(job: Job, events: Path, ours: float | None) -> Comparison:
         run = run_side("featuretools", events, job.cutoffs)
     except SideError as error:
         return absent(job.what, "featuretools", "time", ours=ours, why=str(error).splitlines()[-1])
-    return compared(job.what, "featuretools", "time", [(ours or math.nan, run["seconds"])], note=f"extrapolated from {done}")
+    return compared(
+        job.what, "featuretools", "time", [(ours or math.nan, run["seconds"])], note=f"{OF_ITS_TIME[0]}, extrapolated from {done}"
+    )
 
 
 def _besides(taken: Sequence[Mapping[str, Run]], side: str) -> str:
