@@ -12,6 +12,10 @@ All runs on so many cores as `--cores` says (2), queries hold 4 GB before they g
 - the last day is delivered, and both steps are done again: `next check`, `next features`
 
 Time and CPU are those of the step without imports. Compare CPU where the machine does other things.
+
+Measured so, in seconds of CPU, at 2 M and 20 M events: scan 0.4 and 4.3, check 6.3 and 55 (1.3 GiB), features of 24 cutoffs 7.8 and 50
+(2.2 GiB), a day later the check 1.3 and 1.2 and the features 1.5 and 5.3 (0.9 GiB). Before telemetry was numbered and counted month by
+month: check 12.5 and 110, features 15.5 and 127. Larger books have not been measured to the end.
 """
 
 import argparse
