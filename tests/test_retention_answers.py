@@ -195,7 +195,7 @@ def test_without_movements_or_forecast_the_notes_say_so(tmp_path):
     answer = ask(workspace, VENDOR)
     assert answer.actual == [] and answer.forecast is None
     assert answer.notes[0] == "What customers paid by month has not been computed yet."
-    assert "`renewcast forecast`" in answer.notes[1]
+    assert "“renewcast forecast”" in answer.notes[1]
     asked = ask(workspace, Caller("p1")).notes
     assert "Ask your vendor" in asked[1] and "renewcast" not in " ".join(asked).casefold()
     assert "too short" in ask_after_one_month(workspace).notes[0]
