@@ -51,7 +51,7 @@ _KEY: Hashable = "retention"
 _KEPT_AT_MOST = 100
 _COLUMNS: dict[By, Grouping] = {"partner": "partner_id", "segment": "segment"}
 _BOOK = "book"
-_NONE_FOR_THE_VENDOR = "No forecast has been made yet. Whoever runs Renewcast makes one with `renewcast forecast`."
+_NONE_FOR_THE_VENDOR = "No forecast has been made yet. Whoever runs Renewcast makes one with “renewcast forecast”."
 _NONE_FOR_A_PARTNER = "There is no forecast of your customers yet. Ask your vendor, who has it made."
 
 

@@ -36,6 +36,15 @@ def test_a_filter_works_as_one_chooses_and_the_address_keeps_it(visit):
     only_red(page)
 
 
+def test_what_comes_later_leaves_the_title_as_it_is(visit, address):
+    page = visit(VENDOR)
+    for path, part in (("/", "#outlook-tile"), ("/partners", "#partner-retention")):
+        with page.expect_response(lambda answer: answer.url.endswith("retention") and answer.ok):
+            page.goto(address + path)
+        expect(page.locator(f"{part}[hx-get]")).to_have_count(0)  # it has come
+        expect(page).not_to_have_title(re.compile("Retention"))
+
+
 def test_the_keyboard_alone_leads_to_an_account_and_back(visit):
     page = visit(VENDOR)
     links = page.locator("table.book tbody th a")
