@@ -21,7 +21,7 @@ def paid_in(folder, world, instants, *, grace_days=30):
         for name, table in as_tables(engine, world).items():
             pq.write_table(engine.to_arrow(table), folder / f"{name}.parquet")
     targets = SimpleNamespace(grace_days=grace_days)
-    paid = read_paid(SimpleNamespace(tables=folder, config=SimpleNamespace(targets=targets)), instants)
+    paid = read_paid(SimpleNamespace(book_tables=folder, config=SimpleNamespace(targets=targets)), instants)
     return [{account: arr for account, arr in paid[instant].items() if arr} for instant in instants]
 
 
@@ -51,4 +51,4 @@ def test_between_months_too(tmp_path):
 
 def test_unchecked_tables_are_said(tmp_path):
     with pytest.raises(WorkspaceError, match="have not been checked yet"):
-        read_paid(SimpleNamespace(tables=tmp_path, config=None), [ORIGIN])
+        read_paid(SimpleNamespace(book_tables=tmp_path, config=None), [ORIGIN])
