@@ -6,9 +6,10 @@ key and the journal. Its empty address asks for no key. CPU is that of the serve
 sides take turns, and each ratio is the median over the rounds of the ratio within a round. A machine that does other things at the same
 time makes all sides dearer, but not by the same factor.
 
-Measured on 2 idle cores, one round: microseconds of CPU an answer: empty 311, by id 369 (1.19 times), by row 1,015, while bare
-`pred_contrib` of the same three models takes 876 for the row ((by row - 1.3 empty) / pred_contrib = 0.70), MLflow with SHAP 3,702 (10
-times by id, 3.7 times by row); 10,000 accounts in one call 368,000 explained scores a second.
+Measured on 2 idle cores in two runs of one round, microseconds of CPU an answer: empty 391 and 311, by id 415 and 369 (1.06 and 1.19
+times), by row 1,254 and 1,015, while bare `pred_contrib` of the same three models takes 901 and 876 for the row ((by row - 1.3 empty) /
+pred_contrib = 0.83 and 0.70), MLflow with SHAP 4,600 and 3,702 (10 times by id, 3.7 times by row); 10,000 accounts in one call 344,000 and
+368,000 explained scores a second.
 """
 
 import argparse

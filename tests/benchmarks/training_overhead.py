@@ -12,10 +12,9 @@ which is what `lightgbm.train` does, on one thread as in the training. Unlike th
 bins those of each, as one call of `lightgbm.train` for each fit would. The two take turns, and the ratio is the median over the rounds of
 the ratio within a round. With other work on the machine CPU is the fairer measure, since it does not count waiting.
 
-Measured on a simulated book of 2,000 accounts (30,000 rows of 213 features; 98 fits, 6,006 trees), with a dozen other processes waiting
-for the two cores: 1.00 to 1.05 times the CPU of LightGBM alone in three runs (57 s against 55 s). On idle cores it was 1.147 times the CPU
-and 1.139 times as long before rows were encoded once for all that reads them, and has not been measured since. A search of 5 recipes by
-itself, whose folds are binned once: 1.00 times (15 fits, 1,819 trees).
+Measured on a simulated book of 2,000 accounts (30,000 rows of 213 features; 98 fits, 6,688 trees), on two idle cores: 1.11 times the CPU
+of LightGBM alone (59 s against 53 s) and 1.10 times as long. With a dozen other processes waiting for the cores it was 1.00 to 1.05 in
+three runs. A search of 5 recipes by itself, whose folds are binned once: 1.00 times (15 fits, 1,819 trees).
 """
 
 import argparse
