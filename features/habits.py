@@ -73,13 +73,11 @@ class Habits:
     def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
         assert self.known.telemetry is not None
-        instants, accounts = self.spine.instants, self.known.numbers_of(self.spine.account_id)
-        for cutoff in self.known.cutoffs:
-            rows = np.flatnonzero(instants == cutoff)
+        for cutoff, rows, accounts in self.known.by_cutoff(self.spine):
             for feature in features:
                 assert isinstance(feature.expression, Habit)
-                share = _share(self.known.telemetry, window, feature.expression.days, int(cutoff), self.known.n_accounts)
-                columns[feature.name][rows] = share[accounts[rows]]
+                share = _share(self.known.telemetry, window, feature.expression.days, cutoff, self.known.n_accounts)
+                columns[feature.name][rows] = share[accounts]
             yield
 
 

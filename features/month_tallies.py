@@ -58,17 +58,15 @@ class MonthTallies:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
         telemetry, tallies = self.known.telemetry, tallies_of(features)
         assert telemetry is not None
-        instants, accounts = self.spine.instants, self.known.numbers_of(self.spine.account_id).astype(np.int64)
         levels = self.known.levels[window.each] if window.each else ()
-        for cutoff in self.known.cutoffs:
-            rows = np.flatnonzero(instants == cutoff)
+        for cutoff, rows, accounts in self.known.by_cutoff(self.spine):
             sums = _Sums((self.known.n_accounts, max(1, len(levels))), tallies, _level_of(telemetry, levels) if window.each else None)
-            until = clock.shifted(int(cutoff), -window.lag_days)
+            until = clock.shifted(cutoff, -window.lag_days)
             since = None if window.days is None else clock.shifted(until, -window.days)
-            for found in telemetry.months(sums.columns_of(telemetry), since=since, until=until, cutoff=int(cutoff)):
+            for found in telemetry.months(sums.columns_of(telemetry), since=since, until=until, cutoff=cutoff):
                 sums.add(found)
-            values = {tally: sums.value(tally, int(cutoff)) for tally in tallies}
-            write_tallies(columns, features, levels, sums.rows, values, rows=rows, accounts=accounts[rows])
+            values = {tally: sums.value(tally, cutoff) for tally in tallies}
+            write_tallies(columns, features, levels, sums.rows, values, rows=rows, accounts=accounts)
             yield
 
 

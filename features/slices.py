@@ -145,6 +145,13 @@ class KnownTables:
         """Return the numbers by which the spine's accounts go in loaded tables."""
         return np.asarray(pc.index_in(account_id, value_set=self._account_ids).to_numpy(zero_copy_only=False), dtype=np.int32)
 
+    def by_cutoff(self, spine: Spine) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Yield each cutoff in microseconds with its rows of the spine that this was made for, and the numbers of their accounts."""
+        instants, accounts = spine.instants, self.numbers_of(spine.account_id).astype(np.int64)
+        for cutoff in self.cutoffs:
+            rows = np.flatnonzero(instants == cutoff)
+            yield int(cutoff), rows, accounts[rows]
+
     def segments(self, account_id: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the segment of each account, missing where none is known."""
         accounts = self.tables["accounts"]

@@ -14,7 +14,6 @@ both against the same slow twin.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import ibis
@@ -117,17 +116,11 @@ class Tallies:
         order = self._order(window, features)
         tallies = tallies_of(features)
         levels = self.known.levels[window.each] if window.each else ()
-        for cutoff, rows, accounts in self._by_cutoff:
+        for cutoff, rows, accounts in self.known.by_cutoff(self.spine):
             stretch = clock.sorted_window(order.time, cutoff, days=window.days, lag_days=window.lag_days)
             rows_found, values = order.tally(tallies, stretch)
             write_tallies(columns, features, levels, rows_found, values, rows=rows, accounts=accounts)
             yield
-
-    @cached_property
-    def _by_cutoff(self) -> list[tuple[int, Ints, Ints]]:
-        """The spine's rows and accounts at each cutoff."""
-        instants, accounts = self.spine.instants, self.known.numbers_of(self.spine.account_id)
-        return [(int(cutoff), np.flatnonzero(instants == cutoff), accounts[instants == cutoff]) for cutoff in self.known.cutoffs]
 
     def _order(self, window: Window, features: Sequence[Feature]) -> "_TimeOrder":
         wanted = {tally.column for tally in tallies_of(features)} - {""}

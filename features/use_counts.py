@@ -86,15 +86,13 @@ class UseCounts:
         A part must be computed before the next one is asked for: each takes the name of the one before.
         """
         wanted = _looked_at(window, expressions)
-        instants, accounts = self.spine.instants, self.known.numbers_of(self.spine.account_id)
         telemetry = self.known.telemetry
         assert telemetry is not None
-        for cutoff in self.known.cutoffs:
-            rows = np.flatnonzero(instants == cutoff)
+        for cutoff, rows, accounts in self.known.by_cutoff(self.spine):
             row_of = np.full(self.known.n_accounts, -1, dtype=np.int32)
-            row_of[accounts[rows]] = rows
-            places = _Places.of(self.known, window, telemetry, int(cutoff))
-            yield self.known.engine.hold(_summed_up(telemetry, places, window, int(cutoff), wanted, row_of), name="summed_up")
+            row_of[accounts] = rows
+            places = _Places.of(self.known, window, telemetry, cutoff)
+            yield self.known.engine.hold(_summed_up(telemetry, places, window, cutoff, wanted, row_of), name="summed_up")
 
 
 def _looked_at(window: Window, expressions: Sequence[Expression]) -> frozenset[str]:
