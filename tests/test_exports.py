@@ -1,13 +1,15 @@
 import csv
+import gc
 import io
 import json
-import tracemalloc
+import weakref
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from serving.answers.exports import _cell, export_pieces
+from serving.answers.schema import AccountSummary
 from serving.app import create_app
 from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy
@@ -91,18 +93,20 @@ def test_text_is_never_a_formula(text):
     assert _cell(-2.5) == -2.5
 
 
-def test_a_large_export_needs_no_more_memory_than_a_small_one(workspace, monkeypatch):
-    monkeypatch.setattr("serving.answers.exports.PIECE_ROWS", 60)
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_an_export_holds_the_accounts_of_one_piece_only(workspace, monkeypatch, form):
+    made: list[weakref.ref[AccountSummary]] = []
+
+    class Watched(AccountSummary):
+        def model_post_init(self, _context: object) -> None:
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("serving.answers.exports.PIECE_ROWS", 30)
+    monkeypatch.setattr("serving.answers.exports.AccountSummary", Watched)
     score_set = load_score_set(workspace.scores)
-    view = View(VENDOR, None, default_policy())
-
-    def peak(rows):
-        tracemalloc.start()
-        for _ in export_pieces(score_set, np.arange(rows), view, "csv"):
-            pass
-        size = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return size
-
-    peak(10)
-    assert peak(240) < 1.3 * peak(120)
+    held = []
+    for accounts, _ in export_pieces(score_set, np.arange(240), View(VENDOR, None, default_policy()), form):
+        gc.collect()
+        held.append((len(accounts), sum(summary() is not None for summary in made)))
+    assert len(made) == 240
+    assert held == [(30, 30)] * 8 + [(0, 30)] * (form == "parquet")
