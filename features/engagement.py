@@ -1,6 +1,5 @@
 """Engagement features: what vendor and partners have to do with the customer."""
 
-import ibis
 import ibis.expr.types as ir
 
 from features.feature import Expression, Feature, Window
@@ -13,6 +12,8 @@ CHANNELS = ("email", "meeting", "qbr", "training", "community", "content")
 SURVEYS = ("nps", "csat")
 
 _EVER = Window(table="engagement")
+_OFFSET = 2 * 10**18
+"""Added to an age in microseconds or to a value, it gives a number of 19 digits, whatever the age or the value."""
 
 
 def engagement_features() -> list[Feature]:
@@ -133,8 +134,8 @@ def _survey(kind: str) -> list[Feature]:
         return _is(rows.channel, "survey") & _is(rows.kind, kind) & rows["value"].notnull()
 
     def newest(rows: ir.Table) -> ir.Value:
-        newest_then_lowest = ibis.struct({"age": rows.age_days, "value": rows["value"]})
-        return rows["value"].argmin(newest_then_lowest, where=answers(rows))
+        order = answers(rows).ifelse(_newest_then_lowest(rows), None)  # the others need no text
+        return rows["value"].argmin(order, where=answers(rows))
 
     needs = frozenset({"kind", "value"})
     return [
@@ -173,6 +174,19 @@ def _survey(kind: str) -> list[Feature]:
             actionable=True,
         ),
     ]
+
+
+def _newest_then_lowest(rows: ir.Table) -> ir.StringValue:
+    """Return texts that sort as the pairs of age and value do: the newest row first, of those of one instant the lowest value.
+
+    Warehouses order neither structs nor objects. So age, the whole number below the value and what it lies above that are written out
+    one after the other, each with as many digits in every row. Values of up to 1e15, which are all that the check lets through, are told
+    apart if they differ by 2^-52: all doubles of 1 and more are.
+    """
+    below = rows["value"].floor()
+    above = ((rows["value"] - below.cast("float64")) * 2.0**52).floor()
+    age, whole, rest = ((_OFFSET + part).cast("string") for part in (rows.cutoff - rows.occurred_at, below, above))
+    return age + whole + rest
 
 
 def _silence() -> list[Feature]:

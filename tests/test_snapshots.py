@@ -1,3 +1,4 @@
+import math
 import random
 from datetime import datetime, timedelta
 
@@ -167,12 +168,34 @@ def test_a_term_ends_when_it_really_ended_and_never_later_than_planned(engine):
     assert features_of(engine, "arr", subscriptions=[term(300, -100, ended_at=days_ago(-1))]) == (100,)
 
 
-def test_of_several_answers_at_once_the_lowest_counts_in_whatever_order_they_come(engine):
-    answers = [
-        {"account_id": "a", "occurred_at": days_ago(3), "channel": "survey", "kind": "nps", "value": float(value)} for value in (9, 2, 7)
-    ]
-    for contacts in (answers, answers[::-1]):
-        assert features_of(engine, "nps_last", engagement=contacts) == (2,)
+def answer(when, value):
+    return {"account_id": "a", "occurred_at": when, "channel": "survey", "kind": "nps", "value": float(value)}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (9, 2, 7),
+        (10, 9, 100),
+        (-2, -1, 0, 3),
+        (-0.5, 0.25, -0.25),
+        (4.1, 4.05, 4.25),
+        (-1e15, 1e15, 5e-324),
+        (1 / 3, 1 / 3 + 2**-52, 1),
+        (8.1, math.nextafter(8.1, 9)),
+    ],
+)
+def test_of_several_answers_at_once_the_lowest_counts_in_whatever_order_they_come(values, engine):
+    earlier = answer(days_ago(3) - timedelta(microseconds=1), min(values) - 1)
+    answers = [answer(days_ago(3), value) for value in values]
+    for contacts in ([earlier, *answers], [*reversed(answers), earlier]):
+        assert features_of(engine, "nps_last", engagement=contacts) == (min(values),)
+
+
+def test_the_newest_answer_counts_however_old_it_is(engine):
+    answers = [answer(datetime(year, 1, 1), value) for year, value in ((1, 1), (1969, 2), (1970, 3), (1971, 4))]
+    for n in range(1, 5):
+        assert features_of(engine, "nps_last", engagement=answers[:n]) == (n,)
 
 
 def test_a_field_that_became_known_nobody_knows_when_stays_hidden(engine):

@@ -40,6 +40,10 @@ MICROSECONDS = {
 }
 
 
+ORDERED = (dt.Numeric, dt.Boolean, dt.String, dt.Timestamp, dt.Date, dt.Null)
+"""What each of the warehouses sorts and groups by, and takes for the second argument of MIN_BY; BigQuery takes no struct and no array."""
+
+
 class PaperEngine:
     """Compiles what it is asked to compute, keeps the queries, and finds nothing."""
 
@@ -117,6 +121,16 @@ def below(node):
 
 def is_positive(node):
     return isinstance(node, ops.Literal) and node.value > 0
+
+
+def test_no_value_is_of_a_type_that_a_warehouse_cannot_order_or_group_by(engine):
+    nodes = {node for table, _ in engine.queries for node in table.op().find(ops.Node)}
+    values = [node for node in nodes if isinstance(node, ops.Value)]
+    assert len(values) > 1000
+    assert {str(node.dtype) for node in values if not isinstance(node.dtype, ORDERED)} == set()
+    keys = [key for node in nodes if isinstance(node, ops.WindowFunction) for key in node.group_by]
+    assert len(keys) > 10
+    assert [key for key in keys if key.dtype.is_floating()] == []  # by fractions BigQuery parts no windows
 
 
 def test_the_operators_that_are_relied_on_are_those_in_the_document(engine):
