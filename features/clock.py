@@ -27,6 +27,7 @@ __all__ = [
     "active_at",
     "age_days",
     "ages_of",
+    "came_after",
     "closed_by",
     "day_number",
     "day_number_of",
@@ -35,26 +36,25 @@ __all__ = [
     "has_come",
     "in_label_window",
     "in_window",
+    "is_midnight",
     "known_by",
-    "known_rows",
     "label_window_end",
     "last_by",
     "microseconds",
     "midnight",
     "midnight_from",
     "month_starts",
+    "newly_seen",
     "not_after",
     "not_withdrawn",
     "parse_instant",
     "reaches_into",
     "shifted",
-    "sorted_ages",
     "sorted_window",
     "steps_of_days",
     "unless_unknown",
     "was_known",
     "week_number",
-    "week_number_of",
     "weekday",
 ]
 
@@ -101,11 +101,6 @@ def sorted_window(times: "npt.NDArray[np.int64]", cutoff: int, *, days: int | No
     return slice(first, int(np.searchsorted(times, newest, side="right")))
 
 
-def sorted_ages(times: "npt.NDArray[np.int64]", cutoff: int, *, youngest: int, oldest: int | None) -> slice:
-    """Return where in sorted times ages of `[youngest, oldest)` days lie; with `oldest=None` all from the youngest."""
-    return sorted_window(times, cutoff, days=None if oldest is None else oldest - youngest, lag_days=youngest)
-
-
 def reaches_into(first: int, last: int, *, since: int | None, until: int) -> bool:
     """Tell whether a time from the first to the last can lie in `(since, until]`; with `since=None` in `(-inf, until]`.
 
@@ -122,9 +117,22 @@ def was_known(known_at: int, cutoff: int) -> bool:
     return known_at <= cutoff
 
 
-def known_rows(known_at: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.bool_]":
-    """Tell which rows were known at the cutoff, the cutoff itself included; shape `(n,)`."""
-    return np.asarray(known_at <= cutoff)
+def newly_seen(
+    times: "npt.NDArray[np.int64]", known_at: "npt.NDArray[np.int64]", cutoff: int, *, before: int | None, lag_days: int
+) -> "npt.NDArray[np.bool_]":
+    """Tell which rows had happened `lag_days` ago and were known at the cutoff, and not so at the cutoff before; shape `(n,)`."""
+    seen = np.maximum(shifted(times, lag_days), known_at)
+    return np.asarray(seen <= cutoff) if before is None else np.asarray((seen <= cutoff) & (seen > before))
+
+
+def came_after(times: "npt.NDArray[np.int64]", instants: "int | npt.NDArray[np.int64]") -> "npt.NDArray[np.bool_]":
+    """Tell which times came after an instant, the instant itself excluded; shape `(n,)`."""
+    return np.asarray(times > instants)
+
+
+def is_midnight(instants: "npt.NDArray[np.int64]") -> bool:
+    """Tell whether all instants in microseconds are midnights."""
+    return not np.any(instants % MICROSECONDS_PER_DAY)
 
 
 def in_label_window(time: "ir.IntegerValue", cutoff: "ir.IntegerValue", *, horizon_days: int, lead_days: int) -> "ir.BooleanValue":
@@ -185,11 +193,6 @@ def ages_of(times: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.floa
 def day_number_of(times: "npt.NDArray[np.int64]") -> "npt.NDArray[np.int64]":
     """Return what `day_number` does, for an array."""
     return np.asarray((times - 1) // MICROSECONDS_PER_DAY)
-
-
-def week_number_of(times: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.int64]":
-    """Return what `week_number` does, for an array."""
-    return np.asarray((cutoff - times) // (7 * MICROSECONDS_PER_DAY))
 
 
 def day_number(time: "ir.IntegerValue") -> "ir.IntegerValue":

@@ -1,7 +1,7 @@
 """Habits: on how many days a user comes, averaged over an account's users.
 
 As an Ibis expression this takes a row for each user and day, of which there are nearly as many as events. Where telemetry is numbered, each
-user and day is a place in an array of flags, and counting them takes no sorting.
+user has a flag for each of the last days, and counting them takes no sorting.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features import clock
+from features.day_counts import DayRing
 from features.feature import Feature, Window
-from features.numbered import NumberedTelemetry
 from features.slices import KnownTables, Spine
 from features.spans import within
 
@@ -66,34 +66,38 @@ class Habits:
             and window.each is None
             and all(isinstance(feature.expression, Habit) for feature in features)
             and window.days is not None
-            and len(telemetry.user_accounts) * (window.days + 1) <= _MOST_FLAGS
+            and window.days < np.iinfo(np.uint8).max
+            and len(telemetry.user_accounts) * window.days <= _MOST_FLAGS
             and self.known.is_cut_by_cutoff("telemetry")
+            and clock.is_midnight(self.known.cutoffs)
         )
 
     def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
-        assert self.known.telemetry is not None
-        for cutoff, rows, accounts in self.known.by_cutoff(self.spine):
+        telemetry = self.known.telemetry
+        assert telemetry is not None and window.days is not None
+        ring = DayRing(window.days, window.lag_days)
+        came = np.zeros((window.days, len(telemetry.user_accounts)), dtype=np.uint8)
+        arrivals = telemetry.arrivals(["user_id"], self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
+            came[ring.turn(cutoff)] = 0
+            for found in arriving:
+                user, day = found.columns["user_id"], ring.places_of(clock.day_number_of(found.time))
+                named = user >= 0
+                came[day[named], user[named]] = 1
             for feature in features:
                 assert isinstance(feature.expression, Habit)
-                share = _share(self.known.telemetry, window, feature.expression.days, cutoff, self.known.n_accounts)
+                n_days = np.zeros(came.shape[1], dtype=np.uint8)
+                for place in ring.by_time[ring.ages < feature.expression.days].tolist():
+                    n_days += came[place]
+                share = _share(n_days, telemetry.user_accounts, feature.expression.days, self.known.n_accounts)
                 columns[feature.name][rows] = share[accounts]
             yield
 
 
-def _share(telemetry: NumberedTelemetry, window: Window, days: int, cutoff: int, n_accounts: int) -> Floats:
-    """Return the habit of each account, NaN without users, shape `(n_accounts,)`."""
-    assert window.days is not None
-    until = clock.shifted(cutoff, -window.lag_days)
-    since = clock.shifted(cutoff, -min(window.lag_days + window.days, max(days, window.lag_days)))
-    first_day, width = clock.day_of(since + 1), window.days + 1
-    came = np.zeros(len(telemetry.user_accounts) * width, dtype=np.bool_)
-    for rows in telemetry.months(["user_id"], since=since, until=until, cutoff=cutoff):
-        user, day = rows.columns["user_id"].astype(np.int64), clock.day_number_of(rows.time) - first_day
-        named = user >= 0
-        came[user[named] * width + day[named]] = True
-    user, n_days = np.unique(np.flatnonzero(came) // width, return_counts=True)
-    account = telemetry.user_accounts[user]
-    user_days, users = (np.bincount(account, weights=each, minlength=n_accounts) for each in (n_days, None))
+def _share(n_days: npt.NDArray[np.uint8], user_accounts: npt.NDArray[np.int32], days: int, n_accounts: int) -> Floats:
+    """Return the habit of each account from the days on which each user came, NaN without users, shape `(n_accounts,)`."""
+    user_days = np.bincount(user_accounts, weights=n_days, minlength=n_accounts)
+    users = np.bincount(user_accounts, weights=n_days > 0, minlength=n_accounts)
     with np.errstate(invalid="ignore"):
         return np.asarray(user_days / days / users)

@@ -1,10 +1,10 @@
 """Tallies of numbered telemetry: the same statistics as `features.tally`, from the rows of one month after the other.
 
-Nothing is kept but the sums by account and kind of event, so that it does not matter how many events there are, nor how late they came.
+Nothing is kept but running sums by account and kind of event, so that it does not matter how many events there are, nor how late they came.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,11 @@ import numpy.typing as npt
 from features import clock
 from features.feature import Feature, Window
 from features.numbered import MonthRows, NumberedTelemetry
+from features.running import Extremes, Running
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, split
 from features.tally import Tally, tallies_of, write_tallies
+from features.use_counts import ages_of_window
 
 __all__ = ["MonthTallies"]
 
@@ -23,7 +25,6 @@ Ints = npt.NDArray[np.int64]
 
 _KINDS = frozenset({"count", "sum", "mean", "events", "newest", "oldest"})
 _AMOUNTS = frozenset({"events", "quantity", "users"})
-_NEVER, _ALWAYS = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +43,15 @@ class MonthTallies:
     def answer(self, window: Window, features: Sequence[Feature]) -> bool:
         """Tell whether these features of one window can be tallied."""
         telemetry = self.known.telemetry
+        tallies = tallies_of(features)
         return (
             telemetry is not None
             and window.table == "telemetry"
             and not window.by
             and window.each in (None, "event")
             and all(isinstance(feature.expression, Tally) for feature in features)
-            and all(tally.kind in _KINDS and tally.column in _AMOUNTS | {""} for tally in tallies_of(features))
+            and all(tally.kind in _KINDS and tally.column in _AMOUNTS | {""} for tally in tallies)
+            and (window.days is None or all(tally.kind != "oldest" for tally in tallies))
             and not telemetry.lacks_events
             and telemetry.busiest * max(telemetry.largest, BILLION) < EXACT_BELOW
             and self.known.is_cut_by_cutoff("telemetry")
@@ -56,17 +59,17 @@ class MonthTallies:
 
     def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
-        telemetry, tallies = self.known.telemetry, tallies_of(features)
+        telemetry = self.known.telemetry
         assert telemetry is not None
         levels = self.known.levels[window.each] if window.each else ()
-        for cutoff, rows, accounts in self.known.by_cutoff(self.spine):
-            sums = _Sums((self.known.n_accounts, max(1, len(levels))), tallies, _level_of(telemetry, levels) if window.each else None)
-            until = clock.shifted(cutoff, -window.lag_days)
-            since = None if window.days is None else clock.shifted(until, -window.days)
-            for found in telemetry.months(sums.columns_of(telemetry), since=since, until=until, cutoff=cutoff):
+        sums = _Sums(self.known, window, tallies_of(features), _level_of(telemetry, levels) if window.each else None)
+        arrivals = telemetry.arrivals(sums.columns_of(telemetry), self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
+            for found in arriving:
                 sums.add(found)
-            values = {tally: sums.value(tally, cutoff) for tally in tallies}
-            write_tallies(columns, features, levels, sums.rows, values, rows=rows, accounts=accounts)
+            n_rows, values = sums.at(cutoff)
+            write_tallies(columns, features, levels, n_rows, values, rows=rows, accounts=accounts)
+            sums.leave(cutoff)
             yield
 
 
@@ -76,9 +79,8 @@ def _level_of(telemetry: NumberedTelemetry, levels: Sequence[str]) -> Ints:
     return np.array([numbers.get(name, -1) for name in telemetry.texts["event"]], dtype=np.int64)
 
 
-@dataclass(frozen=True, eq=False)
 class _Sums:
-    """What is added up, by account and level: arrays of shape `(n_accounts, n_levels)`.
+    """What is added up, by account and level.
 
     Parameters
     ----------
@@ -86,77 +88,85 @@ class _Sums:
         The level of each kind of event by its number; None where all count as one.
     """
 
-    shape: tuple[int, int]
-    tallies: Sequence[Tally]
-    level_of: Ints | None
-    found: dict[tuple[str, str], npt.NDArray[np.float64]] = field(default_factory=dict)
-    times: dict[str, Ints] = field(default_factory=dict)
+    def __init__(self, known: KnownTables, window: Window, tallies: Sequence[Tally], level_of: Ints | None) -> None:
+        n_levels = max(1, len(known.levels[window.each])) if window.each else 1
+        self._shape = known.n_accounts, n_levels
+        self._ages = ages_of_window(window)
+        self._cutoffs = known.cutoffs.tolist()
+        self._tallies = tallies
+        self._level_of = level_of
+        self._sums: dict[tuple[str, str], Running] = {}
+        self._times = Extremes(known.n_accounts * n_levels, with_oldest=any(tally.kind == "oldest" for tally in tallies))
 
     @property
-    def amounts(self) -> set[str]:
-        """The columns that are added up."""
-        return {tally.column for tally in self.tallies if tally.column} | ({"events"} & {tally.kind for tally in self.tallies})
-
-    @property
-    def rows(self) -> Floats:
-        """How many rows there were."""
-        return self._of("", "rows")
+    def _amounts(self) -> set[str]:
+        return {tally.column for tally in self._tallies if tally.column} | ({"events"} & {tally.kind for tally in self._tallies})
 
     def columns_of(self, telemetry: NumberedTelemetry) -> list[str]:
         """Return the columns of rows that are looked at; what each row has once is counted instead."""
         single = {"events"} if all(piece.are_single for piece in telemetry.pieces) else set()
-        return ["account", *(["event"] if self.level_of is not None else []), *sorted(self.amounts - single)]
+        return ["account", *(["event"] if self._level_of is not None else []), *sorted(self._amounts - single)]
 
     def add(self, rows: MonthRows) -> None:
-        """Add rows of one month, which come after those of all months before."""
-        if self.level_of is not None:
-            level = self.level_of[rows.columns["event"]]
+        """Add rows that were not seen before."""
+        if self._level_of is not None:
+            level = self._level_of[rows.columns["event"]]
             rows, level = rows.take(level >= 0), level[level >= 0]
-            places = rows.columns["account"] * self.shape[1] + level
+            places = rows.columns["account"] * self._shape[1] + level
         else:
             places = rows.columns["account"]
-        self._add("", "rows", places, None)
-        for name in self.amounts & rows.columns.keys():
-            self._add_amounts(name, places, rows.columns[name])
-        if {"newest", "oldest"} & {tally.kind for tally in self.tallies}:
-            self._note_times(places, rows.time)
+        self._add("", "rows", rows.time, places, None)
+        for name in self._amounts & rows.columns.keys():
+            self._add_amounts(name, rows.time, places, rows.columns[name])
+        if {"newest", "oldest"} & {tally.kind for tally in self._tallies}:
+            self._times.add(rows.time, places)
 
-    def value(self, tally: Tally, cutoff: int) -> Floats:
-        """Return a statistic; NaN where there is none."""
+    def leave(self, cutoff: int) -> None:
+        """Forget what no later cutoff needs."""
+        for sums in self._sums.values():
+            sums.leave(cutoff)
+
+    def at(self, cutoff: int) -> tuple[Floats, dict[Tally, Floats]]:
+        """Return the number of rows and the statistics at a cutoff, NaN where there is none, shape `(n_accounts, n_levels)` each."""
+        n_rows = self._of("", "rows", cutoff)
+        return n_rows, {tally: self._value(tally, n_rows, cutoff) for tally in self._tallies}
+
+    def _value(self, tally: Tally, n_rows: Floats, cutoff: int) -> Floats:
         match tally.kind:
             case "count":
-                return self.rows
-            case "newest" | "oldest":
-                return clock.ages_of(self.times[tally.kind], cutoff).reshape(self.shape) if tally.kind in self.times else self.rows
+                return n_rows
+            case "newest":
+                return clock.ages_of(self._times.newest, cutoff).reshape(self._shape)
+            case "oldest":
+                assert self._times.oldest is not None
+                return clock.ages_of(self._times.oldest, cutoff).reshape(self._shape)
         column = tally.column or tally.kind
-        if (column, "whole") not in self.found:  # each row was one
-            return self.rows if tally.kind != "mean" else np.ones(self.shape)
+        if (column, "whole") not in self._sums:  # each row was one
+            return n_rows if tally.kind != "mean" else np.ones(self._shape)
         if tally.kind == "events":
-            return self._of(column, "plain")
-        total = self._of(column, "whole") + self._of(column, "billionths") / BILLION
+            return self._of(column, "plain", cutoff)
+        total = self._of(column, "whole", cutoff) + self._of(column, "billionths", cutoff) / BILLION
         if tally.kind == "sum":
             return total
         with np.errstate(invalid="ignore"):
-            return np.divide(total, self._of(column, "filled"))
+            return np.divide(total, self._of(column, "filled", cutoff))
 
-    def _of(self, column: str, what: str) -> Floats:
-        return self.found.get((column, what), np.zeros(self.shape[0] * self.shape[1])).reshape(self.shape)
+    def _of(self, column: str, what: str, cutoff: int) -> Floats:
+        if (column, what) not in self._sums:
+            return np.zeros(self._shape)
+        places = np.arange(self._shape[0] * self._shape[1])
+        return self._sums[column, what].between(cutoff, self._ages, places).astype(np.float64, copy=False).reshape(self._shape)
 
-    def _add_amounts(self, column: str, places: npt.NDArray[np.int64], values: Floats) -> None:
+    def _add_amounts(self, column: str, times: Ints, places: npt.NDArray[np.int64], values: Floats) -> None:
         empty = np.isnan(values)
         if empty.any():
-            places, values = places[~empty], values[~empty]
+            times, places, values = times[~empty], places[~empty], values[~empty]
         whole, billionths = split(values)
         for what, weights in (("whole", whole), ("billionths", billionths), ("plain", values), ("filled", None)):
-            self._add(column, what, places, weights)
+            self._add(column, what, times, places, weights)
 
-    def _add(self, column: str, what: str, places: npt.NDArray[np.int64], weights: Floats | None) -> None:
-        counted = np.bincount(places, weights=weights, minlength=self.shape[0] * self.shape[1]).astype(np.float64, copy=False)
-        self.found[column, what] = counted + self.found.get((column, what), 0.0)
-
-    def _note_times(self, places: npt.NDArray[np.int64], times: Ints) -> None:
-        size = self.shape[0] * self.shape[1]
-        newest, oldest = self.times.setdefault("newest", np.full(size, _NEVER)), self.times.setdefault("oldest", np.full(size, _ALWAYS))
-        newest[places] = times
-        first = np.flatnonzero(oldest[places] == _ALWAYS)[::-1]
-        oldest[places[first]] = times[first]
+    def _add(self, column: str, what: str, times: Ints, places: npt.NDArray[np.int64], weights: Floats | None) -> None:
+        if (column, what) not in self._sums:
+            kind = np.int32 if weights is None else np.float64
+            self._sums[column, what] = Running(self._shape[0] * self._shape[1], self._cutoffs, {self._ages}, kind)
+        self._sums[column, what].add(times, places, weights)

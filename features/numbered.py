@@ -3,10 +3,11 @@
 Features read telemetry many times, and most of the time goes into comparing texts. So each piece is there once more, without loss:
 accounts, users, kinds of event and products as whole numbers, instants as microseconds. `features.numbering` writes it.
 
-Whoever reads takes the rows of one month after the other, so that memory holds a month and what is made of it, not the book.
+Whoever reads takes them in the order in which they are seen, those of one month after the other, so that a row is read once for all
+cutoffs and memory holds a month and what is made of it, not the book.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.clock import known_rows, reaches_into, was_known
+from features import clock
 from features.engine import Engine
 from features.queries import QueryEngine
 
@@ -84,17 +85,14 @@ class MonthRows:
     columns
         Arrays of shape `(n,)`: `account`, `user_id`, `event` and `product` are numbers, -1 where there is none; amounts are floats, NaN
         where there is none.
-    are_single
-        Whether each row stands for one event.
     """
 
     time: Ints
     columns: Mapping[str, npt.NDArray[Any]]
-    are_single: bool
 
-    def take(self, rows: slice | npt.NDArray[np.bool_]) -> "MonthRows":
-        """Return some of the rows, in their order."""
-        return MonthRows(self.time[rows], {name: values[rows] for name, values in self.columns.items()}, self.are_single)
+    def take(self, rows: slice | npt.NDArray[Any]) -> "MonthRows":
+        """Return some of the rows, in the order asked for."""
+        return MonthRows(self.time[rows], {name: values[rows] for name, values in self.columns.items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,37 +188,47 @@ class NumberedTelemetry:
             columns[f"{name}_level"] = _looked_up(rows[name], [numbers.get(text) for text in self.texts[name]], "int16")
         return rows.select(**columns)
 
-    def months(self, columns: Sequence[str], *, since: int | None, until: int, cutoff: int) -> Iterator[MonthRows]:
-        """Yield the rows of `(since, until]` that were known at a cutoff, of one month after the other.
+    def arrivals(
+        self, columns: Sequence[str], cutoffs: Iterable[int], *, days: int | None, lag_days: int = 0
+    ) -> Iterator[Iterator[MonthRows]]:
+        """Yield, for each cutoff, the rows that come into a window there and were not seen at the cutoff before, a month at a time.
+
+        What lies outside of the window by the time it is seen never comes.
 
         Parameters
         ----------
         columns
             Of `MonthRows`.
-        since, until, cutoff
-            Microseconds since 1970-01-01 UTC; from the first row if `since` is None.
+        cutoffs
+            Microseconds since 1970-01-01 UTC, ascending.
+        days, lag_days
+            The window `(cutoff - lag - days, cutoff - lag]`; from the first row if `days` is None.
         """
         by_month: dict[str, list[NumberedPiece]] = {}
         for piece in self.pieces:
             by_month.setdefault(piece.month, []).append(piece)
-        for month in sorted(by_month):
-            pieces = by_month[month]
-            first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
-            if reaches_into(first, last, since=since, until=until):
-                yield self._read(pieces, columns, since=since, until=until, cutoff=cutoff)
+        before = None
+        for cutoff in cutoffs:
+            yield self._arriving(by_month, columns, _View(int(cutoff), before, days, lag_days))
+            before = int(cutoff)
 
-    def _read(self, pieces: Sequence[NumberedPiece], columns: Sequence[str], *, since: int | None, until: int, cutoff: int) -> MonthRows:
-        are_late = not all(was_known(piece.last_known, cutoff) for piece in pieces)
-        names = ["time", *columns, *(["known"] if are_late else [])]
+    def _arriving(self, by_month: Mapping[str, Sequence[NumberedPiece]], columns: Sequence[str], view: "_View") -> Iterator[MonthRows]:
+        for month in sorted(by_month):
+            if pieces := view.shows(by_month[month]):
+                yield self._read(pieces, columns, view)
+
+    def _read(self, pieces: Sequence[NumberedPiece], columns: Sequence[str], view: "_View") -> MonthRows:
+        is_whole = all(map(view.shows_whole, pieces))
+        names = ["time", *columns, *([] if is_whole else ["known"])]
         read = {name: [self._column(piece, name) for piece in pieces] for name in names}
         arrays = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in read.items()}
-        rows = MonthRows(arrays["time"], arrays, all(piece.are_single for piece in pieces))
+        rows = MonthRows(arrays["time"], arrays)
         if len(pieces) > 1:
-            order = np.argsort(rows.time, kind="stable")
-            rows = MonthRows(rows.time[order], {name: values[order] for name, values in rows.columns.items()}, rows.are_single)
-        first = 0 if since is None else int(np.searchsorted(rows.time, since, side="right"))
-        rows = rows.take(slice(first, int(np.searchsorted(rows.time, until, side="right"))))
-        return rows.take(known_rows(rows.columns["known"], cutoff)) if are_late else rows
+            rows = rows.take(np.argsort(rows.time, kind="stable"))
+        rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
+        if is_whole:
+            return rows
+        return rows.take(clock.newly_seen(rows.time, rows.columns["known"], view.cutoff, before=view.before, lag_days=view.lag_days))
 
     def _column(self, piece: NumberedPiece, name: str) -> npt.NDArray[Any]:
         """Read a column of a file, or take it from what was read before.
@@ -235,6 +243,30 @@ class NumberedTelemetry:
                 return values
             self._held[key] = values
         return self._held[key]
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is seen of a window at a cutoff, and was not at the cutoff before; all in microseconds or days."""
+
+    cutoff: int
+    before: int | None
+    days: int | None
+    lag_days: int
+
+    def shows(self, pieces: Sequence[NumberedPiece]) -> list[NumberedPiece]:
+        """Return the pieces of which rows may come."""
+        until = clock.shifted(self.cutoff, -self.lag_days)
+        since = None if self.days is None else clock.shifted(until, -self.days)
+        there = [piece for piece in pieces if clock.reaches_into(piece.first, piece.last, since=since, until=until)]
+        return [piece for piece in there if not self._was_seen(max(clock.shifted(piece.last, self.lag_days), piece.last_known))]
+
+    def shows_whole(self, piece: NumberedPiece) -> bool:
+        """Tell whether all rows of a piece that happened in the window come."""
+        return clock.was_known(piece.last_known, self.cutoff) and not self._was_seen(clock.shifted(piece.first, self.lag_days))
+
+    def _was_seen(self, instant: int) -> bool:
+        return self.before is not None and clock.was_known(instant, self.before)
 
 
 def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> ir.Value:

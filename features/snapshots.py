@@ -5,7 +5,8 @@ written straight into the columns of the matrix, so nothing is ever pivoted or j
 formulae on the finished columns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import ibis.expr.types as ir
@@ -14,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.catalogue import Catalogue
+from features.day_counts import DayCounts
 from features.feature import Feature, Window
 from features.habits import Habits
 from features.month_tallies import MonthTallies
 from features.progress import Progress, silent
+from features.queries import QueryEngine
 from features.slices import KnownTables, Spine, gather, summed
 from features.tally import Tallies
 from features.use_counts import UseCounts
@@ -41,14 +44,15 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     windows = by_window(catalogue)
     parts = sum(known.n_parts(window.table) for window, _ in windows)
     done = 0
-    ways, counts = (MonthTallies(known, spine), Habits(known, spine), Tallies(known, spine)), UseCounts(known, spine)
+    ways = MonthTallies(known, spine), Habits(known, spine), Tallies(known, spine)
+    counts = UseCounts(known, spine), DayCounts(known, spine)
     for window, features in windows:
         how = next((way.fill for way in ways if way.answer(window, features)), partial(_fill, known, counts))
         for _ in how(columns, window, features):
             done += 1
             on_progress("features", done, parts)
-    filled = {feature.name: _arrow(_with_empty(feature, columns[feature.name])) for feature in measured}
-    matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | filled)
+    found = {feature.name: _arrow(_with_empty(feature, columns.pop(feature.name))) for feature in measured}
+    matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | found)
     return _with_derived(known, matrix, catalogue).select(["account_id", "cutoff", *catalogue.names])
 
 
@@ -61,8 +65,10 @@ def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
     return sorted(windows.items(), key=lambda item: item[0].table)
 
 
-def _measure(known: KnownTables, counts: UseCounts, window: Window, features: Sequence[Feature]) -> Iterator[pa.Table]:
-    """Yield, for each part of the window's slice, `row` (and `level`) and one column for each different expression."""
+def _measure(
+    known: KnownTables, counts: Sequence[UseCounts | DayCounts], window: Window, features: Sequence[Feature]
+) -> Iterator[Iterable[pa.Table]]:
+    """Yield, for each part of the window's slice, tables of `row` (and `level`) and one column for each different expression."""
     expressions = _expressions(features)
 
     def query(rows: ir.Table) -> ir.Table:
@@ -70,9 +76,26 @@ def _measure(known: KnownTables, counts: UseCounts, window: Window, features: Se
         values = {name: expression(rows) for expression, name in expressions.items()}
         return rows.group_by(["row", "level"] if window.each else "row").agg(**values)
 
-    if counts.answer(window):
-        return gather(known.engine, counts.parts(window, list(expressions)), query)
-    return gather(known.engine, known.slices(window), lambda part: query(summed(part, window)))
+    for counted in counts:
+        if counted.answer(window, list(expressions)):
+            asked = _Asked(known.engine, query)
+            return (map(asked.of, tables) for tables in counted.parts(window, list(expressions)))
+    return ([found] for found in gather(known.engine, known.slices(window), lambda part: query(summed(part, window))))
+
+
+@dataclass
+class _Asked:
+    """A query that is compiled once and asked of one table after the other."""
+
+    engine: QueryEngine
+    query: Callable[[ir.Table], ir.Table]
+    sql: str = ""
+
+    def of(self, table: pa.Table) -> pa.Table:
+        """Return the query's answer of a table that was counted."""
+        held = self.engine.hold(table, name="summed_up")
+        self.sql = self.sql or self.engine.compile(self.query(held))
+        return self.engine.fetch(self.sql)
 
 
 def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Value], str]:
@@ -80,18 +103,21 @@ def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Va
     return {expression: f"value_{i}" for i, expression in enumerate(dict.fromkeys(feature.expression for feature in features))}
 
 
-def _fill(known: KnownTables, counts: UseCounts, columns: Columns, window: Window, features: Sequence[Feature]) -> Iterator[None]:
+def _fill(
+    known: KnownTables, counts: Sequence[UseCounts | DayCounts], columns: Columns, window: Window, features: Sequence[Feature]
+) -> Iterator[None]:
     """Write the features of one window into their columns, part by part; a feature of a level takes the rows of that level."""
     names = _expressions(features)
     levels = known.levels[window.each] if window.each else ()
-    for values in _measure(known, counts, window, features):
-        rows = values["row"].to_numpy()
-        of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
-        for feature in features:
-            found = values[names[feature.expression]]
-            array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
-            here = slice(None) if feature.level is None else of_level[feature.level]
-            columns[feature.name][rows[here]] = array[here]
+    for tables in _measure(known, counts, window, features):
+        for values in tables:
+            rows = values["row"].to_numpy()
+            of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
+            for feature in features:
+                found = values[names[feature.expression]]
+                array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
+                here = slice(None) if feature.level is None else of_level[feature.level]
+                columns[feature.name][rows[here]] = array[here]
         yield
 
 
@@ -103,7 +129,9 @@ def _unfilled(feature: Feature, n_rows: int) -> np.ndarray:
 
 def _with_empty(feature: Feature, values: np.ndarray) -> np.ndarray:
     """Fill in the feature's empty value where its expression found nothing, as a sum does of rows that it left out."""
-    return values if feature.empty is None else np.where(np.isnan(values), feature.empty, values)
+    if feature.empty is not None:
+        values[np.isnan(values)] = feature.empty
+    return values
 
 
 def _arrow(values: np.ndarray) -> pa.Array:
@@ -111,12 +139,18 @@ def _arrow(values: np.ndarray) -> pa.Array:
 
 
 def _with_derived(known: KnownTables, matrix: pa.Table, catalogue: Catalogue) -> pa.Table:
-    """Add the derived features, those first whose inputs are there."""
-    if all(feature.source for feature in catalogue):
+    """Add the derived features; the engine takes their inputs only and gives them only, as it would hold the matrix several times."""
+    derived = [feature for feature in catalogue if feature.source is None]
+    if not derived:
         return matrix
+    inputs = {name for feature in derived for name in feature.inputs} & set(matrix.column_names)
     context = {"row": pa.array(np.arange(len(matrix), dtype=np.int64)), "segment": known.segments(matrix["account_id"])}
-    table = known.engine.hold(pa.table(context | {name: matrix[name] for name in matrix.column_names}), name="matrix")
-    return known.engine.to_arrow(with_derived(table, catalogue).order_by("row"))
+    taken = {name: matrix[name] for name in ["account_id", "cutoff", *sorted(inputs)]}
+    table = with_derived(known.engine.hold(pa.table(context | taken), name="matrix"), catalogue)
+    found = known.engine.to_arrow(table.select("row", *(feature.name for feature in derived)).order_by("row"))
+    for feature in derived:
+        matrix = matrix.append_column(feature.name, found[feature.name])
+    return matrix
 
 
 def with_derived(table: ir.Table, catalogue: Catalogue) -> ir.Table:

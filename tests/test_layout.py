@@ -217,6 +217,7 @@ TESTED_WITH = {
     "features.rhythm": "test_snapshots",
     "features.spans": "test_snapshots",
     "features.month_tallies": "test_use_counts",
+    "features.day_counts": "test_use_counts",
     "features.habits": "test_use_counts",
     "features.numbering": "test_numbered",
     "features.engine": "test_sources",

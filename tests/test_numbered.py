@@ -121,25 +121,25 @@ def test_there_is_nothing_to_number_without_pieces_or_rows(engine, tmp_path):
 
 
 @pytest.mark.parametrize("held_bytes", [0, 1 << 20], ids=["nothing stays in memory", "all stays"])
-def test_months_hold_the_rows_of_a_stretch_of_time_that_were_known(engine, tmp_path, held_bytes):
+@pytest.mark.parametrize(("days", "lag_days"), list(product((None, 7, 91), (0, 28))))
+def test_a_row_arrives_once_at_the_first_cutoff_that_sees_it(engine, tmp_path, held_bytes, days, lag_days):
     telemetry = numbered(engine, WORLD, NUMBERS, tmp_path, held_bytes=held_bytes)
     accounts = telemetry.account_ids.to_pylist()
-    cutoffs = (ORIGIN - timedelta(days=400), ORIGIN, ORIGIN + timedelta(hours=7, minutes=20))
-    for cutoff, days, lag_days in product(cutoffs, (None, 7, 91), (0, 28)):
+    cutoffs = [ORIGIN - timedelta(days=400), ORIGIN, ORIGIN + timedelta(hours=7, minutes=20), ORIGIN + timedelta(days=40)]
+    arrivals = telemetry.arrivals(["account"], [microseconds(cutoff) for cutoff in cutoffs], days=days, lag_days=lag_days)
+    seen = set()
+    for cutoff, arriving in zip(cutoffs, arrivals, strict=True):
         until = cutoff - timedelta(days=lag_days)
-        since = None if days is None else until - timedelta(days=days)
-        months = list(
-            telemetry.months(["account"], since=since and microseconds(since), until=microseconds(until), cutoff=microseconds(cutoff))
-        )
+        since = datetime.min if days is None else until - timedelta(days=days)
+        visible = {n for n, row in enumerate(WORLD["telemetry"]) if known_since("telemetry", row) <= cutoff and row["occurred_at"] <= until}
+        months = list(arriving)
         found = sorted((accounts[a], t) for rows in months for a, t in zip(rows.columns["account"], rows.time.tolist(), strict=True))
-        assert found == sorted(
-            (row["account_id"], microseconds(row["occurred_at"]))
-            for row in WORLD["telemetry"]
-            if known_since("telemetry", row) <= cutoff and row["occurred_at"] <= until and (since is None or row["occurred_at"] > since)
-        )
+        new = [WORLD["telemetry"][n] for n in visible - seen]
+        assert found == sorted((row["account_id"], microseconds(row["occurred_at"])) for row in new if row["occurred_at"] > since)
         times = [rows.time for rows in months if len(rows.time)]
         assert all(np.all(np.diff(time) >= 0) for time in times)
         assert all(one[-1] <= other[0] for one, other in pairwise(times))
+        seen |= visible
 
 
 def test_columns_that_telemetry_does_not_have_are_not_there(engine, tmp_path):

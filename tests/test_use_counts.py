@@ -1,13 +1,15 @@
 """Features from numbered telemetry are those from the tables, to the bit, whatever came in which delivery."""
 
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from features import slices, use_counts
+from features import day_counts, slices, use_counts
 from features.catalogue import Catalogue
+from features.day_counts import DayCounts
 from features.engine import Engine
 from features.families import VIEWS
 from features.feature import Feature, Window
@@ -18,12 +20,15 @@ from features.snapshots import build_matrix
 from features.tally import Tally
 from features.use_counts import UseCounts
 from tests.numbered_books import numbered
-from tests.random_worlds import FULL_OWN, FULL_SHARED, KINDS, as_spine, as_tables, cases, catalogue_of, known_tables
+from tests.random_worlds import FULL, FULL_OWN, FULL_SHARED, KINDS, ORIGIN, as_spine, as_tables, cases, catalogue_of, known_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
 RANDOM = settings(
     max_examples=2, derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
 )
+
+
+MIDNIGHTS = [(f"a{i:02d}", ORIGIN + timedelta(days=days)) for days in (-400, -91, -60, 0, 31) for i in range(24)]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,7 @@ def answered(monkeypatch):
         monkeypatch.setattr(cls, "answer", answer)
 
     noting(UseCounts)
+    noting(DayCounts)
     noting(MonthTallies)
     noting(Habits)
     return found
@@ -87,6 +93,8 @@ def per_cutoff(monkeypatch):
 
 @RANDOM
 @example(case=FULL_SHARED, filled=with_events, deliveries=3, seed=1)
+@example(case=(FULL, MIDNIGHTS), filled=with_events, deliveries=4, seed=3)
+@example(case=(FULL, MIDNIGHTS), filled=with_single_events, deliveries=2, seed=4)
 @example(case=FULL_OWN, filled=with_single_events, deliveries=1, seed=2)
 @given(
     case=cases(),
@@ -113,8 +121,8 @@ def feature(name, expression, window, level=None):
     return Feature(name=name, expression=expression, source=window, level=level, **declared)
 
 
-def columns_of_summed(by):
-    numbers = ["events", "newest_age_days", "oldest_age_days"]
+def columns_of_summed(by, days):
+    numbers = ["events", "newest_age_days", *(["oldest_age_days"] if days is None else [])]
     numbers += [f"{name}_{days}d" for days in (7, 28, 91, 182, 364) for name in ("events", "rows_before")]
     return numbers + (["gap_days"] if by == "day" else []) + ([by] if by in ("day", "week") else [])
 
@@ -127,20 +135,31 @@ WINDOWS = [(28, 0), (364, 0), (91, 30), (None, 0), (None, 91)]
     [*((by, with_events) for by in ("user_id", "event", "product", "day", "week")), ("user_id", with_single_events)],
     ids=["users", "kinds", "products", "days", "weeks", "users of single events"],
 )
-def test_every_column_of_summed_up_rows_is_the_same(engine, tmp_path, per_cutoff, answered, filled, by):
+def test_every_column_of_summed_up_rows_is_the_same(engine, tmp_path, monkeypatch, per_cutoff, answered, filled, by):
     world = filled(FULL_SHARED[0].world())
     windows = [Window(table="telemetry", days=days, lag_days=lag, by=(by,)) for days, lag in WINDOWS]
     features = [
         feature(f"{how}_{column}_{number}", lambda rows, column=column, how=how: getattr(rows[column], how)(), window)
         for number, window in enumerate(windows)
-        for column in columns_of_summed(by)
+        for column in columns_of_summed(by, window.days)
         for how in ("max", "count")
     ]
-    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    monkeypatch.setattr(day_counts, "_PLACES_AT_ONCE", 5_000)
+    pairs = MIDNIGHTS if by in ("day", "week") else FULL_SHARED[1]
+    assert not differing(*both(engine, world, pairs, Catalogue(tuple(features)), tmp_path))
     assert answered == {window for window in windows if window.days is not None or by not in ("day", "week")}
 
 
-TALLIES = [Tally("count"), Tally("events"), Tally("newest"), Tally("oldest")]
+@pytest.mark.parametrize("by", ["user_id", "day"])
+def test_the_oldest_row_of_a_window_with_two_ends_is_left_to_the_engine(engine, tmp_path, per_cutoff, answered, by):
+    world = with_events(FULL_SHARED[0].world())
+    window = Window(table="telemetry", days=91, by=(by,))
+    catalogue = Catalogue((feature("oldest", lambda rows: rows.oldest_age_days.max(), window),))
+    assert not differing(*both(engine, world, FULL_SHARED[1], catalogue, tmp_path))
+    assert not answered
+
+
+TALLIES = [Tally("count"), Tally("events"), Tally("newest")]
 TALLIES += [Tally(kind, column) for kind in ("sum", "mean") for column in ("events", "quantity", "users")]
 
 
@@ -152,7 +171,7 @@ def test_every_tally_is_the_same(engine, tmp_path, per_cutoff, answered, filled,
     features = [
         feature(f"{number}/{tally.kind}/{tally.column}/{level}", tally, window, level)
         for number, window in enumerate(windows)
-        for tally in TALLIES
+        for tally in (*TALLIES, *([Tally("oldest")] if window.days is None else []))
         for level in (KINDS if each else (None,))
     ]
     assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
@@ -163,13 +182,21 @@ def test_habits_are_the_same(engine, tmp_path, per_cutoff, answered):
     world = with_events(FULL_SHARED[0].world())
     windows = [Window(table="telemetry", days=days, lag_days=lag, by=("user_id", "day")) for days, lag in ((91, 0), (28, 30))]
     features = [feature(f"habit_{days}_{n}", Habit(days), window) for n, window in enumerate(windows) for days in (7, 28, 91, 182)]
-    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    assert not differing(*both(engine, world, MIDNIGHTS, Catalogue(tuple(features)), tmp_path))
     assert answered == set(windows)
 
 
+def test_days_are_left_to_the_engine_where_a_cutoff_is_no_midnight(engine, tmp_path, per_cutoff, answered):
+    world = with_events(FULL_SHARED[0].world())
+    features = [feature("days", lambda rows: rows.count(), Window(table="telemetry", days=91, by=("day",)))]
+    features += [feature("habit", Habit(28), Window(table="telemetry", days=91, by=("user_id", "day")))]
+    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    assert not answered
+
+
 def test_a_new_cutoff_gives_what_it_gives_among_many(engine, tmp_path, per_cutoff):
-    recipe, pairs = FULL_SHARED
-    world = with_events(recipe.world())
+    pairs = MIDNIGHTS
+    world = with_events(FULL.world())
     catalogue = Catalogue(tuple(f for f in catalogue_of(world) if f.source and f.source.table == "telemetry"))
     last = [(account, cutoff) for account, cutoff in pairs if cutoff == max(cutoff for _, cutoff in pairs)]
     whole = counted(engine, world, pairs, catalogue, tmp_path / "whole", deliveries=1)
@@ -178,7 +205,7 @@ def test_a_new_cutoff_gives_what_it_gives_among_many(engine, tmp_path, per_cutof
 
 
 def test_too_many_places_are_left_to_the_engine(engine, tmp_path, monkeypatch, per_cutoff, answered):
-    monkeypatch.setattr(use_counts, "_MOST_PLACES", 10)
+    monkeypatch.setattr(use_counts, "_MOST_BYTES", 10)
     world = with_events(FULL_SHARED[0].world())
     catalogue = Catalogue((feature("users", lambda users: users.count(), Window(table="telemetry", by=("user_id",))),))
     assert not differing(*both(engine, world, FULL_SHARED[1], catalogue, tmp_path))
