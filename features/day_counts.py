@@ -105,8 +105,11 @@ class DayCounts:
             and are_cutoffs_of_their_own(self.known, self.spine)
         )
 
-    def parts(self, window: Window, expressions: Sequence[Expression]) -> Iterator[Iterator[pa.Table]]:
-        """Yield, cutoff by cutoff, the columns of `features.slices.summed` that the expressions look at, of some accounts at a time."""
+    def tables(self, window: Window, expressions: Sequence[Expression]) -> Iterator[pa.Table | None]:
+        """Yield, cutoff by cutoff, tables of the columns of `features.slices.summed` that the expressions look at, and None after them.
+
+        A table is of some of the accounts.
+        """
         telemetry, summed = self.known.telemetry, Summed(window, expressions)
         assert telemetry is not None
         weighted = summed.counts_events(telemetry)
@@ -117,7 +120,8 @@ class DayCounts:
             sums.turn(cutoff)
             for found in arriving:
                 sums.add(found)
-            yield sums.tables(cutoff, rows, accounts)
+            yield from sums.tables(cutoff, rows, accounts)
+            yield None
 
 
 class _DaySums:

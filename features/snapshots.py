@@ -5,9 +5,11 @@ written straight into the columns of the matrix, so nothing is ever pivoted or j
 formulae on the finished columns.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import ibis.expr.types as ir
 import numpy as np
@@ -28,6 +30,8 @@ from features.use_counts import UseCounts
 __all__ = ["build_matrix", "by_window", "with_derived"]
 
 Columns = dict[str, np.ndarray]
+
+_END: Any = object()
 
 
 def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_progress: Progress = silent) -> pa.Table:
@@ -67,8 +71,8 @@ def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
 
 def _measure(
     known: KnownTables, counts: Sequence[UseCounts | DayCounts], window: Window, features: Sequence[Feature]
-) -> Iterator[Iterable[pa.Table]]:
-    """Yield, for each part of the window's slice, tables of `row` (and `level`) and one column for each different expression."""
+) -> Iterator[pa.Table | None]:
+    """Yield tables of `row` (and `level`) and one column for each different expression, and None after each part of the slice."""
     expressions = _expressions(features)
 
     def query(rows: ir.Table) -> ir.Table:
@@ -79,8 +83,19 @@ def _measure(
     for counted in counts:
         if counted.answer(window, list(expressions)):
             asked = _Asked(known.engine, query)
-            return (map(asked.of, tables) for tables in counted.parts(window, list(expressions)))
-    return ([found] for found in gather(known.engine, known.slices(window), lambda part: query(summed(part, window))))
+            tables = _in_advance(counted.tables(window, list(expressions)))
+            return (None if table is None else asked.of(table) for table in tables)
+    found = gather(known.engine, known.slices(window), lambda part: query(summed(part, window)))
+    return (table for part in found for table in (part, None))
+
+
+def _in_advance(tables: Iterator[pa.Table | None]) -> Iterator[pa.Table | None]:
+    """Yield what an iterator yields, and have the next made in another thread meanwhile: counting and queries leave each other room."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, tables, _END)
+        while (found := coming.result()) is not _END:
+            coming = thread.submit(next, tables, _END)
+            yield found
 
 
 @dataclass
@@ -109,16 +124,17 @@ def _fill(
     """Write the features of one window into their columns, part by part; a feature of a level takes the rows of that level."""
     names = _expressions(features)
     levels = known.levels[window.each] if window.each else ()
-    for tables in _measure(known, counts, window, features):
-        for values in tables:
-            rows = values["row"].to_numpy()
-            of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
-            for feature in features:
-                found = values[names[feature.expression]]
-                array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
-                here = slice(None) if feature.level is None else of_level[feature.level]
-                columns[feature.name][rows[here]] = array[here]
-        yield
+    for values in _measure(known, counts, window, features):
+        if values is None:
+            yield
+            continue
+        rows = values["row"].to_numpy()
+        of_level = {name: np.flatnonzero(values["level"].to_numpy() == number) for number, name in enumerate(levels)}
+        for feature in features:
+            found = values[names[feature.expression]]
+            array = found.to_numpy() if feature.kind == "category" else pc.cast(found, pa.float64()).to_numpy()
+            here = slice(None) if feature.level is None else of_level[feature.level]
+            columns[feature.name][rows[here]] = array[here]
 
 
 def _unfilled(feature: Feature, n_rows: int) -> np.ndarray:

@@ -123,8 +123,8 @@ class UseCounts:
         a_place = 16 + a_count * held_at_once(self.known.cutoffs.tolist(), summed.counted)
         return a_place * _Places.of(self.known, summed.window, telemetry).size
 
-    def parts(self, window: Window, expressions: Sequence[Expression]) -> Iterator[list[pa.Table]]:
-        """Yield, cutoff by cutoff, the columns of `features.slices.summed` that the expressions look at, of all accounts at once."""
+    def tables(self, window: Window, expressions: Sequence[Expression]) -> Iterator[pa.Table | None]:
+        """Yield, cutoff by cutoff, a table of the columns of `features.slices.summed` that the expressions look at, and None after it."""
         summed = Summed(window, expressions)
         telemetry = self.known.telemetry
         assert telemetry is not None
@@ -137,7 +137,8 @@ class UseCounts:
                 sums.add(found, places)
             row_of = np.full(self.known.n_accounts, -1, dtype=np.int32)
             row_of[accounts] = rows
-            yield [sums.table(cutoff, places, row_of)]
+            yield sums.table(cutoff, places, row_of)
+            yield None
             sums.leave(cutoff)
 
 
