@@ -7,6 +7,7 @@ that was interrupted leaves its temporary files behind, which the next run remov
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 from features.errors import WorkspaceError, explain
 
-__all__ = ["Ledger", "code_digest", "fingerprint", "fingerprint_files", "remove_unfinished", "replace_file", "replace_folder"]
+__all__ = ["Ledger", "code_digest", "fingerprint", "fingerprint_files", "link_file", "remove_unfinished", "replace_file", "replace_folder"]
 
 _UNFINISHED, _OLD = ".unfinished-", "-old"
 
@@ -77,6 +78,14 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_file(file: Path, place: Path) -> None:
+    """Put a file that nobody changes at a further place, as a hard link where the file system has such."""
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def remove_unfinished(*folders: Path) -> None:

@@ -8,8 +8,6 @@ Beside the contract's columns the rows carry where they came from, in columns th
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,6 +20,7 @@ import ibis.expr.types as ir
 from features.clock import day_number, known_by, month_starts
 from features.deliveries import Delivery
 from features.engine import Engine, quoted_name
+from features.ledger import link_file
 from features.progress import Progress, silent
 
 __all__ = ["DELIVERY", "DIGEST", "PLACE", "Manifest", "Piece", "PieceWriter", "SourceFacts", "open_pieces", "piece_files", "read_manifest"]
@@ -171,7 +170,7 @@ class PieceWriter:
     def keep(self, piece: Piece, earlier: Path, *, gone: Set[int]) -> None:
         """Take a piece over from an earlier folder, without the rows of deliveries that are gone."""
         if not gone & set(piece.deliveries):
-            _link(earlier / piece.name, self.folder / piece.name)
+            link_file(earlier / piece.name, self.folder / piece.name)
             self.pieces.append(piece)
             return
         rows = self.engine.read_parquet(earlier / piece.name)
@@ -251,10 +250,3 @@ def _by_day(found: Iterable[Mapping[str, Any]]) -> dict[int, tuple[int, int]]:
         rows, total = days.get(part["day"], (0, 0))
         days[part["day"]] = rows + part["rows"], (total + int(part["low"]) + int(part["high"]) * _HALF) % _HALF**2
     return dict(sorted(days.items()))
-
-
-def _link(file: Path, place: Path) -> None:
-    try:
-        os.link(file, place)
-    except OSError:  # a file system without links
-        shutil.copyfile(file, place)

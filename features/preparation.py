@@ -1,9 +1,10 @@
 """The step from checked tables to features, labels, groups and movements of ARR: what `renewcast features` does."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,9 +19,9 @@ from features.engine import Engine
 from features.families import VIEWS
 from features.findings import Audit
 from features.groups import build_groups
-from features.hindsight import probed_cutoffs
+from features.hindsight import probed_accounts, probed_cutoffs
 from features.labels import build_labels
-from features.ledger import code_digest, fingerprint, replace_folder
+from features.ledger import code_digest, fingerprint, link_file, replace_folder
 from features.movements import build_movements
 from features.numbered import NumberedTelemetry
 from features.numbering import number_telemetry
@@ -29,12 +30,15 @@ from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables
 from features.progress import Progress, silent
 from features.queries import QueryEngine
-from features.reuse import Keys, cutoff_keys, find_reusable, read_keys
+from features.reuse import Keys, Reusable, cutoff_keys, find_reusable, read_keys
 from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
 
 _SPILL = ".unfinished-spill-"
+_HELD_BY_QUERIES = 0.75
+"""The share of the memory that queries may hold; the rest may hold what was read of telemetry."""
+_NOBODY = pa.array([], pa.string())
 
 __all__ = ["PreparationSummary", "prepare_workspace", "probe_snapshots", "summarise"]
 
@@ -83,62 +87,95 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
     """
     with (
         TemporaryDirectory(dir=workspace.state, prefix=_SPILL) as spilled,
-        Engine(memory_limit=f"{workspace.config.memory_gigabytes}GB", spill_folder=Path(spilled)) as engine,
+        Engine(memory_limit=f"{_HELD_BY_QUERIES * workspace.config.memory_gigabytes}GB", spill_folder=Path(spilled)) as engine,
+        replace_folder(workspace.snapshots) as folder,
     ):
-        tables = open_tables(engine, workspace.tables)
-        telemetry = _numbered(engine, workspace)
-        plan = plan_snapshots(engine, workspace, tables, telemetry=telemetry)
-        keys = cutoff_keys(engine, workspace.tables, tables, plan.spine, mark=_mark(engine, workspace, plan), own=bool(plan.own))
-        matrix = _matrix(engine, workspace, tables, plan, keys, telemetry=telemetry, on_progress=on_progress)
-        known = KnownTables(engine, tables, plan.spine, levels=plan.levels, views=VIEWS, telemetry=telemetry)
-        labels = build_labels(known, plan.spine, workspace.config.targets, data_until=plan.data_until)
-        found = {"features": matrix, "labels": labels, "groups": build_groups(known, plan.spine)}
-        if "subscriptions" in tables:
-            grace_days = workspace.config.targets.grace_days
-            found["movements"] = build_movements(engine, tables, data_until=plan.data_until, grace_days=grace_days)
-        made = Keys(keys)
-        made = replace(made, hindsight=made.of(probed_cutoffs(engine, tables, matrix)))
-        earlier = earlier_hindsight(workspace) if read_keys(workspace.snapshots).hindsight == made.hindsight else None
-        probed = probe_snapshots(engine, workspace, tables, plan, matrix, labels, hindsight=earlier)
-    with replace_folder(workspace.snapshots) as folder:
+        step = _Step.of(engine, workspace)
+        keys = step.keys()
+        earlier = earlier_hindsight(workspace) if read_keys(workspace.snapshots).hindsight == keys.hindsight else None
+        accounts = probed_accounts(engine, step.tables, step.plan.spine) if earlier is None else _NOBODY
+        probed = step.write_features(folder / "features.parquet", keys, accounts=accounts, on_progress=on_progress)
+        found = step.beside_features()
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        (folder / PROBES_FILE).write_text(json.dumps(probed.to_json(), indent=1), encoding="utf-8")
-        (folder / "catalogue.json").write_text(plan.catalogue.to_json(), encoding="utf-8")
-        made.write(folder)
-    return summarise(matrix, labels, plan.catalogue, tables, scoring_cutoff(plan.data_until))
+        audit = probe_snapshots(engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier)
+        (folder / PROBES_FILE).write_text(json.dumps(audit.to_json(), indent=1), encoding="utf-8")
+        (folder / "catalogue.json").write_text(step.plan.catalogue.to_json(), encoding="utf-8")
+        keys.write(folder)
+    return summarise(found["labels"], found["labels"], step.plan.catalogue, step.tables, scoring_cutoff(step.plan.data_until))
 
 
-def _numbered(engine: Engine, workspace: Workspace) -> NumberedTelemetry | None:
-    """Bring numbered telemetry up to date; a quarter of the memory may hold what was read of it."""
-    held_bytes = int(workspace.config.memory_gigabytes * 1e9 / 4)
-    return number_telemetry(engine, workspace.tables / "telemetry.parquet", workspace.numbered, held_bytes=held_bytes)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Step:
+    """What a run works with; see `SnapshotPlan` and `NumberedTelemetry`."""
+
+    workspace: Workspace
+    engine: Engine
+    tables: Mapping[str, ir.Table]
+    telemetry: NumberedTelemetry | None
+    plan: SnapshotPlan
+
+    @classmethod
+    def of(cls, engine: Engine, workspace: Workspace) -> "_Step":
+        """Bring numbered telemetry up to date and find out what there is to compute."""
+        tables = open_tables(engine, workspace.tables)
+        held_bytes = int((1 - _HELD_BY_QUERIES) * workspace.config.memory_gigabytes * 1e9)
+        telemetry = number_telemetry(engine, workspace.tables / "telemetry.parquet", workspace.numbered, held_bytes=held_bytes)
+        plan = plan_snapshots(engine, workspace, tables, telemetry=telemetry)
+        return cls(workspace=workspace, engine=engine, tables=tables, telemetry=telemetry, plan=plan)
+
+    def keys(self) -> Keys:
+        """Return the keys of the cutoffs, and of those that are probed."""
+        spine, mark = self.plan.spine, self._mark()
+        keys = Keys(cutoff_keys(self.engine, self.workspace.tables, self.tables, spine, mark=mark, own=bool(self.plan.own)))
+        return replace(keys, hindsight=keys.of(probed_cutoffs(pa.chunked_array([spine.cutoff]))))
+
+    def _mark(self) -> str:
+        """Return a digest of all but the tables that decides what the features of a row are; in which order they come does not."""
+        levels = {column: sorted(names) for column, names in self.plan.levels.items()}
+        made = sorted(fingerprint(feature) for feature in json.loads(self.plan.catalogue.to_json())["features"])
+        return fingerprint(made, levels, own_fingerprint(self.workspace), self.engine.version, code_digest())
+
+    def _known(self, spine: Spine) -> KnownTables:
+        return KnownTables(self.engine, self.tables, spine, levels=self.plan.levels, views=VIEWS, telemetry=self.telemetry)
+
+    def write_features(self, file: Path, keys: Keys, *, accounts: pa.Array, on_progress: Progress) -> pa.Table:
+        """Write the features of every row, computed only where the last snapshots do not have them, and return those of some accounts."""
+        reusable = find_reusable(self.workspace.snapshots, self.plan.spine, keys.cutoffs, columns=self.plan.catalogue.names)
+        if reusable.is_whole and not len(accounts):
+            link_file(reusable.file, file)
+            return pa.table({})
+        return _written(file, reusable.blocks(self._computed(reusable, on_progress=on_progress)), accounts)
+
+    def _computed(self, reusable: Reusable, *, on_progress: Progress) -> pa.Table | None:
+        """Return the features of the rows that are not there."""
+        if not len(reusable.stale):
+            return None
+        spine = self.plan.spine.take(reusable.stale)
+        return build_matrix_of_own(self._known(spine), spine, self.plan.catalogue, self.plan.own, on_progress=on_progress)
+
+    def beside_features(self) -> dict[str, pa.Table]:
+        """Return labels and groups of all rows, and movements where there are subscriptions."""
+        known, targets = self._known(self.plan.spine), self.workspace.config.targets
+        found = {
+            "labels": build_labels(known, self.plan.spine, targets, data_until=self.plan.data_until),
+            "groups": build_groups(known, self.plan.spine),
+        }
+        if "subscriptions" in self.tables:
+            until, grace_days = self.plan.data_until, targets.grace_days
+            found["movements"] = build_movements(self.engine, self.tables, data_until=until, grace_days=grace_days)
+        return found
 
 
-def _mark(engine: Engine, workspace: Workspace, plan: SnapshotPlan) -> str:
-    """Return a digest of all but the tables that decides what the features of a row are; in which order they come does not."""
-    levels = {column: sorted(names) for column, names in plan.levels.items()}
-    made = sorted(fingerprint(feature) for feature in json.loads(plan.catalogue.to_json())["features"])
-    return fingerprint(made, levels, own_fingerprint(workspace), engine.version, code_digest())
-
-
-def _matrix(
-    engine: Engine,
-    workspace: Workspace,
-    tables: Mapping[str, ir.Table],
-    plan: SnapshotPlan,
-    keys: Mapping[int, str],
-    *,
-    telemetry: NumberedTelemetry | None,
-    on_progress: Progress,
-) -> pa.Table:
-    """Return the features of every row, computed only where the last snapshots do not have them."""
-    reusable = find_reusable(workspace.snapshots, plan.spine, keys, columns=plan.catalogue.names)
-    if not len(reusable.stale):
-        return reusable.joined(None)
-    spine = plan.spine.take(reusable.stale)
-    known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS, telemetry=telemetry)
-    return reusable.joined(build_matrix_of_own(known, spine, plan.catalogue, plan.own, on_progress=on_progress))
+def _written(file: Path, blocks: Iterator[pa.Table], accounts: pa.Array) -> pa.Table:
+    """Write one block after the other to a file, and return the rows of some accounts."""
+    first = next(blocks)
+    found = []
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        for block in chain([first], blocks):
+            writer.write_table(block)
+            found.append(block.filter(pc.is_in(block["account_id"], value_set=accounts)))
+    return pa.concat_tables(found)
 
 
 def probe_snapshots(
@@ -151,7 +188,13 @@ def probe_snapshots(
     *,
     hindsight: Audit | None = None,
 ) -> Audit:
-    """Run the probes for leaks, which compute features of the past once more unless what that found before still holds."""
+    """Run the probes for leaks, which compute features of the past once more unless what that found before still holds.
+
+    Parameters
+    ----------
+    matrix
+        The features, at least those of `features.hindsight.probed_accounts`; not looked at where `hindsight` is given.
+    """
 
     def rebuild(tables: Mapping[str, ir.Table], spine: Spine) -> pa.Table:
         known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS)

@@ -46,8 +46,10 @@ class Book:
     ----------
     tables
         The checked tables.
-    matrix, labels
-        The snapshots, one row for each account and cutoff.
+    labels
+        One row for each account and cutoff.
+    matrix
+        The features, at least those of `features.hindsight.probed_accounts`; not looked at where their findings are at hand.
     days_ahead
         Days from a cutoff to the end of its label window.
     """

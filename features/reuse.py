@@ -9,8 +9,9 @@ But: what an own feature reads from elsewhere than the tables does not change a 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from features.clock import day_number, day_of
 from features.config import ATTRIBUTE
 from features.contracts import CONTRACT
-from features.engine import Engine, quoted, quoted_name
+from features.engine import ROWS_PER_GROUP, Engine, quoted, quoted_name
 from features.ledger import fingerprint
 from features.pieces import read_manifest
 from features.slices import Spine
@@ -46,27 +47,68 @@ class Reusable:
 
     Parameters
     ----------
-    matrix
-        The rows that stay, in the order of the spine; None if there are none.
+    file
+        The features of the last snapshots.
+    columns
+        The columns to take, in their order.
+    kept
+        Which of the file's rows stay, in the order of the spine; shape `(n_rows_of_the_file,)`, `(0,)` if there are none.
     stale
         Numbers of the spine's rows that must be computed, ascending.
     """
 
-    matrix: pa.Table | None
+    file: Path
+    columns: Sequence[str]
+    kept: npt.NDArray[np.bool_]
     stale: npt.NDArray[np.int64]
 
-    def joined(self, computed: pa.Table | None) -> pa.Table:
-        """Return the whole matrix in the order of the spine."""
-        if self.matrix is None or computed is None:
-            whole = self.matrix if computed is None else computed
-            assert whole is not None
-            return whole.combine_chunks()
-        n_rows = len(self.matrix) + len(computed)
-        place = np.empty(n_rows, dtype=np.int64)
-        kept = np.setdiff1d(np.arange(n_rows), self.stale, assume_unique=True)
-        place[kept] = np.arange(len(kept))
-        place[self.stale] = len(kept) + np.arange(len(self.stale))
-        return pa.concat_tables([self.matrix, computed.cast(self.matrix.schema)]).take(pa.array(place)).combine_chunks()
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file stays as it is."""
+        return not len(self.stale) and bool(self.kept.all())
+
+    def blocks(self, computed: pa.Table | None) -> Iterator[pa.Table]:
+        """Yield the whole matrix in the order of the spine, `ROWS_PER_GROUP` rows at a time, so that memory holds a few of them.
+
+        Parameters
+        ----------
+        computed
+            The rows that did not stay, in their order; None if all do.
+        """
+        is_stale = np.zeros(int(self.kept.sum()) + len(self.stale), dtype=bool)
+        is_stale[self.stale] = True
+        rows = {False: _Rows(self._kept_rows()), True: _Rows(iter([] if computed is None else [computed]))}
+        for start in range(0, len(is_stale), ROWS_PER_GROUP):
+            block = is_stale[start : start + ROWS_PER_GROUP]
+            edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
+            parts = [part for first, end in pairwise(edges) for part in rows[bool(block[first])].take(end - first)]
+            yield pa.concat_tables([part.cast(parts[0].schema) for part in parts]).combine_chunks()
+
+    def _kept_rows(self) -> Iterator[pa.Table]:
+        with pq.ParquetFile(self.file) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                kept = self.kept[start : start + file.metadata.row_group(group).num_rows]
+                start += len(kept)
+                if kept.any():
+                    rows = file.read_row_group(group, columns=list(self.columns)).select(self.columns)
+                    yield rows if kept.all() else rows.filter(pa.array(kept))
+
+
+@dataclass(eq=False)
+class _Rows:
+    """Rows of tables that come one after the other, from the first on."""
+
+    tables: Iterator[pa.Table]
+    _front: pa.Table | None = None
+
+    def take(self, n_rows: int) -> Iterator[pa.Table]:
+        """Yield the next so many rows."""
+        while n_rows:
+            front = next(self.tables) if self._front is None or not len(self._front) else self._front
+            part, self._front = front.slice(0, n_rows), front.slice(n_rows)
+            n_rows -= len(part)
+            yield part
 
 
 def cutoff_keys(engine: Engine, folder: Path, tables: Mapping[str, ir.Table], spine: Spine, *, mark: str, own: bool) -> dict[int, str]:
@@ -169,20 +211,19 @@ def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, column
     columns
         The features, in their order.
     """
-    instants = spine.instants
-    everything = np.arange(len(spine), dtype=np.int64)
+    file, instants, taken = folder / "features.parquet", spine.instants, ["account_id", "cutoff", *columns]
+    nothing = Reusable(file, taken, np.zeros(0, dtype=bool), np.arange(len(spine), dtype=np.int64))
     stored = read_keys(folder)
     same = np.array([cutoff for cutoff, key in keys.items() if stored.cutoffs.get(cutoff) == key], dtype=np.int64)
     fresh = np.isin(instants, same)
     if not fresh.any():
-        return Reusable(None, everything)
-    matrix = pq.read_table(folder / "features.parquet").select(["account_id", "cutoff", *columns])
-    cutoffs = matrix["cutoff"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
-    matrix = matrix.filter(pa.array(np.isin(cutoffs, same)))
-    kept = spine.take(np.flatnonzero(fresh))
-    if not (matrix["account_id"].combine_chunks().equals(kept.account_id) and matrix["cutoff"].combine_chunks().equals(kept.cutoff)):
-        return Reusable(None, everything)
-    return Reusable(matrix, np.flatnonzero(~fresh))
+        return nothing
+    there = pq.read_table(file, columns=["account_id", "cutoff"])
+    stays = np.isin(there["cutoff"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), same)
+    there, kept = there.filter(pa.array(stays)), spine.take(np.flatnonzero(fresh))
+    if not (there["account_id"].combine_chunks().equals(kept.account_id) and there["cutoff"].combine_chunks().equals(kept.cutoff)):
+        return nothing
+    return Reusable(file, taken, stays, np.flatnonzero(~fresh))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from features.engine import Engine
 from features.families import VIEWS
 from features.feature import Feature, Window
 from features.findings import Audit, Finding
-from features.hindsight import find_hindsight, without_future
+from features.hindsight import find_hindsight, probed_accounts, without_future
 from features.intake import check_workspace
 from features.label_times import find_open_ends, find_outcome_dates, find_overwritten_ends
 from features.labels import build_labels
@@ -162,13 +162,49 @@ def test_accounts_that_came_later_are_not_there(engine):
     assert found["account_id"].to_pylist() == ["a", "c"]
 
 
-def test_a_book_with_many_rows_is_looked_at_earlier(engine, monkeypatch):
+def rank(row):
+    return ibis.rank().over(ibis.window(group_by=row.cutoff, order_by=row.events_so_far))
+
+
+def next_events(row):
+    return row.events_so_far.lead().over(ibis.window(group_by=row.account_id, order_by=row.cutoff))
+
+
+SO_FAR = planted("events_so_far", "telemetry", lambda rows: rows.events.sum())
+
+
+def test_a_book_with_many_rows_is_looked_at_in_a_sample_of_accounts(engine, monkeypatch):
     monkeypatch.setattr(hindsight, "_ROWS", 60)
-    (did,) = hindsight_of(engine).probes.values()
-    at = datetime.fromisoformat(did.split(" up to ")[1].split(" ")[0])
-    assert at in {cutoff for _, cutoff in PAIRS}
-    assert at < ORIGIN - timedelta(days=182)
-    assert sum(is_known("telemetry", row, at) for row in FULL.world()["telemetry"]) <= 60 or at == PAIRS[0][1]
+    monkeypatch.setattr(hindsight, "_FEWEST", 10)
+    audit = hindsight_of(
+        engine,
+        SO_FAR,
+        planted("rank_of_events", None, rank, inputs=("events_so_far",)),
+        planted("events_of_all", "all_events", lambda rows: rows.events.sum()),
+    )
+    assert [finding.subject for finding in audit.leaks] == [finding.subject for finding in audit.findings] == ["events_of_all"]
+    assert audit.leaks[0].evidence["rows"] == 10
+    assert f"10 rows of 10 accounts up to {PAIRS[48][1]:%Y-%m-%d} " in audit.probes[hindsight.HINDSIGHT]
+
+
+@pytest.mark.parametrize("fewest", [10, 500])
+def test_a_feature_that_is_made_of_later_rows_is_a_leak(engine, monkeypatch, fewest):
+    monkeypatch.setattr(hindsight, "_ROWS", 60)
+    monkeypatch.setattr(hindsight, "_FEWEST", fewest)
+    (leak,) = hindsight_of(engine, SO_FAR, planted("next_events", None, next_events, inputs=("events_so_far",))).leaks
+    assert leak.subject == "next_events"
+
+
+def test_a_sample_is_the_same_of_the_whole_spine_and_of_a_part_that_holds_it(engine, monkeypatch):
+    monkeypatch.setattr(hindsight, "_ROWS", 20)
+    monkeypatch.setattr(hindsight, "_FEWEST", 7)
+    tables = as_tables(engine, FULL.world())
+    sample = probed_accounts(engine, tables, as_spine(PAIRS))
+    part = [(name, cutoff) for name, cutoff in PAIRS if name in sample.to_pylist() or name.endswith("3")]
+    assert len(sample) == 7
+    assert probed_accounts(engine, tables, as_spine(part)).equals(sample)
+    monkeypatch.setattr(hindsight, "_ROWS", 10**6)
+    assert probed_accounts(engine, tables, as_spine(PAIRS)).to_pylist() == [name for name, _ in PAIRS[:24]]
 
 
 # --- times that tell the outcome

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import features.preparation
 import features.probes
+from features import reuse
 from features.intake import check_workspace
 from features.preparation import prepare_workspace
 from features.probes import earlier_hindsight
-from features.reuse import KEYS_FILE
+from features.reuse import KEYS_FILE, Reusable
 from features.workspace import load_workspace
 
 START = datetime(2024, 1, 1)
@@ -131,9 +132,11 @@ def test_a_late_row_is_computed_where_it_was_known_and_past_cutoffs_keep_their_a
 def test_nothing_is_computed_where_nothing_has_changed(tmp_path, computed):
     book = Book(tmp_path / "book")
     first = book.run()
+    made = (book.workspace.snapshots / "features.parquet").stat()
     book.accounts(ACCOUNTS, csm="Mina")
     same(book.run(), first)
     assert computed == [ALL]
+    assert (book.workspace.snapshots / "features.parquet").stat().st_ino == made.st_ino, "a file that stays is not written again"
 
 
 def test_a_field_that_becomes_known_changes_the_cutoffs_after_it(tmp_path, computed):
@@ -189,3 +192,26 @@ def test_any_split_into_deliveries_gives_the_snapshots_of_a_rebuild(tmp_path_fac
         book.give(str(number + 1), [(account, day + 0.5, user, late) for account, day, user, late in rows])
         last = book.run()
     same(last, book.rebuilt())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    stays=st.lists(st.booleans(), min_size=1, max_size=9),
+    gone=st.lists(st.integers(0, 9), max_size=3),
+    rows_an_instant=st.integers(1, 4),
+    group=st.integers(1, 12),
+)
+def test_rows_that_stay_and_computed_ones_come_in_the_order_of_the_spine(tmp_path_factory, stays, gone, rows_an_instant, group):
+    """Instants are numbers here, and each row carries its place in the spine; rows of instants that are gone lie between them."""
+    file = tmp_path_factory.mktemp("snapshots") / "features.parquet"
+    place = np.arange(len(stays) * rows_an_instant)
+    fresh = np.repeat(stays, rows_an_instant)
+    kept = np.insert(np.where(fresh, place, -1), np.minimum(np.sort(gone).astype(int), len(place)), -1)
+    pq.write_table(pa.table({"other": kept * 2, "place": kept}), file, row_group_size=group)
+    reusable = Reusable(file, ["place"], kept >= 0, np.flatnonzero(~fresh))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reuse, "ROWS_PER_GROUP", 5)
+        blocks = list(reusable.blocks(pa.table({"place": place[~fresh]}) if not all(stays) else None))
+    assert [len(block) for block in blocks[:-1]] == [5] * (len(blocks) - 1)
+    assert pa.concat_tables(blocks)["place"].to_pylist() == place.tolist()
+    assert reusable.is_whole == (all(stays) and not gone)
