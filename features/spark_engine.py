@@ -145,30 +145,35 @@ class SparkEngine:
         """
         return _btrim(text, _decode(_unhex(_BLANKS), "UTF-8")).nullif("")
 
-    def view(self, sql: str, *, name: str | None = None) -> ir.Table:
+    def view(self, sql: str) -> ir.Table:
         """Name a query as a temporary view and return it as an Ibis table; nothing is computed yet."""
-        self._views += 1
-        name = name or f"view_{self._views}"
-        self.session.sql(sql).createOrReplaceTempView(name)
-        return self.connection.table(name)
+        return self._named(self.session.sql(sql))
 
     def layer(self, table: ir.Table) -> ir.Table:
         """Name a table as a view; nothing is computed yet."""
         return self.view(self.compile(table))
 
     def table(self, sql: str | ir.Table, *, name: str) -> ir.Table:
-        """Name a query whose result is kept, in memory or on the workers' disks, when it is first computed."""
+        """Name a query whose result is kept, in memory or on the workers' disks, when it is first computed.
+
+        An earlier table of the same name stays what it was; its result is kept no longer, and computed again where it is asked for.
+        """
         frame = self.session.sql(sql if isinstance(sql, str) else self.compile(sql)).persist()
-        frame.createOrReplaceTempView(name)
         replaced, self._kept[name] = self._kept.get(name), frame
         if replaced is not None:
             replaced.unpersist()
-        return self.connection.table(name)
+        return self._named(frame, name)
 
     def hold(self, rows: pa.Table, *, name: str) -> ir.Table:
-        """Hand a table of this process to Spark under a name and return it as an Ibis table."""
-        self.session.createDataFrame(rows).createOrReplaceTempView(name)
-        return self.connection.table(name)
+        """Hand a table of this process to Spark and return it as an Ibis table; an earlier one of the same name stays what it was."""
+        return self._named(self.session.createDataFrame(rows), name)
+
+    def _named(self, frame: "DataFrame", name: str = "view") -> ir.Table:
+        """Name a frame as no other view is named: queries find their tables by name, and may be run long after they were made."""
+        self._views += 1
+        view = f"{name}_{self._views}"
+        frame.createOrReplaceTempView(view)
+        return self.connection.table(view)
 
     def compile(self, table: ir.Table) -> str:
         """Return the query for a table, to be run any number of times with `fetch`."""
@@ -191,10 +196,7 @@ class SparkEngine:
 
     def read_parquet(self, place: str) -> ir.Table:
         """Open Parquet files, by a path, a glob or an address, as one table, their columns joined by name."""
-        self._views += 1
-        name = f"view_{self._views}"
-        self.session.read.option("mergeSchema", "true").parquet(place).createOrReplaceTempView(name)
-        return self.connection.table(name)
+        return self._named(self.session.read.option("mergeSchema", "true").parquet(place))
 
     def count(self, table: ir.Table) -> int:
         """Return how many rows a table has."""
@@ -210,10 +212,7 @@ class SparkEngine:
         schema
             The columns of its batches, as Spark writes them, such as `account_id string, raw double`.
         """
-        self._views += 1
-        name = f"view_{self._views}"
-        self.session.sql(self.compile(table)).mapInArrow(function, schema).createOrReplaceTempView(name)
-        return self.connection.table(name)
+        return self._named(self.session.sql(self.compile(table)).mapInArrow(function, schema))
 
     def write_partitioned(self, table: ir.Table, folder: str, *, by: str, values: Set[str]) -> None:
         """Write a table as Parquet files in one folder for each value of a column, in place of all that was there.
