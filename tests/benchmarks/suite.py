@@ -3,9 +3,9 @@
 Usage: `uv run python tests/benchmarks/suite.py` (about half an hour on 2 idle cores; `--size full`, up to 200 M events, takes hours and
 needs room for 15 GB on the disk; `--size small`, half a minute, shows that everything runs, and its numbers mean nothing).
 
-Each part runs in a process of its own. A peer that is not there is named with the reason. With `--results FILE` what was found is kept,
-and a later run with `--part NAME` measures that part again and shows the others as they were found. `--chart FILE` draws how the cost of
-an event and the memory grow with the number of events.
+Each part runs in a process of its own. A peer that is not there is named with the reason; `uv run --with woodelf-explainer python ...`
+brings WOODELF in for one run. With `--results FILE` what was found is kept, and a later run with `--part NAME` measures that part again
+and shows the others as they were found. `--chart FILE` draws how the cost of an event and the memory grow with the number of events.
 """
 
 import argparse
