@@ -26,11 +26,13 @@ from features.movements import build_movements
 from features.numbered import NumberedTelemetry
 from features.numbering import number_telemetry
 from features.own import build_matrix_of_own, own_fingerprint
+from features.piece_times import PieceTimes, count_times
 from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables
 from features.progress import Progress, silent
 from features.queries import QueryEngine
 from features.reuse import Keys, Reusable, cutoff_keys, find_reusable, read_keys
+from features.row_times import beginnings
 from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
@@ -38,6 +40,8 @@ from features.workspace import Workspace
 _SPILL = ".unfinished-spill-"
 _HELD_BY_QUERIES = 0.75
 """The share of the memory that queries may hold; the rest may hold what was read of telemetry."""
+_TIMES = "times"
+"""The folder of the snapshots in which there is what was counted of the times of telemetry."""
 _NOBODY = pa.array([], pa.string())
 
 __all__ = ["PreparationSummary", "prepare_workspace", "probe_snapshots", "summarise"]
@@ -98,7 +102,8 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         found = step.beside_features()
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        audit = probe_snapshots(engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier)
+        times = step.times(folder / _TIMES)
+        audit = probe_snapshots(engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier, times=times)
         (folder / PROBES_FILE).write_text(json.dumps(audit.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(step.plan.catalogue.to_json(), encoding="utf-8")
         keys.write(folder)
@@ -166,6 +171,11 @@ class _Step:
             found["movements"] = build_movements(self.engine, self.tables, data_until=until, grace_days=grace_days)
         return found
 
+    def times(self, folder: Path) -> PieceTimes | None:
+        """Count the times of telemetry, where the last snapshots do not have it."""
+        pieces, earlier = self.workspace.tables / "telemetry.parquet", self.workspace.snapshots / _TIMES
+        return count_times(self.engine, pieces, beginnings(self.tables), earlier=earlier, folder=folder)
+
 
 def _written(file: Path, blocks: Iterator[pa.Table], accounts: pa.Array) -> pa.Table:
     """Write one block after the other to a file, and return the rows of some accounts."""
@@ -187,6 +197,7 @@ def probe_snapshots(
     labels: pa.Table,
     *,
     hindsight: Audit | None = None,
+    times: PieceTimes | None = None,
 ) -> Audit:
     """Run the probes for leaks, which compute features of the past once more unless what that found before still holds.
 
@@ -208,6 +219,7 @@ def probe_snapshots(
         labels=labels,
         catalogue=plan.catalogue,
         days_ahead=targets.lead_days + targets.horizon_days,
+        times=times,
     )
     return probe_tables(book, rebuild, hindsight=hindsight)
 

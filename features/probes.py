@@ -29,6 +29,7 @@ from features.label_times import (
     find_outcome_dates,
     find_overwritten_ends,
 )
+from features.piece_times import PieceTimes
 from features.queries import QueryEngine
 from features.row_times import find_early_rows, find_odd_recording
 from features.workspace import Workspace
@@ -52,6 +53,8 @@ class Book:
         The features, at least those of `features.hindsight.probed_accounts`; not looked at where their findings are at hand.
     days_ahead
         Days from a cutoff to the end of its label window.
+    times
+        What was counted of the pieces of telemetry, where there are such.
     """
 
     engine: QueryEngine
@@ -60,6 +63,7 @@ class Book:
     labels: pa.Table
     catalogue: Catalogue
     days_ahead: int
+    times: PieceTimes | None = None
 
 
 def audit_tables(workspace: Workspace) -> Audit:
@@ -105,8 +109,8 @@ def probe_tables(book: Book, rebuild: Rebuild, *, hindsight: Audit | None = None
     for probed in (
         _probe_ends(book),
         _probe_dates(book),
-        find_early_rows(book.engine, book.tables),
-        find_odd_recording(book.engine, book.tables),
+        find_early_rows(book.engine, book.tables, times=book.times),
+        find_odd_recording(book.engine, book.tables, times=book.times),
     ):
         found = found.joined(probed)
     return found

@@ -1,0 +1,101 @@
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.engine import Engine
+from features.piece_times import count_times
+from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter
+
+START, DAY = datetime(2024, 1, 1), timedelta(days=1)
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(threads=1) as engine:
+        yield engine
+
+
+class Pieces:
+    """A folder of pieces, one of the rows that come at once in a month; rows are (account, day it happened, days until recorded)."""
+
+    def __init__(self, engine, folder):
+        self.engine, self.folder, self.runs = engine, folder, 0
+        self.pieces = folder / "pieces"
+        self.pieces.mkdir()
+        self.writer = PieceWriter(engine, self.pieces, next_piece=0)
+        self.rows = []
+
+    def add(self, rows):
+        self.rows += rows
+        happened = [START + day * DAY for _, day, _ in rows]
+        recorded = [None if late is None else time + late * DAY for time, (_, _, late) in zip(happened, rows, strict=True)]
+        known = [max(pair) if pair[1] else pair[0] for pair in zip(happened, recorded, strict=True)]
+        columns = {"account_id": [name for name, _, _ in rows], "occurred_at": happened, "recorded_at": recorded, "known_at": known}
+        types = {"account_id": pa.string(), DELIVERY: pa.int32(), PLACE: pa.int64(), DIGEST: pa.int64()}
+        numbers = dict.fromkeys((DELIVERY, PLACE, DIGEST), range(len(rows)))
+        table = pa.table({name: pa.array(values, types.get(name, pa.timestamp("us"))) for name, values in (columns | numbers).items()})
+        self.writer.add_by_month(self.engine.hold(table, name="delivered"), "occurred_at")
+        next_piece, made = self.writer.next_piece, tuple(self.writer.pieces)
+        nothing = {"mark": "", "columns": {}, "sources": {}, "deliveries": (), "next_delivery": 0}
+        Manifest(**nothing, pieces=made, next_piece=next_piece).write(self.pieces)
+
+    def count(self, born):
+        """Return what was counted, and which files were written anew."""
+        began = {name: (day is not None and START + day * DAY) or None for name, day in born.items()}
+        columns = {"account_id": pa.array(list(began), pa.string()), "born": pa.array(list(began.values()), pa.timestamp("us"))}
+        table = self.engine.hold(pa.table(columns | {"created": pa.array([name != "c" for name in began])}), name="born")
+        earlier, folder = (self.folder / f"run_{number}" for number in (self.runs, self.runs + 1))
+        self.runs += 1
+        times = count_times(self.engine, self.pieces, table, earlier=earlier, folder=folder)
+        anew = [file.name[:7] for file in sorted(folder.iterdir()) if file.stat().st_nlink == 1]
+        found = {row["created"]: (row["n"], row["early"]) for row in self.engine.to_arrow(times.early(table)).to_pylist()}
+        (recorded,) = self.engine.to_arrow(times.recorded()).to_pylist()
+        return found, tuple(recorded[name] for name in ("n", "early", "late")), anew
+
+    def expected(self, born):
+        """Count row by row."""
+        early = {}
+        for name, day, _ in self.rows:
+            if born.get(name) is not None:
+                n, older = early.get(name != "c", (0, 0))
+                early[name != "c"] = n + 1, older + (day < born[name])
+        recorded = [late for _, _, late in self.rows if late is not None]
+        return early, (len(recorded), sum(late < 0 for late in recorded), sum(late > 30 for late in recorded))
+
+
+def test_only_new_pieces_and_those_with_rows_on_both_sides_of_a_new_beginning_are_counted(engine, tmp_path):
+    book = Pieces(engine, tmp_path)
+    book.add([("a", day, 0) for day in range(10, 80, 10)] + [("b", 45, 0)])
+    born = {"a": 15, "b": 0, "c": None}
+    assert book.count(born)[2] == ["2024-01", "2024-02", "2024-03"]
+    book.add([("b", 75, -1)])
+    assert book.count(born)[2] == ["2024-03"]
+    assert book.count(born | {"c": 50})[2] == []
+    later = born | {"a": 45, "b": 90}
+    assert book.count(later) == (*book.expected(later), ["2024-02"])
+    assert book.count(later)[2] == []
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.integers(0, 100), st.sampled_from([None, -3, 0, 29.5, 30, 30.5, 60])), min_size=1, max_size=12
+)
+BORN = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.integers(0, 100)))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(runs=st.lists(st.tuples(ROWS, BORN), min_size=1, max_size=4))
+def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_path_factory, runs):
+    book = Pieces(engine, tmp_path_factory.mktemp("book"))
+    for rows, born in runs:
+        book.add(rows)
+        found, recorded, _ = book.count(born)
+        assert (found, recorded) == book.expected(born)
+
+
+def test_without_pieces_nothing_is_counted(engine, tmp_path):
+    born = engine.hold(pa.table({"account_id": ["a"], "born": pa.array([START], pa.timestamp("us"))}), name="born")
+    assert count_times(engine, tmp_path / "telemetry.parquet", born, earlier=tmp_path / "x", folder=tmp_path / "y") is None
