@@ -79,6 +79,9 @@ class Engine:
             settings["threads"] = threads
         self.connection = ibis.duckdb.connect(**settings)
         self.run("SET TimeZone = 'UTC'")
+        # else a large Parquet file that is nearly sorted is sorted in parts of so many rows of all of it, each in a scan of its own of
+        # all that a filter leaves: writing one month of a book would cost the more, the larger the book
+        self.run("SET disabled_optimizers = 'partitioned_execution'")
         if self.rows("SELECT current_setting('enable_progress_bar')")[0][0]:  # DuckDB would draw it on standard output
             self.run("SET enable_progress_bar = false")  # in a notebook this fails without ipywidgets, where there is no bar either
         self._views = 0
@@ -178,7 +181,7 @@ class Engine:
         """Compute a table and return it so many rows at a time."""
         yield from self.connection.con.sql(self.compile(table)).to_arrow_reader(rows)
 
-    def write_parquet(self, table: ir.Table | str, path: Path, *, compression: Literal["zstd", "snappy"] = "zstd") -> int:
+    def write_parquet(self, table: ir.Table | str, path: Path, *, compression: Literal["zstd", "uncompressed"] = "zstd") -> int:
         """Stream a table (or an SQL query) to a Parquet file and return the number of its rows."""
         sql = table if isinstance(table, str) else self.connection.compile(table)
         options = f"FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {ROWS_PER_GROUP}"

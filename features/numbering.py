@@ -16,6 +16,7 @@ from pathlib import Path
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from features.engine import Engine, quoted, quoted_name
 from features.ledger import fingerprint, replace_folder
@@ -24,7 +25,7 @@ from features.pieces import Piece, read_manifest
 
 __all__ = ["number_telemetry"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"
 _NUMBERS = ("events", "quantity", "users")
@@ -143,7 +144,7 @@ class _Writer:
         """Write the numbered file of a piece."""
         rows = self.engine.read_parquet(self.pieces / piece.name)
         name = f"{piece.month}-{key[:16]}.parquet"
-        self.engine.write_parquet(_numbering(rows), self.folder / name, compression="snappy")
+        self._write(rows, self.folder / name)
         file = quoted(self.folder / name)
         found = self.engine.rows(_FACTS.format(file=file))[0]
         return NumberedPiece(
@@ -163,6 +164,21 @@ class _Writer:
             columns=tuple(rows.columns),
         )
 
+    def _write(self, rows: ir.Table, path: Path) -> None:
+        """Write the rows of a piece in the order of time; a piece without times of recording mostly has it, and sorting is skipped."""
+        numbered = _numbering(rows)
+        if "recorded_at" not in rows.columns:
+            self.engine.write_parquet(numbered, path, compression="uncompressed")  # which is read several times as fast
+            if _is_ascending(path):
+                return
+        self.engine.write_parquet(f"{numbered} ORDER BY time", path, compression="uncompressed")
+
+
+def _is_ascending(path: Path) -> bool:
+    """Tell whether the rows of a numbered file are in the order of time."""
+    times = pq.read_table(path, columns=["time"])["time"].to_numpy()
+    return not np.any(np.diff(times) < 0)
+
 
 _FACTS = """
 SELECT min(time), max(time), min(known), max(known), bool_and(events IS NOT DISTINCT FROM 1), bool_or(events IS NULL),
@@ -175,7 +191,7 @@ _KINDS = "SELECT event, coalesce(sum(events), 0), count(quantity) FROM read_parq
 
 
 def _numbering(rows: ir.Table) -> str:
-    """Return the query for the rows of a piece with numbers for texts, in the order in which they happened."""
+    """Return the query for the rows of a piece with numbers for texts."""
     there = set(rows.columns)
     columns = ["epoch_us(occurred_at) AS time", "numbers_of_accounts.number AS account", "epoch_us(known_at) AS known"]
     joins = ["JOIN numbers_of_accounts USING (account_id)"]
@@ -187,4 +203,4 @@ def _numbering(rows: ir.Table) -> str:
     columns.append("coalesce(u.number, -1)::INTEGER AS user_id" if "user_id" in there else "(-1)::INTEGER AS user_id")
     columns.append("recorded_at IS NULL AS unrecorded" if "recorded_at" in there else "true AS unrecorded")
     columns += [name if name in there else f"NULL::DOUBLE AS {name}" for name in _NUMBERS]
-    return f"SELECT {', '.join(columns)} FROM {quoted_name(rows.get_name())} p {' '.join(joins)} ORDER BY time"
+    return f"SELECT {', '.join(columns)} FROM {quoted_name(rows.get_name())} p {' '.join(joins)}"
