@@ -222,7 +222,8 @@ def _schema_notes(keys: Sequence[str], schemas: Sequence[tuple[Any, ...]]) -> di
 def _kinds(engine: Engine, source: str, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Count by key the values that are texts and those that are numbers."""
     first = [f"(record.{quoted_name(key)}::VARCHAR)[1]" for key in keys]
-    counts = ", ".join(f"count_if({start} = '\"'), count_if({start} BETWEEN '0' AND '9' OR {start} = '-')" for start in first)
+    conditions = [condition for start in first for condition in (f"{start} = '\"'", f"{start} BETWEEN '0' AND '9' OR {start} = '-'")]
+    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions)  # `count_if` of nothing but NULL is NULL
     found = engine.rows(f"SELECT {counts} FROM (SELECT {_parsed(keys, 'JSON')} AS record FROM {source} WHERE {PROBLEM} IS NULL)")[0]
     return {key: (texts, numbers) for key, texts, numbers in zip(keys, found[::2], found[1::2], strict=True)}
 
