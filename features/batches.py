@@ -11,7 +11,7 @@ from features.engine import Engine, quoted
 from features.mapping import MappedSource
 from features.pieces import DELIVERY
 from features.quarantine import SOURCE
-from features.readings import Evidence, filled
+from features.readings import Evidence, is_empty
 from features.sources import FILE, PROBLEM
 from features.staging import DOUBTS
 
@@ -117,10 +117,7 @@ def _filled(engine: Engine, staged: ir.Table, columns: Sequence[str]) -> dict[in
 def _raw_counts(engine: Engine, source: MappedSource) -> dict[str, tuple[int, dict[str, int]]]:
     """Count by file the rows and, among those that can be read, the empty values of each column."""
     raw, readable = source.opened.table, source.opened.table[PROBLEM].isnull()
-    empty = {
-        f"empty_{place}": (filled(raw[name]) if raw[name].type().is_string() else raw[name]).isnull().sum(where=readable)
-        for place, name in enumerate(source.opened.columns)
-    }
+    empty = {f"empty_{place}": is_empty(raw[name]).sum(where=readable) for place, name in enumerate(source.opened.columns)}
     found = engine.to_arrow(raw.group_by(FILE).agg(rows=raw.count(), **empty)).to_pylist()
     names = source.opened.columns
     return {

@@ -29,7 +29,7 @@ from features.mapping import BLANKED, REASONS, MappedSource, map_source
 from features.pieces import read_manifest
 from features.progress import Progress, WeightedProgress, silent
 from features.quarantine import SOURCE, BrokenRows, count_reasons, is_broken, refuse_broken_columns, refuse_too_many, write_quarantine
-from features.readings import filled
+from features.readings import is_empty
 from features.sources import FILE, PROBLEM, OpenedSource
 from features.staging import DOUBTS, filled_values, find_repeated, finished_rows, stage_table, with_repeated
 from features.workspace import Workspace
@@ -245,7 +245,7 @@ class _Check:
 
     def _empty(self, source: MappedSource) -> dict[str, int]:
         raw = source.opened.table.filter(source.opened.table[PROBLEM].isnull())
-        empty = {name: (filled(raw[name]) if raw[name].type().is_string() else raw[name]).isnull().sum() for name in source.opened.columns}
+        empty = {name: is_empty(raw[name]).sum() for name in source.opened.columns}
         counts = self.engine.to_arrow(raw.aggregate(**empty)).to_pylist()[0]
         return {name: int(count) for name, count in counts.items() if count}
 

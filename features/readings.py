@@ -26,6 +26,7 @@ __all__ = [
     "filled",
     "finite",
     "gather",
+    "is_empty",
     "read_flag",
     "read_number",
     "read_time",
@@ -43,6 +44,8 @@ _MARKERS = r"(?i)^(null|none|nan|nat|na|n/a|#n/a|-)$"
 """What programs write for a number or time that is missing."""
 _ORDINARY = r"^\d(.*\S)?$"
 """A value that starts with a digit and needs no trimming, as nearly all numbers and times do."""
+_AFTER_BLANKS = "!"
+"""The first character that comes after all blanks in the order of characters."""
 _YES, _NO = r"(?i)^(true|t|yes|y|1)$", r"(?i)^(false|f|no|n|0)$"
 
 _ISO = r"^(19|[2-9]\d)\d\d[-/]\d{1,2}[-/]\d{1,2}($|[T ]\d)"
@@ -85,7 +88,15 @@ def _of_microseconds(count):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
 
 def filled(text: ir.StringValue) -> ir.StringValue:
     """Return the text without blanks around it, and null where nothing is left."""
-    return text.strip().nullif("")
+    # most texts need no trimming, and to see that takes an eighth of the time of trimming them
+    return ibis.ifelse((text >= _AFTER_BLANKS) & (text.right(1) >= _AFTER_BLANKS), text, text.strip().nullif(""))
+
+
+def is_empty(value: ir.Value) -> ir.BooleanValue:
+    """Tell where a source states no value; a text of blanks is none."""
+    if not value.type().is_string():
+        return value.isnull()
+    return ibis.ifelse(value >= _AFTER_BLANKS, False, value.strip().nullif("").isnull())
 
 
 def stated(text: ir.StringValue) -> ir.StringValue:

@@ -227,7 +227,6 @@ TESTED_WITH = {
     "features.expressions": "test_intake",
     "features.mapping": "test_intake",
     "features.quarantine": "test_intake",
-    "features.readings": "test_intake",
     "features.staging": "test_intake",
     "features.deliveries": "test_increments",
     "features.pieces": "test_increments",

@@ -109,6 +109,11 @@ def test_json_lines_follow_a_schema_that_changes(opened, tmp_path):
     assert found.notes == {"new: not in the record": 3, "v: text among numbers": 1, "id: text among numbers": 1}
 
 
+def test_a_key_may_be_null_in_every_line(opened, tmp_path):
+    rows, _ = opened(write(tmp_path / "a.jsonl", '{"id": 1, "v": null}\n{"id": 2, "v": null}\n'))
+    assert values(rows, "id", "v") == [("1", None), ("2", None)]
+
+
 def test_a_json_line_that_cannot_be_read_stays_a_row_with_its_text(opened, tmp_path):
     rows, _ = opened(write(tmp_path / "a.jsonl", '{"id": 1}\n{"id": \n[2]\n'))
     assert values(rows, ROW, "id", PROBLEM, LINE) == [
@@ -210,3 +215,12 @@ def test_nested_json_survives(opened, tmp_path):
     records = [{"id": 1, 'odd "name"': "x", "dotted.name": 2}]
     rows, _ = opened(write(tmp_path / "a.ndjson", "\n".join(map(json.dumps, records))))
     assert values(rows, 'odd "name"', "dotted.name") == [("x", "2")]
+
+
+def test_a_large_file_is_read_once_to_be_sorted(tmp_path):
+    path = tmp_path / "sorted.parquet"
+    with Engine(threads=1) as engine:
+        engine.write_parquet("SELECT TIMESTAMP '2024-01-01' + to_seconds(i) AS time FROM range(12_000_000) rows(i)", path)
+        table = engine.read_parquet(path)
+        plan = engine.rows(f"EXPLAIN {engine.compile(table.order_by('time'))}")[0][1]
+    assert plan.count("READ_PARQUET") == 1
