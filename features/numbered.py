@@ -230,6 +230,10 @@ class NumberedTelemetry:
             return rows
         return rows.take(clock.newly_seen(rows.time, rows.columns["known"], view.cutoff, before=view.before, lag_days=view.lag_days))
 
+    def release(self) -> None:
+        """Let go of what is held in memory."""
+        self._held.clear()
+
     def _column(self, piece: NumberedPiece, name: str) -> npt.NDArray[Any]:
         """Read a column of a file, or take it from what was read before.
 

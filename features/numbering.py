@@ -126,19 +126,26 @@ class _Writer:
         return _Index((), texts, accounts, users)
 
     def _added(self, name: str, columns: Sequence[str], found: str, n_before: int) -> int:
-        """Give numbers to what is new of what was found, keep them, and return how many there are in all."""
-        key, files = ", ".join(columns), f"{name}-*.parquet"
-        if n_before:
-            self.engine.run(f"CREATE OR REPLACE TEMP TABLE numbers_of_{name} AS FROM read_parquet({quoted(self.folder / files)})")
-            found = f"{found} EXCEPT SELECT {key} FROM numbers_of_{name}"
-        numbered = f"SELECT {key}, ({n_before} - 1 + row_number() OVER (ORDER BY {key}))::INTEGER AS number FROM ({found})"
-        path = self.folder / f"{name}-{n_before:010}.parquet"
+        """Give numbers to what is new of what was found, keep them, and return how many there are in all.
+
+        Then `numbers_of_<name>` has the numbers of what was found, and of nothing else: one more day has few of all users.
+        """
+        key, path = ", ".join(columns), self.folder / f"{name}-{n_before:010}.parquet"
         path.unlink(missing_ok=True)  # an empty file may be there, shared with the earlier folder
+        self.engine.run(f"CREATE OR REPLACE TEMP TABLE found AS {found}")
+        unknown = f"found ANTI JOIN {self._numbers(name)} USING ({key})" if n_before else "found"
+        numbered = f"SELECT {key}, ({n_before} - 1 + row_number() OVER (ORDER BY {key}))::INTEGER AS number FROM {unknown}"
         n_new = self.engine.write_parquet(numbered, path)
         if n_before and not n_new:
             path.unlink()
-        self.engine.run(f"CREATE OR REPLACE TEMP TABLE numbers_of_{name} AS FROM read_parquet({quoted(self.folder / files)})")
+        of_found = f"SELECT {key}, number FROM {self._numbers(name)} SEMI JOIN found USING ({key})"
+        self.engine.run(f"CREATE OR REPLACE TEMP TABLE numbers_of_{name} AS {of_found}")
+        self.engine.run("DROP TABLE found")
         return n_before + n_new
+
+    def _numbers(self, name: str) -> str:
+        """Return a view of the numbers that were given so far."""
+        return quoted_name(self.engine.read_parquet(sorted(self.folder.glob(f"{name}-*.parquet"))).get_name())
 
     def _numbered(self, key: str, piece: Piece) -> NumberedPiece:
         """Write the numbered file of a piece."""

@@ -55,6 +55,8 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
         for _ in how(columns, window, features):
             done += 1
             on_progress("features", done, parts)
+    if known.telemetry is not None:
+        known.telemetry.release()
     found = {feature.name: _arrow(_with_empty(feature, columns.pop(feature.name))) for feature in measured}
     matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | found)
     return _with_derived(known, matrix, catalogue).select(["account_id", "cutoff", *catalogue.names])
