@@ -5,24 +5,32 @@ happened before the account was there, and how many were recorded oddly. When an
 piece are counted again only where the new time lies between the first and the last of them.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from features import clock
 from features.engine import Engine
 from features.ledger import fingerprint, link_file
-from features.pieces import Piece, read_manifest
+from features.numbered import NumberedPiece, NumberedTelemetry
 
 __all__ = ["LATE_DAYS", "PieceTimes", "count_times"]
+
+Ints = npt.NDArray[np.int64]
 
 LATE_DAYS = 30
 """A row that is recorded so many days after it happened is late."""
 
 _FORMAT = 1
 """Changes with what is counted here, so that files of another version are written anew."""
+_ALWAYS = np.iinfo(np.int64).min + 1  # the least number stands for no time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,74 +58,70 @@ class PieceTimes:
         return self.counts.aggregate(n=self.counts.recorded.sum(), early=self.counts.too_early.sum(), late=self.counts.too_late.sum())
 
 
-def count_times(engine: Engine, pieces: Path, born: ir.Table, *, earlier: Path, folder: Path) -> PieceTimes | None:
+def count_times(engine: Engine, telemetry: NumberedTelemetry, born: ir.Table, *, earlier: Path, folder: Path) -> PieceTimes:
     """Count the times of the pieces that were not counted before, and take the other counts over.
 
     Parameters
     ----------
-    pieces
-        The folder of the checked pieces.
     born
         account_id and born, when it began, a timestamp in UTC or missing.
     earlier
         The folder of the counts of the run before; it may not be there.
     folder
         A folder to fill.
-
-    Returns
-    -------
-    PieceTimes or None
-        None where there are no pieces or no rows.
     """
-    manifest = read_manifest(pieces)
-    if manifest is None or not manifest.rows:
-        return None
     folder.mkdir()
-    wanted = {_name(piece): pieces / piece.name for piece in manifest.pieces if piece.rows}
+    pieces = {_name(piece): piece for piece in telemetry.pieces}
     times = _in_microseconds(engine, born)
-    for name in wanted:
+    began = _by_number(engine, telemetry, times)
+    for name, piece in pieces.items():
         if (earlier / name).exists():
             link_file(earlier / name, folder / name)
         else:
-            engine.write_parquet(_counted(engine, wanted[name], times), folder / name)
+            pq.write_table(_counted(telemetry, piece, began), folder / name, compression="zstd")
     for name in _outdated(engine, folder, times):
         (folder / name).unlink()  # it may be shared with the earlier folder
-        engine.write_parquet(_counted(engine, wanted[name], times), folder / name)
-    return PieceTimes(engine=engine, counts=engine.read_parquet([folder / name for name in wanted]))
+        pq.write_table(_counted(telemetry, pieces[name], began), folder / name, compression="zstd")
+    return PieceTimes(engine=engine, counts=engine.read_parquet([folder / name for name in pieces]))
 
 
-def _name(piece: Piece) -> str:
-    return f"{piece.month}-{fingerprint(_FORMAT, asdict(piece))[:16]}.parquet"
+def _name(piece: NumberedPiece) -> str:
+    return f"{piece.month}-{fingerprint(_FORMAT, piece.key)[:16]}.parquet"
 
 
 def _in_microseconds(engine: Engine, born: ir.Table) -> ir.Table:
     return born.mutate(born=engine.microseconds(born.born)).rename(born_now="born")
 
 
-def _counted(engine: Engine, piece: Path, born: ir.Table) -> ir.Table:
-    """Count the times of one piece."""
-    rows = engine.read_parquet(piece)
-    happened = engine.microseconds(rows.occurred_at)
-    recorded = engine.microseconds(rows.recorded_at) if "recorded_at" in rows.columns else ibis.null("int64")
-    joined = rows.select("account_id", happened=happened, recorded=recorded).left_join(born, "account_id").drop("account_id_right")
-    return (
-        joined.group_by("account_id")
-        .agg(
-            rows=joined.count(),
-            first=joined.happened.min(),
-            last=joined.happened.max(),
-            born=joined.born_now.max(),
-            early=_sum(~clock.known_by(joined.born_now, joined.happened)),
-            recorded=joined.recorded.count(),
-            too_early=_sum(~clock.known_by(joined.happened, joined.recorded)),
-            too_late=_sum(~clock.known_by(joined.recorded, clock.shifted(joined.happened, LATE_DAYS))),
-        )
-        .order_by("account_id")
-    )
+def _by_number(engine: Engine, telemetry: NumberedTelemetry, born: ir.Table) -> Ints:
+    """Return when each numbered account began, `_ALWAYS` where nobody knows."""
+    found = engine.to_arrow(born.select("account_id", "born_now"))
+    began = found["born_now"].take(pc.index_in(telemetry.account_ids, value_set=found["account_id"]))
+    return np.asarray(began.fill_null(_ALWAYS).to_numpy(), dtype=np.int64)
 
 
-def _sum(is_so: ir.BooleanValue) -> ir.IntegerValue:
-    return is_so.cast("int64").sum().fill_null(0).cast("int64")
+def _counted(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> pa.Table:
+    """Count the times of one piece, whose rows lie in the order in which they happened."""
+    told = ["known", "unrecorded"] if "recorded_at" in piece.columns else []
+    read = pq.read_table(telemetry.folder / piece.name, columns=["account", "time", *told])
+    account, time = (read[name].to_numpy() for name in ("account", "time"))
+    rows = np.bincount(account, minlength=len(began))
+    first, last = np.zeros_like(began), np.zeros_like(began)
+    first[account[::-1]] = time[::-1]
+    last[account] = time
+    is_recorded = ~read["unrecorded"].to_numpy() if told else np.zeros(len(time), dtype=bool)
+    known = read["known"].to_numpy() if told else time
+    counted = {
+        "early": ~clock.not_after(began[account], time),
+        "recorded": is_recorded,
+        "too_early": is_recorded & ~clock.not_after(time, known),
+        "too_late": is_recorded & ~clock.not_after(known, clock.shifted(time, LATE_DAYS)),
+    }
+    there = np.flatnonzero(rows)
+    found = {name: np.bincount(account[is_so], minlength=len(began))[there] for name, is_so in counted.items()}
+    times = {"rows": rows[there], "first": first[there], "last": last[there]}
+    born = pa.array(began[there], mask=began[there] == _ALWAYS)
+    return pa.table({"account_id": telemetry.account_ids.take(pa.array(there)), "born": born} | times | found)
 
 
 def _with_early(counts: ir.Table, born: ir.Table) -> ir.Table:

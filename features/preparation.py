@@ -172,9 +172,11 @@ class _Step:
         return found
 
     def times(self, folder: Path) -> PieceTimes | None:
-        """Count the times of telemetry, where the last snapshots do not have it."""
-        pieces, earlier = self.workspace.tables / "telemetry.parquet", self.workspace.snapshots / _TIMES
-        return count_times(self.engine, pieces, beginnings(self.tables), earlier=earlier, folder=folder)
+        """Count the times of numbered telemetry, where the last snapshots do not have it."""
+        if self.telemetry is None:
+            return None
+        earlier = self.workspace.snapshots / _TIMES
+        return count_times(self.engine, self.telemetry, beginnings(self.tables), earlier=earlier, folder=folder)
 
 
 def _written(file: Path, blocks: Iterator[pa.Table], accounts: pa.Array) -> pa.Table:

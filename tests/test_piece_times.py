@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.engine import Engine
+from features.numbering import number_telemetry
 from features.piece_times import count_times
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter
 
@@ -33,9 +34,15 @@ class Pieces:
         self.rows += rows
         happened = [START + day * DAY for _, day, _ in rows]
         recorded = [None if late is None else time + late * DAY for time, (_, _, late) in zip(happened, rows, strict=True)]
-        known = [max(pair) if pair[1] else pair[0] for pair in zip(happened, recorded, strict=True)]
-        columns = {"account_id": [name for name, _, _ in rows], "occurred_at": happened, "recorded_at": recorded, "known_at": known}
-        types = {"account_id": pa.string(), DELIVERY: pa.int32(), PLACE: pa.int64(), DIGEST: pa.int64()}
+        known = [late or time for time, late in zip(happened, recorded, strict=True)]
+        columns = {
+            "account_id": [name for name, _, _ in rows],
+            "event": ["login"] * len(rows),
+            "occurred_at": happened,
+            "recorded_at": recorded,
+            "known_at": known,
+        }
+        types = {"account_id": pa.string(), "event": pa.string(), DELIVERY: pa.int32(), PLACE: pa.int64(), DIGEST: pa.int64()}
         numbers = dict.fromkeys((DELIVERY, PLACE, DIGEST), range(len(rows)))
         table = pa.table({name: pa.array(values, types.get(name, pa.timestamp("us"))) for name, values in (columns | numbers).items()})
         self.writer.add_by_month(self.engine.hold(table, name="delivered"), "occurred_at")
@@ -47,10 +54,11 @@ class Pieces:
         """Return what was counted, and which files were written anew."""
         began = {name: (day is not None and START + day * DAY) or None for name, day in born.items()}
         columns = {"account_id": pa.array(list(began), pa.string()), "born": pa.array(list(began.values()), pa.timestamp("us"))}
+        telemetry = number_telemetry(self.engine, self.pieces, self.folder / "numbered")
         table = self.engine.hold(pa.table(columns | {"created": pa.array([name != "c" for name in began])}), name="born")
         earlier, folder = (self.folder / f"run_{number}" for number in (self.runs, self.runs + 1))
         self.runs += 1
-        times = count_times(self.engine, self.pieces, table, earlier=earlier, folder=folder)
+        times = count_times(self.engine, telemetry, table, earlier=earlier, folder=folder)
         anew = [file.name[:7] for file in sorted(folder.iterdir()) if file.stat().st_nlink == 1]
         found = {row["created"]: (row["n"], row["early"]) for row in self.engine.to_arrow(times.early(table)).to_pylist()}
         (recorded,) = self.engine.to_arrow(times.recorded()).to_pylist()
@@ -94,8 +102,3 @@ def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_pa
         book.add(rows)
         found, recorded, _ = book.count(born)
         assert (found, recorded) == book.expected(born)
-
-
-def test_without_pieces_nothing_is_counted(engine, tmp_path):
-    born = engine.hold(pa.table({"account_id": ["a"], "born": pa.array([START], pa.timestamp("us"))}), name="born")
-    assert count_times(engine, tmp_path / "telemetry.parquet", born, earlier=tmp_path / "x", folder=tmp_path / "y") is None
