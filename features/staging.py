@@ -80,7 +80,7 @@ def stage_table(
     parts = {number: source.table for number, source in sources.items()}
     rows = completed(combined_rows(table, parts, accounts=accounts, partners=partners))
     try:
-        engine.write_parquet(rows, path)
+        engine.stage_parquet(rows, path)
     except QueryError as error:
         given = "\n".join(source.opened.label for source in sources.values())
         todo = "In SQL of the config use TRY_CAST where a value may not fit; if a file is damaged, export it again."

@@ -224,3 +224,20 @@ def test_a_large_file_is_read_once_to_be_sorted(tmp_path):
         table = engine.read_parquet(path)
         plan = engine.rows(f"EXPLAIN {engine.compile(table.order_by('time'))}")[0][1]
     assert plan.count("READ_PARQUET") == 1
+
+
+def test_a_staged_file_holds_what_a_written_one_does(tmp_path):
+    sql = """
+        SELECT i, hash(i) AS hash, if(i % 7 = 0, NULL, 'text ' || i % 5) AS text, i % 3 = 0 AS flag, '' AS empty,
+               ([1e308, 'inf', '-inf', 'nan', -0.0, NULL]::DOUBLE[])[1 + i % 6] AS number,
+               TIMESTAMP '1900-01-01' + to_seconds((hash(i) % 30_000_000_000)::BIGINT) AS time
+        FROM range(300_000) rows(i)
+    """
+    with Engine(threads=1) as engine:
+        engine.write_parquet(sql, tmp_path / "written.parquet")
+        assert engine.stage_parquet(sql, tmp_path / "staged.parquet") == 300_000
+        written, staged = (
+            engine.rows(f"SELECT count(*), sum(hash(found)) FROM read_parquet('{tmp_path / name}', file_row_number = true) AS found")
+            for name in ("written.parquet", "staged.parquet")
+        )
+    assert staged == written
