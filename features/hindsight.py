@@ -48,12 +48,20 @@ _WEEKS = np.timedelta64(28, "D")
 _EXAMPLES = 3
 
 
-def find_hindsight(engine: QueryEngine, tables: Mapping[str, ir.Table], matrix: pa.Table, catalogue: Catalogue, rebuild: Rebuild) -> Audit:
+def find_hindsight(
+    engine: QueryEngine,
+    tables: Mapping[str, ir.Table],
+    matrix: pa.Table,
+    catalogue: Catalogue,
+    rebuild: Rebuild,
+    *,
+    instant: np.datetime64,
+) -> Audit:
     """Compute features of the past again from tables that end there, and name every feature that differs.
 
-    The cutoff in the middle of the history is looked at, with the rows of the probed accounts whose cutoffs lie in the four weeks up to
-    it. Nothing changes the future more than taking it away, so it is the only change that is tried. Where something differs, all rows of
-    these accounts are computed once more from all tables: a feature that differs then too depends on the order of rows, not on the future.
+    What is looked at are the rows of the probed accounts whose cutoffs lie in the four weeks up to an instant. Nothing changes the future
+    more than taking it away, so it is the only change that is tried. Where something differs, all rows of these accounts are computed
+    once more from all tables: a feature that differs then too depends on the order of rows, not on the future.
 
     Parameters
     ----------
@@ -61,11 +69,12 @@ def find_hindsight(engine: QueryEngine, tables: Mapping[str, ir.Table], matrix: 
         The checked tables.
     matrix
         The features that were made from them, at least of the accounts that `probed_accounts` returns.
+    instant
+        That of `probed_instant`, of all rows.
     """
-    accounts = probed_accounts(engine, tables, _spine_of(matrix))
+    accounts = probed_accounts(engine, tables, _spine_of(matrix), instant)
     matrix = _among_themselves(engine, tables, matrix.filter(pc.is_in(matrix["account_id"], value_set=accounts)), catalogue)
-    instant = probed_instant(matrix["cutoff"])
-    rows = pa.array(np.flatnonzero(_in_weeks_before(matrix["cutoff"], instant)))
+    rows = pa.array(np.flatnonzero(_in_weeks_before(_spine_of(matrix), instant)))
     seen = matrix.take(rows)
     past = {name: without_future(engine, name, table, instant) for name, table in tables.items()}
     again = rebuild(_with_telemetry_of(engine, past, accounts), _spine_of(seen))
@@ -106,8 +115,8 @@ def _among_themselves(engine: QueryEngine, tables: Mapping[str, ir.Table], matri
     return engine.to_arrow(with_derived(table, catalogue).order_by("row")).select(["account_id", "cutoff", *catalogue.names])
 
 
-def probed_accounts(engine: QueryEngine, tables: Mapping[str, ir.Table], spine: Spine) -> pa.Array:
-    """Return the accounts to look at: all that have a row in the four weeks up to the probed instant, or a sample of them.
+def probed_accounts(engine: QueryEngine, tables: Mapping[str, ir.Table], spine: Spine, instant: np.datetime64) -> pa.Array:
+    """Return the accounts to look at: all that have a row in the four weeks up to the instant, or a sample of them.
 
     A sample holds the accounts with the lowest digests of their names, so that it is the same in every run, and the same whether it is
     taken of the whole spine or of a part of it that holds the sample.
@@ -116,8 +125,7 @@ def probed_accounts(engine: QueryEngine, tables: Mapping[str, ir.Table], spine: 
     -------
     Strings, sorted, shape `(n_probed,)`.
     """
-    cutoffs = pa.chunked_array([spine.cutoff])
-    seen = pc.unique(spine.account_id.filter(_in_weeks_before(cutoffs, probed_instant(cutoffs)))).to_pylist()
+    seen = pc.unique(spine.account_id.filter(pa.array(_in_weeks_before(spine, instant)))).to_pylist()
     rows = max(1, engine.count(tables["telemetry"]))
     size = max(_FEWEST, engine.count(tables["accounts"]) * _ROWS // rows)
     if len(seen) > size and rows > _ROWS:
@@ -144,22 +152,22 @@ def _literal(instant: np.datetime64) -> ir.IntegerValue:
     return ibis.literal(int(instant.astype("M8[us]").astype(np.int64)), "int64")
 
 
-def probed_cutoffs(cutoffs: pa.ChunkedArray) -> list[int]:
+def probed_cutoffs(spine: Spine) -> list[int]:
     """Return the cutoffs whose rows are looked at, in microseconds since 1970-01-01 UTC: what was known at them decides what is found."""
-    seen = cutoffs.filter(_in_weeks_before(cutoffs, probed_instant(cutoffs)))
-    return sorted(pc.unique(seen.cast(pa.timestamp("us")).cast(pa.int64())).to_pylist())
+    found: list[int] = np.unique(spine.instants[_in_weeks_before(spine, probed_instant(spine))]).tolist()
+    return found
 
 
-def probed_instant(cutoffs: pa.ChunkedArray) -> np.datetime64:
+def probed_instant(spine: Spine) -> np.datetime64:
     """Return the cutoff to look at, the middle one."""
-    there = np.unique(cutoffs.to_numpy().astype("M8[us]"))
-    return np.datetime64(there[len(there) // 2])
+    cutoffs = np.unique(spine.instants)
+    return np.datetime64(int(cutoffs[len(cutoffs) // 2]), "us")
 
 
-def _in_weeks_before(cutoffs: pa.ChunkedArray, instant: np.datetime64) -> pa.Array:
-    times = cutoffs.to_numpy().astype("M8[us]")
+def _in_weeks_before(spine: Spine, instant: np.datetime64) -> npt.NDArray[np.bool_]:
+    times = spine.instants.astype("M8[us]")
     until, since = (clock.not_after(times, np.asarray(end)) for end in (instant, instant - _WEEKS))
-    return pa.array(until & ~since)
+    return until & ~since
 
 
 def _differing(seen: pa.Table, again: pa.Table, catalogue: Catalogue) -> dict[str, Rows]:

@@ -19,7 +19,7 @@ from features.engine import Engine
 from features.families import VIEWS
 from features.findings import Audit
 from features.groups import build_groups
-from features.hindsight import probed_accounts, probed_cutoffs
+from features.hindsight import probed_accounts, probed_cutoffs, probed_instant
 from features.labels import build_labels
 from features.ledger import code_digest, fingerprint, link_file, replace_folder
 from features.movements import build_movements
@@ -97,7 +97,7 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         step = _Step.of(engine, workspace)
         keys = step.keys()
         earlier = earlier_hindsight(workspace) if read_keys(workspace.snapshots).hindsight == keys.hindsight else None
-        accounts = probed_accounts(engine, step.tables, step.plan.spine) if earlier is None else _NOBODY
+        accounts = step.probed() if earlier is None else _NOBODY
         probed = step.write_features(folder / "features.parquet", keys, accounts=accounts, on_progress=on_progress)
         found = step.beside_features()
         for name, table in found.items():
@@ -133,7 +133,11 @@ class _Step:
         """Return the keys of the cutoffs, and of those that are probed."""
         spine, mark = self.plan.spine, self._mark()
         keys = Keys(cutoff_keys(self.engine, self.workspace.tables, self.tables, spine, mark=mark, own=bool(self.plan.own)))
-        return replace(keys, hindsight=keys.of(probed_cutoffs(pa.chunked_array([spine.cutoff]))))
+        return replace(keys, hindsight=keys.of(probed_cutoffs(spine)))
+
+    def probed(self) -> pa.Array:
+        """Return the accounts whose features are computed again."""
+        return probed_accounts(self.engine, self.tables, self.plan.spine, probed_instant(self.plan.spine))
 
     def _mark(self) -> str:
         """Return a digest of all but the tables that decides what the features of a row are; in which order they come does not."""
@@ -221,6 +225,7 @@ def probe_snapshots(
         labels=labels,
         catalogue=plan.catalogue,
         days_ahead=targets.lead_days + targets.horizon_days,
+        instant=probed_instant(plan.spine),
         times=times,
     )
     return probe_tables(book, rebuild, hindsight=hindsight)

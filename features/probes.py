@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -53,6 +54,8 @@ class Book:
         The features, at least those of `features.hindsight.probed_accounts`; not looked at where their findings are at hand.
     days_ahead
         Days from a cutoff to the end of its label window.
+    instant
+        The cutoff at which features are computed again, see `features.hindsight.probed_instant`.
     times
         What was counted of the pieces of telemetry, where there are such.
     """
@@ -63,6 +66,7 @@ class Book:
     labels: pa.Table
     catalogue: Catalogue
     days_ahead: int
+    instant: np.datetime64
     times: PieceTimes | None = None
 
 
@@ -105,7 +109,7 @@ def probe_tables(book: Book, rebuild: Rebuild, *, hindsight: Audit | None = None
     hindsight
         What computing features again without the future found before, where nothing that it looks at has changed; it is done if None.
     """
-    found = hindsight or find_hindsight(book.engine, book.tables, book.matrix, book.catalogue, rebuild)
+    found = hindsight or find_hindsight(book.engine, book.tables, book.matrix, book.catalogue, rebuild, instant=book.instant)
     for probed in (
         _probe_ends(book),
         _probe_dates(book),

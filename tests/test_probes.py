@@ -20,7 +20,7 @@ from features.engine import Engine
 from features.families import VIEWS
 from features.feature import Feature, Window
 from features.findings import Audit, Finding
-from features.hindsight import find_hindsight, probed_accounts, without_future
+from features.hindsight import find_hindsight, probed_accounts, probed_instant, without_future
 from features.intake import check_workspace
 from features.label_times import find_open_ends, find_outcome_dates, find_overwritten_ends
 from features.labels import build_labels
@@ -98,7 +98,8 @@ def hindsight_of(engine, *features, every=40):
         known = KnownTables(engine, tables, spine, levels={"event": KINDS}, views=VIEWS | PEEKING)
         return build_matrix(known, spine, catalogue)
 
-    return find_hindsight(engine, tables, rebuild(tables, as_spine(PAIRS)), catalogue, rebuild)
+    spine = as_spine(PAIRS)
+    return find_hindsight(engine, tables, rebuild(tables, spine), catalogue, rebuild, instant=probed_instant(spine))
 
 
 def test_no_feature_of_the_catalogue_has_hindsight(engine):
@@ -199,12 +200,13 @@ def test_a_sample_is_the_same_of_the_whole_spine_and_of_a_part_that_holds_it(eng
     monkeypatch.setattr(hindsight, "_ROWS", 20)
     monkeypatch.setattr(hindsight, "_FEWEST", 7)
     tables = as_tables(engine, FULL.world())
-    sample = probed_accounts(engine, tables, as_spine(PAIRS))
-    part = [(name, cutoff) for name, cutoff in PAIRS if name in sample.to_pylist() or name.endswith("3")]
+    spine = as_spine(PAIRS)
+    sample = probed_accounts(engine, tables, spine, probed_instant(spine))
+    part = [(name, cutoff) for name, cutoff in PAIRS if name in sample.to_pylist() or (name.endswith("3") and cutoff > ORIGIN - 100 * DAY)]
     assert len(sample) == 7
-    assert probed_accounts(engine, tables, as_spine(part)).equals(sample)
+    assert probed_accounts(engine, tables, as_spine(part), probed_instant(spine)).equals(sample)
     monkeypatch.setattr(hindsight, "_ROWS", 10**6)
-    assert probed_accounts(engine, tables, as_spine(PAIRS)).to_pylist() == [name for name, _ in PAIRS[:24]]
+    assert probed_accounts(engine, tables, spine, probed_instant(spine)).to_pylist() == [name for name, _ in PAIRS[:24]]
 
 
 # --- times that tell the outcome
@@ -419,7 +421,15 @@ def probed(workspace):
         plan, targets = plan_snapshots(engine, workspace, tables), workspace.config.targets
         labels = build_labels(KnownTables(engine, tables, plan.spine), plan.spine, targets, data_until=plan.data_until)
         matrix = labels.select(["account_id", "cutoff"])
-        book = Book(engine=engine, tables=tables, matrix=matrix, labels=labels, catalogue=Catalogue(()), days_ahead=targets.horizon_days)
+        book = Book(
+            engine=engine,
+            tables=tables,
+            matrix=matrix,
+            labels=labels,
+            catalogue=Catalogue(()),
+            days_ahead=targets.horizon_days,
+            instant=probed_instant(plan.spine),
+        )
         return probe_tables(book, lambda tables, spine: matrix)
 
 

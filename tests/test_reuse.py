@@ -155,7 +155,7 @@ def test_the_past_is_computed_again_without_the_future_only_where_it_has_changed
     book.run()
     found = earlier_hindsight(book.workspace)
     probe = features.probes.find_hindsight
-    monkeypatch.setattr(features.probes, "find_hindsight", lambda *book: pytest.fail("was computed again"))
+    monkeypatch.setattr(features.probes, "find_hindsight", lambda *book, **at: pytest.fail("was computed again"))
     book.give("1", [("A", 150.0, "u9", 10)])
     book.run()
     assert earlier_hindsight(book.workspace) == found
