@@ -16,9 +16,9 @@ Time and CPU are those of the step without imports. Compare CPU where the machin
 Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M and the 98.5 M events of `fightchurn_crm5`: scan 0.4, 3.8 and 7.3; check 6.8,
 49 and 242 (3.3 GiB); features of 24, 24 and 25 cutoffs 8.7, 50 and 157 (2.3 GiB); a day later the check 1.0, 1.2 and 3.1 and the features
 1.4, 4.3 and 19 (2.0 GiB). Before telemetry was numbered and counted month by month (busy machine): check 12.5 and 110, features 15.5 and
-127. Of 200 M simulated events the scan took 77 and the check 1,583 (844 s by the clock, 4.1 GiB; most of it because the engine
-sorted each month in a scan for every 10 M rows of all months, which it no longer does: of 60 M events a month then took 9.6 and now takes
-2.9, as long for an event as of 20 M); features were stopped after 796 s of CPU, unfinished, when they had held 9.2 GiB.
+127. Of 200 M simulated events the scan took 77 and the check 1,583 (844 s by the clock, 4.1 GiB): to sort a month, the engine read all
+that the filter left once more for every 10 M staged rows. It no longer does, and a month of 60 M events takes 2.9 instead of 6.2 (busy
+machine). Features were stopped after 796 s of CPU, unfinished, when they had held 9.2 GiB.
 """
 
 import argparse
