@@ -5,7 +5,7 @@ Usage: `uv run python tests/benchmarks/spark_book.py FOLDER`, with the folder of
 Its checked tables are the lake: Parquet files, which Spark reads where they lie, and DuckDB, too. Attributes of accounts are left out.
 
 Measured in November 2026 with Spark 4.0.5 on 2 cores that five times as much other work shared: of `openstack_orgs` (12,438 rows at 183
-cutoffs, 90 features) and `ravenstack` (24,180 rows, 125 features) no column differs. Check and features took 422 and 246 s, much of it for
+cutoffs, 90 features) and `ravenstack` (24,180 rows, 125 features) no column differs. Check and features took 422 and 370 s, much of it for
 planning queries; DuckDB took some 20 s for `openstack_orgs`, beside the same other work.
 """
 
