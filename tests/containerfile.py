@@ -77,7 +77,7 @@ class Image:
     def run(self, words):
         """Run a command to its end, and return its status and what it said."""
         with self.start(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            said, _ = process.communicate(timeout=120)
+            said, _ = process.communicate(timeout=600)
         return process.returncode, said
 
     def give(self, folder):

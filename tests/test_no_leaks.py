@@ -164,7 +164,7 @@ def drawn_book(world, rng):
 def drawn_terms(rng):
     """Yield up to three terms that begin or end days before or after now: past, present and coming ones."""
     for _ in range(rng.integers(0, 4)):
-        start = timedelta(days=int(rng.integers(-30, 10)), hours=1)
+        start = timedelta(days=int(rng.integers(-30, 10)), hours=12)  # none begins or ends while the tests run
         yield start, (start + timedelta(days=int(rng.integers(1, 30)))) if rng.random() < 0.5 else None
 
 
