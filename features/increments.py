@@ -264,7 +264,7 @@ class Increment:
 
     def _earlier_members(self, plan: Plan, batch: Batch | None) -> ir.Table | None:
         """Return the kept rows that agree in their hash with rows that came or went; None if there are none."""
-        if self.before is None:
+        if self.before is None or not plan.kept:
             return None
         gone = self._gone(plan)
         earlier = self._earlier_rows(list(self._earlier_columns), gone, batch)
