@@ -13,12 +13,14 @@ All runs on so many cores as `--cores` says (2), queries hold 4 GB before they g
 
 Time and CPU are those of the step without imports. Compare CPU where the machine does other things.
 
-Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M and the 98.5 M events of `fightchurn_crm5`: scan 0.4, 3.8 and 7.3; check 6.8,
-49 and 242 (3.3 GiB); features of 24, 24 and 25 cutoffs 8.7, 50 and 157 (2.3 GiB); a day later the check 1.0, 1.2 and 3.1 and the features
-1.4, 4.3 and 19 (2.0 GiB). Before telemetry was numbered and counted month by month (busy machine): check 12.5 and 110, features 15.5 and
-127. Of 200 M simulated events the scan took 77 and the check 1,583 (844 s by the clock, 4.1 GiB): to sort a month, the engine read all
-that the filter left once more for every 10 M staged rows. It no longer does, and a month of 60 M events takes 2.9 instead of 6.2 (busy
-machine). Features were stopped after 796 s of CPU, unfinished, when they had held 9.2 GiB.
+Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of `fightchurn_crm5`: scan 0.4, 3.6, 60 and
+6.2; check 5.1, 33, 394 and 142 (4.1 GiB at most); features of 24, 24, 24 and 25 cutoffs 6.8, 29, 427 and 92 (5.1 GiB); a day later, with
+a scoring cutoff of its own, the check 1.0, 1.0 and 3.5 and the features 1.7, 5.0 and 10 (2.0 GiB), but for 200 M, whose last day had no
+rows then. By the clock 200 M took 209 and 313 s, `fightchurn_crm5` 79 and 66.
+
+Before each row was counted once for all cutoffs, features of 2 M, 20 M and `fightchurn_crm5` took 8.7, 50 and 157 s (200 M were stopped
+after 796 s, unfinished, at 9.2 GiB); before telemetry was numbered, those of 2 M and 20 M took 15.5 and 127 s (busy machine). A check of
+200 M took 1,583 s while, to sort a month, the engine read all that the filter left once more for every 10 M staged rows.
 """
 
 import argparse

@@ -17,6 +17,8 @@ EVENTS_AN_ACCOUNT = 2_000
 """Events of a simulated account on average, so that larger books have more accounts and not busier ones."""
 
 FIRST, DAYS = date(2023, 1, 1), 731
+DAY = 86_400_000_000
+"""Microseconds."""
 
 _SIMULATED = """
 [tables.accounts]
@@ -74,14 +76,14 @@ def _lives(accounts: int) -> str:
 
 def _simulated_events(accounts: int, events: int, start: date, end: date) -> str:
     """Return the events that were recorded from one day to before another: each has a slot of time of its own, so they come sorted."""
-    slot = DAYS * 86_400_000 // events
-    first, last = (-(-(day - FIRST).days * 86_400_000 // slot) for day in (start, end))
+    slot = DAYS * DAY // events
+    first, last = (-(-(day - FIRST).days * DAY // slot) for day in (start, end))
     moment = f"i * {slot} + (hash(i * 16 + 1) % {slot})::BIGINT"
-    before_end = (end - FIRST).days * 86_400_000 - 1  # the last slot reaches into the next day
+    before_end = (end - FIRST).days * DAY - 1  # the last slot reaches into the next day
     late = "CASE WHEN hash(i * 16 + 7) % 100 = 0 THEN (hash(i * 16 + 8) % 5_184_000)::INT ELSE 0 END"
     return f"""
         WITH numbered AS (
-            SELECT i, TIMESTAMP '{FIRST}' + to_milliseconds(least({moment}, {before_end})) AS recorded_at,
+            SELECT i, TIMESTAMP '{FIRST}' + to_microseconds(least({moment}, {before_end})) AS recorded_at,
                    floor({accounts} * power({_uniform(2)}, 2))::INT AS drawn
             FROM range({first}, {min(last, events)}) events(i)
         ), lived AS (
