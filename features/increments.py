@@ -212,6 +212,7 @@ class Increment:
             staging=folder,
             only=plan.files(number),
             like=self.before.sources[number].types if self.before is not None and self._is_partial(plan, number) else None,
+            may_be_empty=any(kept.source == number and kept.rows + kept.left_out for kept in plan.kept),
             beside=evidence_of(plan.kept, number),
         )
 

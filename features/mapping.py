@@ -101,6 +101,7 @@ def map_source(
     staging: Path,
     only: Sequence[Path] | None = None,
     like: Mapping[str, str] | None = None,
+    may_be_empty: bool = False,
     beside: Mapping[str, Evidence] | None = None,
 ) -> MappedSource:
     """Open a source and map it.
@@ -111,7 +112,7 @@ def map_source(
         The present, in UTC: a later time is broken where the contract does not allow it.
     staging
         A folder for temporary files, to be kept until the table was read.
-    only, like
+    only, like, may_be_empty
         As of `features.sources.open_source`.
     beside
         How values are written in the source's files that are not read this time, by column of the contract.
@@ -125,7 +126,7 @@ def map_source(
     ContractError
         If a column is missing or of a wrong type.
     """
-    opened = open_source(engine, source, staging, only=only, like=like)
+    opened = open_source(engine, source, staging, only=only, like=like, may_be_empty=may_be_empty)
     if source.query is not None and source.database is None:
         opened = query_files(engine, opened, source, staging)
     columns = table_columns(table)

@@ -84,6 +84,7 @@ def open_source(
     *,
     only: Sequence[Path] | None = None,
     like: Mapping[str, str] | None = None,
+    may_be_empty: bool = False,
 ) -> OpenedSource:
     """Open a source; its `query` over files, `where` and columns are not applied yet.
 
@@ -96,6 +97,8 @@ def open_source(
     like
         The names and types of its columns as of an earlier reading: columns that these files lack are added, empty, and all are put
         into that order. Text files, and files with other columns or types, are left as they are.
+    may_be_empty
+        Whether Parquet files may have no rows, as other files of the source have some.
 
     Raises
     ------
@@ -108,7 +111,8 @@ def open_source(
         return _open_database(engine, source, folder)
     if source.location is None:
         raise SourceError(explain("the source has no location", given=source.table, todo='Write source = "..." in renewcast.toml.'))
-    return _as_before(open_files(engine, source.location, source.format, folder, only=only), like or {})
+    opened = open_files(engine, source.location, source.format, folder, only=only, may_be_empty=may_be_empty)
+    return _as_before(opened, like or {})
 
 
 def _as_before(opened: OpenedSource, like: Mapping[str, str]) -> OpenedSource:
@@ -120,7 +124,13 @@ def _as_before(opened: OpenedSource, like: Mapping[str, str]) -> OpenedSource:
 
 
 def open_files(
-    engine: Engine, location: Path, given: FileFormat | None, folder: Path, *, only: Sequence[Path] | None = None
+    engine: Engine,
+    location: Path,
+    given: FileFormat | None,
+    folder: Path,
+    *,
+    only: Sequence[Path] | None = None,
+    may_be_empty: bool = False,
 ) -> OpenedSource:
     """Open a file, a glob or a folder, or only some files of it, staging text in an empty folder.
 
@@ -134,7 +144,8 @@ def open_files(
     hive = any("=" in part for part in files[0].parts[len(_fixed_part(location).parts) : -1])
     try:
         staged = _staged(engine, files, kind, folder, hive=hive)
-        _refuse_empty(engine, staged.table, files)
+        if not (may_be_empty and kind == "parquet"):
+            _refuse_empty(engine, staged.table, files)
     except QueryError as error:
         todo = "Look whether the files are complete and of one format; name it with format = ... if their names do not tell it."
         wrong = f"the files cannot be read as {kind}: {_first_line(error)}"
