@@ -81,14 +81,24 @@ class MonthRows:
     Parameters
     ----------
     time
-        Microseconds since 1970-01-01 UTC, ascending, shape `(n,)`.
+        Microseconds since 1970-01-01 UTC, ascending, shape `(n,)`; the newest, where a row stands for several of one day.
     columns
         Arrays of shape `(n,)`: `account`, `user_id`, `event` and `product` are numbers, -1 where there is none; amounts are floats, NaN
-        where there is none.
+        where there is none. Where a row stands for several, `rows` says for how many and `oldest` when the oldest happened.
     """
 
     time: Ints
     columns: Mapping[str, npt.NDArray[Any]]
+
+    @property
+    def weights(self) -> npt.NDArray[np.int32] | None:
+        """For how many rows each stands; None if each is one."""
+        return self.columns.get("rows")
+
+    @property
+    def oldest(self) -> Ints:
+        """When the oldest of the rows happened for which each stands, shape `(n,)`; not always ascending."""
+        return self.columns.get("oldest", self.time)
 
     def take(self, rows: slice | npt.NDArray[Any]) -> "MonthRows":
         """Return some of the rows, in the order asked for."""
@@ -189,7 +199,7 @@ class NumberedTelemetry:
         return rows.select(**columns)
 
     def arrivals(
-        self, columns: Sequence[str], cutoffs: Iterable[int], *, days: int | None, lag_days: int = 0
+        self, columns: Sequence[str], cutoffs: Iterable[int], *, days: int | None, lag_days: int = 0, carrying: str | None = None
     ) -> Iterator[Iterator[MonthRows]]:
         """Yield, for each cutoff, the rows that come into a window there and were not seen at the cutoff before, a month at a time.
 
@@ -203,13 +213,16 @@ class NumberedTelemetry:
             Microseconds since 1970-01-01 UTC, ascending.
         days, lag_days
             The window `(cutoff - lag - days, cutoff - lag]`; from the first row if `days` is None.
+        carrying
+            An amount that all rows have; each then stands for itself.
         """
         by_month: dict[str, list[NumberedPiece]] = {}
         for piece in self.pieces:
             by_month.setdefault(piece.month, []).append(piece)
         before = None
         for cutoff in cutoffs:
-            yield self._arriving(by_month, columns, _View(int(cutoff), before, days, lag_days))
+            arriving = self._arriving(by_month, columns, _View(int(cutoff), before, days, lag_days))
+            yield arriving if carrying is None else (rows.take(~np.isnan(rows.columns[carrying])) for rows in arriving)
             before = int(cutoff)
 
     def _arriving(self, by_month: Mapping[str, Sequence[NumberedPiece]], columns: Sequence[str], view: "_View") -> Iterator[MonthRows]:
