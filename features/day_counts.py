@@ -150,7 +150,9 @@ class _DaySums:
     def add(self, rows: MonthRows) -> None:
         """Add rows that were not seen before."""
         places = rows.columns["account"].astype(np.int64) * self._ring.days + self._ring.places_of(clock.day_number_of(rows.time))
-        np.add.at(self._rows.reshape(-1), places, np.int32(1))  # of another type it takes 40 times as long
+        np.add.at(
+            self._rows.reshape(-1), places, np.int32(1) if rows.weights is None else rows.weights
+        )  # another type takes 40 times as long
         if self._events is not None:
             np.add.at(self._events.reshape(-1), places, rows.columns["events"])
         if self._newest is not None:

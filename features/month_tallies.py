@@ -5,6 +5,8 @@ Nothing is kept but running sums by account and kind of event, so that it does n
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ import numpy.typing as npt
 from features import clock
 from features.feature import Feature, Window
 from features.numbered import MonthRows, NumberedTelemetry
-from features.running import Extremes, Running
+from features.running import Extremes, Running, Weights
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, split
 from features.tally import Tally, tallies_of, write_tallies
@@ -63,10 +65,14 @@ class MonthTallies:
         assert telemetry is not None
         levels = self.known.levels[window.each] if window.each else ()
         sums = _Sums(self.known, window, tallies_of(features), _level_of(telemetry, levels) if window.each else None)
-        arrivals = telemetry.arrivals(sums.columns_of(telemetry), self.known.cutoffs, days=window.days, lag_days=window.lag_days)
-        for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
-            for found in arriving:
+        arrivals = partial(telemetry.arrivals, cutoffs=self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        streams = [arrivals(sums.columns_of(telemetry)), *(arrivals([*sums.keys, name], carrying=name) for name in sums.carried)]
+        for (cutoff, rows, accounts), counted, *carrying in zip(self.known.by_cutoff(self.spine), *streams, strict=True):
+            for found in counted:
                 sums.add(found)
+            for name, amounts in zip(sums.carried, carrying, strict=True):
+                for found in amounts:
+                    sums.add_amounts(name, found)
             n_rows, values = sums.at(cutoff)
             write_tallies(columns, features, levels, n_rows, values, rows=rows, accounts=accounts)
             sums.leave(cutoff)
@@ -99,27 +105,40 @@ class _Sums:
         self._times = Extremes(known.n_accounts * n_levels, with_oldest=any(tally.kind == "oldest" for tally in tallies))
 
     @property
-    def _amounts(self) -> set[str]:
-        return {tally.column for tally in self._tallies if tally.column} | ({"events"} & {tally.kind for tally in self._tallies})
+    def keys(self) -> list[str]:
+        """The columns of rows by which a place is found."""
+        return ["account", *(["event"] if self._level_of is not None else [])]
+
+    @property
+    def carried(self) -> list[str]:
+        """The amounts that only some rows carry."""
+        return sorted({tally.column for tally in self._tallies} - {"", "events"})
 
     def columns_of(self, telemetry: NumberedTelemetry) -> list[str]:
-        """Return the columns of rows that are looked at; what each row has once is counted instead."""
-        single = {"events"} if all(piece.are_single for piece in telemetry.pieces) else set()
-        return ["account", *(["event"] if self._level_of is not None else []), *sorted(self._amounts - single)]
+        """Return the columns of all rows that are looked at; what each row has once is counted instead."""
+        asks_events = any("events" in (tally.kind, tally.column) for tally in self._tallies)
+        return [*self.keys, *(["events"] if asks_events and not all(piece.are_single for piece in telemetry.pieces) else [])]
 
     def add(self, rows: MonthRows) -> None:
         """Add rows that were not seen before."""
-        if self._level_of is not None:
-            level = self._level_of[rows.columns["event"]]
-            rows, level = rows.take(level >= 0), level[level >= 0]
-            places = rows.columns["account"] * self._shape[1] + level
-        else:
-            places = rows.columns["account"]
-        self._add("", "rows", rows.time, places, None)
-        for name in self._amounts & rows.columns.keys():
-            self._add_amounts(name, rows.time, places, rows.columns[name])
+        rows, places = self._placed(rows)
+        self._add("", "rows", rows.time, places, rows.weights)
+        if "events" in rows.columns:
+            self._add_up("events", rows, places)
         if {"newest", "oldest"} & {tally.kind for tally in self._tallies}:
-            self._times.add(rows.time, places)
+            self._times.add(rows.time, places, None if rows.weights is None else rows.oldest)
+
+    def add_amounts(self, column: str, rows: MonthRows) -> None:
+        """Add the amounts of rows that were not seen before and carry one."""
+        self._add_up(column, *self._placed(rows))
+
+    def _placed(self, rows: MonthRows) -> tuple[MonthRows, npt.NDArray[Any]]:
+        """Return the rows that have a place, and their places."""
+        if self._level_of is None:
+            return rows, rows.columns["account"]
+        level = self._level_of[rows.columns["event"]]
+        rows, level = rows.take(level >= 0), level[level >= 0]
+        return rows, rows.columns["account"] * self._shape[1] + level
 
     def leave(self, cutoff: int) -> None:
         """Forget what no later cutoff needs."""
@@ -141,7 +160,7 @@ class _Sums:
                 assert self._times.oldest is not None
                 return clock.ages_of(self._times.oldest, cutoff).reshape(self._shape)
         column = tally.column or tally.kind
-        if (column, "whole") not in self._sums:  # each row was one
+        if column == "events" and (column, "whole") not in self._sums:  # each row was one
             return n_rows if tally.kind != "mean" else np.ones(self._shape)
         if tally.kind == "events":
             return self._of(column, "plain", cutoff)
@@ -157,16 +176,21 @@ class _Sums:
         places = np.arange(self._shape[0] * self._shape[1])
         return self._sums[column, what].between(cutoff, self._ages, places).astype(np.float64, copy=False).reshape(self._shape)
 
-    def _add_amounts(self, column: str, times: Ints, places: npt.NDArray[np.int64], values: Floats) -> None:
+    def _add_up(self, column: str, rows: MonthRows, places: npt.NDArray[Any]) -> None:
+        times, values = rows.time, rows.columns[column]
         empty = np.isnan(values)
         if empty.any():
             times, places, values = times[~empty], places[~empty], values[~empty]
         whole, billionths = split(values)
-        for what, weights in (("whole", whole), ("billionths", billionths), ("plain", values), ("filled", None)):
-            self._add(column, what, times, places, weights)
+        self._add(column, "whole", times, places, whole)
+        if billionths.any():
+            self._add(column, "billionths", times, places, billionths)
+        if column == "events":
+            self._add(column, "plain", times, places, values)
+        self._add(column, "filled", times, places, None)
 
-    def _add(self, column: str, what: str, times: Ints, places: npt.NDArray[np.int64], weights: Floats | None) -> None:
+    def _add(self, column: str, what: str, times: Ints, places: npt.NDArray[Any], weights: Weights | None) -> None:
         if (column, what) not in self._sums:
-            kind = np.int32 if weights is None else np.float64
+            kind = np.float64 if what in ("whole", "billionths", "plain") else np.int32
             self._sums[column, what] = Running(self._shape[0] * self._shape[1], self._cutoffs, {self._ages}, kind)
         self._sums[column, what].add(times, places, weights)

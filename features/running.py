@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from features import clock
 
-__all__ = ["Ages", "Extremes", "Running", "clipped", "held_at_once"]
+__all__ = ["Ages", "Extremes", "Running", "Weights", "clipped", "held_at_once"]
 
 Ints = npt.NDArray[np.int64]
+
+Weights = npt.NDArray[np.float64] | npt.NDArray[np.int32]
 
 Ages = tuple[int, int | None]
 """From which age in days to which, the latter excluded; None for no end."""
@@ -72,7 +74,7 @@ class Running:
         self._noted: dict[int, npt.NDArray[np.number]] = {}
         self._counts_all = any(oldest is None for _, oldest in spans)
 
-    def add(self, times: Ints, places: npt.NDArray[np.integer], weights: npt.NDArray[np.float64] | None = None) -> None:
+    def add(self, times: Ints, places: npt.NDArray[np.integer], weights: Weights | None = None) -> None:
         """Count rows.
 
         Parameters
@@ -80,7 +82,7 @@ class Running:
         times
             Microseconds since 1970-01-01 UTC, ascending, shape `(n,)`.
         places, weights
-            The place of each row, and what it counts for; 1 if there are no weights.
+            The place of each row, and what it counts for, in the type of a count; 1 if there are no weights.
         """
         stops = [0, *np.searchsorted(times, self._ends, side="right").tolist(), len(times)]
         for end, (start, stop) in enumerate(pairwise(stops)):
@@ -110,7 +112,7 @@ class Running:
                 self._noted[passed] = self._total.copy()
         self._passed = max(self._passed, end)
 
-    def _count(self, end: int, places: npt.NDArray[np.integer], weights: npt.NDArray[np.float64] | None) -> None:
+    def _count(self, end: int, places: npt.NDArray[np.integer], weights: Weights | None) -> None:
         late_for = [self._noted[passed] for passed in self._ends[end : self._passed].tolist() if passed in self._noted]
         if len(places) * 8 > len(self._total):
             counted = np.bincount(places, weights=weights, minlength=len(self._total)).astype(self._total.dtype, copy=False)
@@ -152,8 +154,16 @@ class Extremes:
         self.oldest: Ints | None = np.full(size, _ALWAYS) if with_oldest else None
         self._last = int(_NEVER)
 
-    def add(self, times: Ints, places: npt.NDArray[np.integer]) -> None:
-        """Note rows; times are ascending."""
+    def add(self, times: Ints, places: npt.NDArray[np.integer], oldest: Ints | None = None) -> None:
+        """Note rows.
+
+        Parameters
+        ----------
+        times
+            Ascending, shape `(n,)`.
+        oldest
+            Where a row stands for several, of which the time is the newest: the oldest of them, in any order.
+        """
         if not len(times):
             return
         if clock.was_known(self._last, int(times[0])):  # the last that is written is the newest
@@ -161,7 +171,9 @@ class Extremes:
         else:
             np.maximum.at(self.newest, places, times)
         self._last = max(self._last, int(times[-1]))
-        if self.oldest is not None:
+        if self.oldest is not None and oldest is not None:
+            np.minimum.at(self.oldest, places, oldest)
+        elif self.oldest is not None:
             self._add_oldest(self.oldest, times, places)
 
     def are_within(self, cutoff: int, ages: Ages) -> npt.NDArray[np.bool_]:

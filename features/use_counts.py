@@ -222,9 +222,9 @@ class _Sums:
         nowhere = at < 0
         if nowhere.any():
             rows, at = rows.take(~nowhere), at[~nowhere]
-        self.times.add(rows.time, at)
+        self.times.add(rows.time, at, None if rows.weights is None else rows.oldest)
         if self.rows is not None:
-            self.rows.add(rows.time, at)
+            self.rows.add(rows.time, at, rows.weights)
         if self.events is not None:
             self.events.add(rows.time, at, rows.columns["events"])
 

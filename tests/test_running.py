@@ -70,6 +70,34 @@ def test_the_newest_and_oldest_are_those_of_all_rows_that_had_come(rows, sparse)
                 assert (found.newest[place], found.oldest[place]) == (max(times), min(times))
 
 
+def folded(rows):
+    """Return one row for all of a day, place and cutoff at which they are first seen: its newest time, the number, and its oldest time."""
+    found = {}
+    for time, place, _, seen in rows:
+        found.setdefault(((time - 1) // MICROSECONDS_PER_DAY, place, seen), []).append(time)
+    return [(max(times), place, len(times), min(times), seen) for (_, place, seen), times in found.items()]
+
+
+@settings(deadline=None)
+@given(rows=books(), spare=st.sampled_from((0, 1000)))
+def test_a_row_that_stands_for_several_of_a_day_is_as_good_as_they_are(rows, spare):
+    spans = SPANS | {(0, None)}
+    single, several = (Running(SIZE + spare, CUTOFFS, spans, np.int32) for _ in range(2))
+    times_of_single, times_of_several = (Extremes(SIZE, with_oldest=True) for _ in range(2))
+    for number, cutoff in enumerate(CUTOFFS):
+        for times, places, _ in in_chunks(rows, number, sparse=False):
+            single.add(times, places)
+            times_of_single.add(times, places)
+        if came := sorted(row[:4] for row in folded(rows) if row[4] == number):
+            times, places, weights, oldest = (np.array(column) for column in zip(*came, strict=True))
+            several.add(times, places, weights.astype(np.int32))
+            times_of_several.add(times, places, oldest)
+        for span in spans:
+            assert single.between(cutoff, span, np.arange(SIZE)).tolist() == several.between(cutoff, span, np.arange(SIZE)).tolist()
+        assert times_of_single.newest.tolist() == times_of_several.newest.tolist()
+        assert times_of_single.oldest.tolist() == times_of_several.oldest.tolist()
+
+
 def test_a_book_of_months_holds_few_notes():
     months = [n * 30 * MICROSECONDS_PER_DAY for n in range(24)]
     assert held_at_once(months, {(0, days) for days in (28, 91, 182, 364)}) <= 26

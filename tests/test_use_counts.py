@@ -1,20 +1,24 @@
 """Features from numbered telemetry are those from the tables, to the bit, whatever came in which delivery."""
 
 import random
+from collections import defaultdict
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from features import day_counts, slices, use_counts
 from features.catalogue import Catalogue
+from features.clock import day_number_of
 from features.day_counts import DayCounts
 from features.engine import Engine
 from features.families import VIEWS
 from features.feature import Feature, Window
 from features.habits import Habit, Habits
 from features.month_tallies import MonthTallies
+from features.numbered import MonthRows, NumberedTelemetry
 from features.slices import KnownTables
 from features.snapshots import build_matrix
 from features.tally import Tally
@@ -109,6 +113,38 @@ def test_every_feature_is_the_same_to_the_bit(engine, tmp_path_factory, per_cuto
     world = filled(recipe.world())
     folder = tmp_path_factory.mktemp("book")
     assert not differing(*both(engine, world, pairs, catalogue_of(world), folder, deliveries=deliveries, seed=seed))
+
+
+def folded(rows, keys):
+    """Return one row for all of a day that have the same keys, in the order of their newest times."""
+    groups = defaultdict(list)
+    for number, key in enumerate(zip(day_number_of(rows.time), *(rows.columns[key] for key in keys), strict=True)):
+        groups[key].append(number)
+    groups = sorted(groups.values(), key=lambda numbers: rows.time[numbers[-1]])
+    weights = np.ones(len(rows.time), np.int32) if rows.weights is None else rows.weights
+    columns = {key: rows.columns[key][[numbers[0] for numbers in groups]] for key in keys}
+    columns["rows"] = np.array([weights[numbers].sum() for numbers in groups], np.int32)
+    columns["oldest"] = np.array([rows.oldest[numbers].min() for numbers in groups], np.int64)
+    return MonthRows(rows.time[[numbers[-1] for numbers in groups]], columns)
+
+
+def test_every_feature_is_the_same_where_a_row_stands_for_several_of_a_day(engine, tmp_path, monkeypatch, per_cutoff, answered):
+    asked, n_folded = NumberedTelemetry.arrivals, set()
+
+    def arrivals(self, columns, cutoffs, **how):
+        arriving = asked(self, columns, cutoffs, **how)
+        if how.get("carrying") or (not set(columns) <= {"account", "event"} and columns != ["user_id"]):
+            return arriving
+        n_folded.add(tuple(columns))
+        return ((folded(rows, columns) for rows in month) for month in arriving)
+
+    monkeypatch.setattr(NumberedTelemetry, "arrivals", arrivals)
+    world = with_single_events(FULL.world())
+    window = Window(table="telemetry", by=("user_id",))
+    oldest = feature("oldest", lambda users: users.oldest_age_days.max(), window)
+    catalogue = Catalogue((oldest, *(f for f in catalogue_of(world) if f.source and f.source.table == "telemetry")))
+    assert not differing(*both(engine, world, MIDNIGHTS, catalogue, tmp_path))
+    assert n_folded == {("account",), ("account", "event"), ("user_id",)} and len(answered) > 5
 
 
 def test_every_feature_is_the_same_where_cutoffs_are_computed_at_once(engine, tmp_path, monkeypatch, answered):
