@@ -20,12 +20,12 @@ from features.running import Ages
 from features.slices import KnownTables, Spine
 from features.use_counts import Summed, are_cutoffs_of_their_own
 
-__all__ = ["DayCounts", "DayRing"]
+__all__ = ["MOST_PLACES", "DayCounts", "DayRing", "DaySums"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_MOST_PLACES = 1 << 26
+MOST_PLACES = 1 << 26
 """So many accounts and days, half a gigabyte for each column of them, are counted here; beyond, the engine does it and spills."""
 _PLACES_AT_ONCE = 1 << 22
 """Accounts and days of which a table is made at once."""
@@ -101,7 +101,7 @@ class DayCounts:
             and self.known.is_cut_by_cutoff("telemetry")
             and clock.is_midnight(self.known.cutoffs)
             and "oldest_age_days" not in Summed(window, expressions).names
-            and self.known.n_accounts * window.days <= _MOST_PLACES
+            and self.known.n_accounts * window.days <= MOST_PLACES
             and are_cutoffs_of_their_own(self.known, self.spine)
         )
 
@@ -113,85 +113,110 @@ class DayCounts:
         telemetry, summed = self.known.telemetry, Summed(window, expressions)
         assert telemetry is not None
         weighted = summed.counts_events(telemetry)
-        sums = _DaySums(self.known.n_accounts, summed, weighted=weighted)
+        tables = _DayTables(self.known.n_accounts, summed, weighted=weighted)
         columns = ["account", *(["events"] if weighted else [])]
         arrivals = telemetry.arrivals(columns, self.known.cutoffs, days=window.days, lag_days=window.lag_days)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
-            sums.turn(cutoff)
+            tables.sums.turn(cutoff)
             for found in arriving:
-                sums.add(found)
-            yield from sums.tables(cutoff, rows, accounts)
+                tables.sums.add(found)
+            yield from tables.at(cutoff, rows, accounts)
             yield None
 
 
-class _DaySums:
-    """What is counted of each account and day: arrays of shape `(n_accounts, n_days)`."""
+class DaySums:
+    """What is counted of each account and day, for as many days up to a cutoff as a window holds.
+
+    Parameters
+    ----------
+    days, lag_days
+        Of the window.
+    weighted
+        Whether a row stands for a number of events; else it is one.
+    with_newest
+        Whether the newest time of each day is asked for.
+
+    Attributes
+    ----------
+    ring
+        Which place belongs to which day.
+    rows, events, newest
+        Shape `(days, n_accounts)`, a day at its place of the ring; None for what is not asked for.
+    """
+
+    def __init__(self, n_accounts: int, *, days: int, lag_days: int, weighted: bool, with_newest: bool = False) -> None:
+        self.ring = DayRing(days, lag_days)
+        shape = days, n_accounts
+        self.rows: npt.NDArray[np.int32] = np.zeros(shape, dtype=np.int32)
+        self.events: Floats | None = np.zeros(shape) if weighted else None
+        self.newest: Ints | None = np.full(shape, _NEVER) if with_newest else None
+
+    def turn(self, cutoff: int) -> None:
+        """Go on to a cutoff."""
+        left = self.ring.turn(cutoff)
+        self.rows[left] = 0
+        if self.events is not None:
+            self.events[left] = 0.0
+        if self.newest is not None:
+            self.newest[left] = _NEVER
+
+    def add(self, rows: MonthRows) -> None:
+        """Add rows that were not seen before."""
+        places = self.ring.places_of(clock.day_number_of(rows.time)) * self.rows.shape[1] + rows.columns["account"]
+        ones = np.int32(1) if rows.weights is None else rows.weights
+        np.add.at(self.rows.reshape(-1), places, ones)  # of another type it takes 40 times as long
+        if self.events is not None:
+            np.add.at(self.events.reshape(-1), places, rows.columns["events"])
+        if self.newest is not None:
+            np.maximum.at(self.newest.reshape(-1), places, rows.time)
+
+
+class _DayTables:
+    """Tables of what is counted of each account and day."""
 
     def __init__(self, n_accounts: int, summed: Summed, *, weighted: bool) -> None:
         window = summed.window
         assert window.days is not None
         self._summed = summed
-        self._lag_days = window.lag_days
-        self._ring = DayRing(window.days, window.lag_days)
-        shape = n_accounts, window.days
-        self._rows = np.zeros(shape, dtype=np.int32)
-        self._events = np.zeros(shape) if weighted else None
-        self._newest = np.full(shape, _NEVER) if "newest_age_days" in summed.names else None
+        with_newest = "newest_age_days" in summed.names
+        self.sums = DaySums(n_accounts, days=window.days, lag_days=window.lag_days, weighted=weighted, with_newest=with_newest)
 
-    def turn(self, cutoff: int) -> None:
-        """Go on to a cutoff."""
-        left = self._ring.turn(cutoff)
-        self._rows[:, left] = 0
-        if self._events is not None:
-            self._events[:, left] = 0.0
-        if self._newest is not None:
-            self._newest[:, left] = _NEVER
-
-    def add(self, rows: MonthRows) -> None:
-        """Add rows that were not seen before."""
-        places = rows.columns["account"].astype(np.int64) * self._ring.days + self._ring.places_of(clock.day_number_of(rows.time))
-        np.add.at(
-            self._rows.reshape(-1), places, np.int32(1) if rows.weights is None else rows.weights
-        )  # another type takes 40 times as long
-        if self._events is not None:
-            np.add.at(self._events.reshape(-1), places, rows.columns["events"])
-        if self._newest is not None:
-            np.maximum.at(self._newest.reshape(-1), places, rows.time)
-
-    def tables(self, cutoff: int, rows: Ints, accounts: Ints) -> Iterator[pa.Table]:
+    def at(self, cutoff: int, rows: Ints, accounts: Ints) -> Iterator[pa.Table]:
         """Yield the summed-up days or weeks of these accounts, which have these rows of the spine, at a cutoff."""
         summed_up = self._days if self._summed.window.by == ("day",) else self._weeks
-        n_at_once = max(1, _PLACES_AT_ONCE // self._ring.days)
+        n_at_once = max(1, _PLACES_AT_ONCE // self.sums.ring.days)
         for start in range(0, len(rows), n_at_once):
             yield summed_up(cutoff, rows[start : start + n_at_once], accounts[start : start + n_at_once])
 
     def _days(self, cutoff: int, rows: Ints, accounts: Ints) -> pa.Table:
-        number, at = np.divmod(np.flatnonzero(self._in_order(self._rows, accounts)), self._ring.days)
-        places = accounts[number] * self._ring.days + self._ring.by_time[at]
-        ages = self._ring.ages[at]
+        sums, ring = self.sums, self.sums.ring
+        number, at = np.nonzero(self._in_order(sums.rows, accounts))
+        places = ring.by_time[at], accounts[number]
+        ages = ring.ages[at]
         found: dict[str, pa.Array] = {"row": pa.array(rows[number].astype(np.int32))}
         for name in sorted(self._summed.names - {"row"}):
             match name:
                 case "day":
-                    found[name] = pa.array((self._ring.first + at).astype(np.int32))
+                    found[name] = pa.array((ring.first + at).astype(np.int32))
                 case "gap_days":
                     gaps = np.diff(at, prepend=0).astype(np.int32)
                     found[name] = pa.array(gaps, mask=np.diff(number, prepend=-1) != 0)
                 case "newest_age_days":
-                    assert self._newest is not None
-                    found[name] = pa.array(clock.ages_of(self._newest.reshape(-1)[places], cutoff))
+                    assert sums.newest is not None
+                    found[name] = pa.array(clock.ages_of(sums.newest[places], cutoff))
                 case _:
-                    n_rows = np.where(_covers(self._summed.spans[name], ages), self._rows.reshape(-1)[places], 0)
-                    events = n_rows if self._events is None else self._events.reshape(-1)[places]
+                    n_rows = np.where(_covers(self._summed.spans[name], ages), sums.rows[places], 0)
+                    events = n_rows if sums.events is None else sums.events[places]
                     found[name] = _counted(name, n_rows, events)
         return pa.table(found)
 
     def _weeks(self, cutoff: int, rows: Ints, accounts: Ints) -> pa.Table:
-        ages = self._ring.ages
+        sums = self.sums
+        ages = sums.ring.ages
         week = ages // _DAYS_PER_WEEK
         starts = np.flatnonzero(np.diff(week, prepend=-1))
-        n_rows = self._in_order(self._rows, accounts)
-        events = n_rows if self._events is None else self._in_order(self._events, accounts)
+        n_rows = self._in_order(sums.rows, accounts)
+        events = n_rows if sums.events is None else self._in_order(sums.events, accounts)
         there = np.nonzero(np.add.reduceat(n_rows, starts, axis=1))
         found: dict[str, pa.Array] = {"row": pa.array(rows[there[0]].astype(np.int32))}
         for name in sorted(self._summed.names - {"row"}):
@@ -199,8 +224,8 @@ class _DaySums:
                 case "week":
                     found[name] = pa.array(week[starts][there[1]].astype(np.int32))
                 case "newest_age_days":
-                    assert self._newest is not None
-                    newest = np.maximum.reduceat(self._in_order(self._newest, accounts), starts, axis=1)
+                    assert sums.newest is not None
+                    newest = np.maximum.reduceat(self._in_order(sums.newest, accounts), starts, axis=1)
                     found[name] = pa.array(clock.ages_of(newest[there], cutoff))
                 case _:
                     covered = _covers(self._summed.spans[name], ages)
@@ -210,9 +235,7 @@ class _DaySums:
 
     def _in_order(self, values: npt.NDArray[Any], accounts: Ints) -> npt.NDArray[Any]:
         """Return the values of these accounts from the oldest day to the newest, shape `(n, n_days)`."""
-        oldest = int(self._ring.by_time[0])
-        chosen = values[accounts]
-        return np.concatenate([chosen[:, oldest:], chosen[:, :oldest]], axis=1)
+        return np.ascontiguousarray(values[np.ix_(self.sums.ring.by_time, accounts)].T)
 
 
 def _sums(values: npt.NDArray[Any], covered: npt.NDArray[np.bool_], starts: Ints) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ user has a flag for each of the last days, and counting them takes no sorting.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import ibis.expr.types as ir
 import numpy as np
@@ -53,6 +54,7 @@ class Habits:
         The rows that `known` was made for.
     """
 
+    takes: ClassVar = Habit
     known: KnownTables
     spine: Spine
 
@@ -72,8 +74,14 @@ class Habits:
             and clock.is_midnight(self.known.cutoffs)
         )
 
-    def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
+    @staticmethod
+    def shares_with(window: Window) -> Window:
+        """Return what windows have in common that are filled at once."""
+        return window
+
+    def fill(self, columns: dict[str, Floats], asked: Sequence[tuple[Window, Sequence[Feature]]]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
+        ((window, features),) = asked
         telemetry = self.known.telemetry
         assert telemetry is not None and window.days is not None
         ring = DayRing(window.days, window.lag_days)

@@ -6,7 +6,7 @@ Nothing is kept but running sums by account and kind of event, so that it does n
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ class MonthTallies:
         The rows that `known` was made for.
     """
 
+    takes: ClassVar = Tally
     known: KnownTables
     spine: Spine
 
@@ -59,8 +60,14 @@ class MonthTallies:
             and self.known.is_cut_by_cutoff("telemetry")
         )
 
-    def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
+    @staticmethod
+    def shares_with(window: Window) -> Window:
+        """Return what windows have in common that are filled at once."""
+        return window
+
+    def fill(self, columns: dict[str, Floats], asked: Sequence[tuple[Window, Sequence[Feature]]]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
+        ((window, features),) = asked
         telemetry = self.known.telemetry
         assert telemetry is not None
         levels = self.known.levels[window.each] if window.each else ()

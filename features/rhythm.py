@@ -1,12 +1,9 @@
 """Rhythm: how steadily the product is used, how often people come back, and how long the breaks are."""
 
-import ibis
-import ibis.expr.types as ir
-
+from features.day_tallies import DayTally, WeekTally
 from features.feature import Direction, Feature, Window
 from features.habits import Habit
 from features.spans import span
-from features.sums import exact_sum
 from features.tally import Tally
 
 __all__ = ["rhythm_features"]
@@ -46,26 +43,8 @@ def _weekly_swing(days: int) -> Feature:
         meaning=f"how much activity swings from week to week {span(days)}: standard deviation over mean, weeks without any included",
         sentence=f"the swing from week to week {{moved}} {span(days)}",
         source=_YEAR_BY_WEEK,
-        expression=lambda weeks: _coefficient_of_variation(weeks.events, weeks.week < days // 7, days // 7),
+        expression=WeekTally("swing", weeks=days // 7),
     )
-
-
-def _coefficient_of_variation(values: ir.Column, counted: ir.BooleanValue, n: int) -> ir.Value:
-    """Return the standard deviation over the mean of n numbers, those that are not listed being zero; missing if all are zero."""
-    total = values.sum(where=counted)
-    return _scatter(float(n), total, exact_sum(values * values, where=counted)).sqrt() / total.nullif(0)
-
-
-def _sample_deviation(values: ir.Column) -> ir.Value:
-    """Return the standard deviation of a sample of whole numbers; missing for fewer than two."""
-    numbers = values.cast("int64")
-    n, total, squares = (sum_.cast("float64") for sum_ in (numbers.count(), numbers.sum(), (numbers * numbers).sum()))
-    return (_scatter(n, total, squares) / (n * (n - 1.0)).nullif(0)).sqrt()
-
-
-def _scatter(n: float | ir.Value, total: ir.Value, squares: ir.Value) -> ir.Value:
-    """Return n² times the variance, from sums that do not depend on the order of the rows."""
-    return ibis.greatest(squares * n - total * total, 0.0)
 
 
 def _gaps() -> list[Feature]:
@@ -88,7 +67,7 @@ def _gaps() -> list[Feature]:
             meaning="the longest break between two days of use in the last 364 days",
             sentence="the longest break in use {moved} in the last 364 days",
             source=_YEAR_BY_DAY,
-            expression=lambda days: days.gap_days.max(),
+            expression=DayTally("longest"),
             direction=_RISING,
         ),
         Feature(
@@ -98,7 +77,7 @@ def _gaps() -> list[Feature]:
             meaning="the average break between two days of use in the last 364 days",
             sentence="the usual break between two days of use {moved}",
             source=_YEAR_BY_DAY,
-            expression=lambda days: days.gap_days.mean(),
+            expression=DayTally("mean"),
             direction=_RISING,
         ),
         Feature(
@@ -108,7 +87,7 @@ def _gaps() -> list[Feature]:
             meaning="how much the breaks between two days of use differ in the last 364 days, as a standard deviation",
             sentence="the breaks between days of use have become less even: {moved}",
             source=_YEAR_BY_DAY,
-            expression=lambda days: _sample_deviation(days.gap_days),
+            expression=DayTally("deviation"),
         ),
         Feature(
             name="silence_against_usual",

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from features.catalogue import Catalogue
 from features.day_counts import DayCounts
+from features.day_tallies import DayTallies
 from features.feature import Feature, Window
 from features.habits import Habits
 from features.month_tallies import MonthTallies
@@ -30,6 +31,9 @@ from features.use_counts import UseCounts
 __all__ = ["build_matrix", "by_window", "with_derived"]
 
 Columns = dict[str, np.ndarray]
+
+_Windows = Sequence[tuple[Window, Sequence[Feature]]]
+_Fill = Callable[[Columns, _Windows], Iterator[None]]
 
 _END: Any = object()
 
@@ -45,14 +49,11 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     """
     measured = [feature for feature in catalogue if feature.source]
     columns = {feature.name: _unfilled(feature, len(spine)) for feature in measured}
-    windows = by_window(catalogue)
-    parts = sum(known.n_parts(window.table) for window, _ in windows)
+    passes = _passes(known, spine, by_window(catalogue))
+    parts = sum(known.n_parts(window.table) for window, _ in (asked[0] for _, asked in passes))
     done = 0
-    ways = MonthTallies(known, spine), Habits(known, spine), Tallies(known, spine)
-    counts = UseCounts(known, spine), DayCounts(known, spine)
-    for window, features in windows:
-        how = next((way.fill for way in ways if way.answer(window, features)), partial(_fill, known, counts))
-        for _ in how(columns, window, features):
+    for fill, asked in passes:
+        for _ in fill(columns, asked):
             done += 1
             on_progress("features", done, parts)
     if known.telemetry is not None:
@@ -69,6 +70,24 @@ def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
         if feature.source:
             windows.setdefault(feature.source, []).append(feature)
     return sorted(windows.items(), key=lambda item: item[0].table)
+
+
+def _passes(known: KnownTables, spine: Spine, windows: _Windows) -> list[tuple[_Fill, _Windows]]:
+    """Return how columns are filled, and with the features of which windows at once; what no tally answers is left to queries."""
+    ways = MonthTallies(known, spine), Habits(known, spine), DayTallies(known, spine), Tallies(known, spine)
+    counts = UseCounts(known, spine), DayCounts(known, spine)
+    shared: dict[tuple[type, Window], tuple[_Fill, list[tuple[Window, Sequence[Feature]]]]] = {}
+    others: list[tuple[_Fill, _Windows]] = []
+    for window, features in windows:
+        for way in ways:
+            taken = [feature for feature in features if isinstance(feature.expression, way.takes)]
+            if taken and way.answer(window, taken):
+                _, asked = shared.setdefault((type(way), way.shares_with(window)), (way.fill, []))
+                asked.append((window, taken))
+                features = [feature for feature in features if not isinstance(feature.expression, way.takes)]
+        if features:
+            others.append((partial(_fill, known, counts), [(window, features)]))
+    return [*shared.values(), *others]
 
 
 def _measure(
@@ -120,10 +139,9 @@ def _expressions(features: Sequence[Feature]) -> dict[Callable[[ir.Table], ir.Va
     return {expression: f"value_{i}" for i, expression in enumerate(dict.fromkeys(feature.expression for feature in features))}
 
 
-def _fill(
-    known: KnownTables, counts: Sequence[UseCounts | DayCounts], columns: Columns, window: Window, features: Sequence[Feature]
-) -> Iterator[None]:
+def _fill(known: KnownTables, counts: Sequence[UseCounts | DayCounts], columns: Columns, asked: _Windows) -> Iterator[None]:
     """Write the features of one window into their columns, part by part; a feature of a level takes the rows of that level."""
+    ((window, features),) = asked
     names = _expressions(features)
     levels = known.levels[window.each] if window.each else ()
     for values in _measure(known, counts, window, features):

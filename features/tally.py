@@ -14,7 +14,7 @@ both against the same slow twin.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import ibis
 import ibis.expr.types as ir
@@ -83,6 +83,7 @@ class Tallies:
         The rows that `known` was made for.
     """
 
+    takes: ClassVar = Tally
     known: KnownTables
     spine: Spine
     _orders: dict[tuple[str, str | None], "_TimeOrder"] = field(default_factory=dict)
@@ -111,8 +112,14 @@ class Tallies:
             and all(column.type == "number" or name == "user_id" for name, column in zip(columns, declared, strict=True))
         )
 
-    def fill(self, columns: dict[str, Floats], window: Window, features: Sequence[Feature]) -> Iterator[None]:
+    @staticmethod
+    def shares_with(window: Window) -> Window:
+        """Return what windows have in common that are filled at once."""
+        return window
+
+    def fill(self, columns: dict[str, Floats], asked: Sequence[tuple[Window, Sequence[Feature]]]) -> Iterator[None]:
         """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
+        ((window, features),) = asked
         order = self._order(window, features)
         tallies = tallies_of(features)
         levels = self.known.levels[window.each] if window.each else ()

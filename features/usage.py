@@ -4,6 +4,7 @@ A slice of telemetry is read once for each way of summing it up (by user, by day
 that any feature needs; the features of shorter windows are conditional aggregates of it.
 """
 
+from features.day_tallies import DayTally, WeekTally
 from features.feature import LOOKBACKS, Direction, Feature, Window
 from features.rhythm import rhythm_features
 from features.spans import span, within
@@ -47,7 +48,7 @@ def _volume(days: int) -> list[Feature]:
             meaning=f"what users did in the product {span(days)}, in events",
             sentence=f"activity {{moved}} events {span(days)}",
             source=_YEAR_BY_WEEK,
-            expression=lambda weeks: weeks.events.sum(where=weeks.week < days // 7).fill_null(0.0),
+            expression=WeekTally("events", weeks=days // 7),
             empty=0.0,
             direction=_FALLING,
             actionable=True,
@@ -59,7 +60,7 @@ def _volume(days: int) -> list[Feature]:
             meaning=f"days on which anybody used the product, {span(days)}",
             sentence=f"days with any activity {{moved}} {span(days)}",
             source=_YEAR_BY_DAY,
-            expression=lambda by_day: by_day.count(where=within(by_day, days)),
+            expression=DayTally("active", days=days),
             empty=0.0,
             direction=_FALLING,
             actionable=True,
@@ -194,7 +195,7 @@ def _trends(days: int) -> list[Feature]:
             meaning=f"events {before}: what the trend is measured against",
             sentence=f"earlier activity {{moved}} events, {before}",
             source=_YEAR_BY_WEEK,
-            expression=lambda weeks: weeks.events.sum(where=(weeks.week >= days // 7) & (weeks.week < 2 * days // 7)).fill_null(0.0),
+            expression=WeekTally("events", weeks=days // 7, since=days // 7),
             empty=0.0,
         ),
         Feature(

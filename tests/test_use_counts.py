@@ -13,6 +13,7 @@ from features import day_counts, slices, use_counts
 from features.catalogue import Catalogue
 from features.clock import day_number_of
 from features.day_counts import DayCounts
+from features.day_tallies import DayTallies, DayTally, WeekTally
 from features.engine import Engine
 from features.families import VIEWS
 from features.feature import Feature, Window
@@ -58,6 +59,7 @@ def answered(monkeypatch):
 
     noting(UseCounts)
     noting(DayCounts)
+    noting(DayTallies)
     noting(MonthTallies)
     noting(Habits)
     return found
@@ -222,6 +224,39 @@ def test_habits_are_the_same(engine, tmp_path, per_cutoff, answered):
     features = [feature(f"habit_{days}_{n}", Habit(days), window) for n, window in enumerate(windows) for days in (7, 28, 91, 182)]
     assert not differing(*both(engine, world, MIDNIGHTS, Catalogue(tuple(features)), tmp_path))
     assert answered == set(windows)
+
+
+DAY_TALLIES = [DayTally("longest"), DayTally("mean"), DayTally("deviation"), *(DayTally("active", days=days) for days in (3, 28, 364))]
+WEEK_TALLIES = [WeekTally(kind, weeks=weeks, since=since) for kind in ("events", "swing") for weeks, since in ((1, 0), (4, 4), (60, 0))]
+
+
+@pytest.mark.parametrize("filled", [with_events, with_single_events], ids=["counts", "single events"])
+def test_tallies_of_days_and_weeks_are_the_same(engine, tmp_path, per_cutoff, answered, filled):
+    world = filled(FULL_SHARED[0].world())
+    windows = {(days, by): Window(table="telemetry", days=days, by=(by,)) for days in (28, 364) for by in ("day", "week")}
+    features = [
+        feature(f"{number}_{days}_{by}", tally, window)
+        for (days, by), window in windows.items()
+        for number, tally in enumerate(DAY_TALLIES if by == "day" else WEEK_TALLIES)
+    ]
+    assert not differing(*both(engine, world, MIDNIGHTS, Catalogue(tuple(features)), tmp_path))
+    assert answered == set(windows.values())
+
+
+def test_an_expression_beside_tallies_of_the_same_window_is_computed_with_them(engine, tmp_path, per_cutoff, monkeypatch):
+    fill, tallied = DayTallies.fill, []
+
+    def noting(self, columns, asked):
+        tallied.extend(feature.name for _, features in asked for feature in features)
+        return fill(self, columns, asked)
+
+    monkeypatch.setattr(DayTallies, "fill", noting)
+    world = with_events(FULL_SHARED[0].world())
+    window = Window(table="telemetry", days=364, by=("day",))
+    own = feature("own", lambda days: days.events.max(), window)
+    catalogue = Catalogue((feature("longest", DayTally("longest"), window), own))
+    assert not differing(*both(engine, world, MIDNIGHTS, catalogue, tmp_path))
+    assert tallied == ["longest"]
 
 
 def test_days_are_left_to_the_engine_where_a_cutoff_is_no_midnight(engine, tmp_path, per_cutoff, answered):
