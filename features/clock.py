@@ -52,6 +52,7 @@ __all__ = [
     "shifted",
     "sorted_window",
     "steps_of_days",
+    "stretches_of_days",
     "unless_unknown",
     "was_known",
     "week_number",
@@ -193,6 +194,20 @@ def ages_of(times: "npt.NDArray[np.int64]", cutoff: int) -> "npt.NDArray[np.floa
 def day_number_of(times: "npt.NDArray[np.int64]") -> "npt.NDArray[np.int64]":
     """Return what `day_number` does, for an array."""
     return np.asarray((times - 1) // MICROSECONDS_PER_DAY)
+
+
+def stretches_of_days(times: "npt.NDArray[np.int64]") -> "npt.NDArray[np.int64]":
+    """Return where the days begin in sorted times, from the first to the last that there is, and where the last one ends.
+
+    Examples
+    --------
+    >>> stretches_of_days(np.array([1, MICROSECONDS_PER_DAY, 3 * MICROSECONDS_PER_DAY])).tolist()
+    [0, 2, 2, 3]
+    """
+    if not len(times):
+        return np.zeros(1, dtype=np.int64)
+    first, last = day_of(int(times[0])), day_of(int(times[-1]))
+    return np.searchsorted(times, np.arange(first, last + 2) * MICROSECONDS_PER_DAY, side="right")
 
 
 def day_number(time: "ir.IntegerValue") -> "ir.IntegerValue":

@@ -7,7 +7,7 @@ Whoever reads takes them in the order in which they are seen, those of one month
 cutoffs and memory holds a month and what is made of it, not the book.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,28 @@ from features import clock
 from features.engine import Engine
 from features.queries import QueryEngine
 
-__all__ = ["TEXTS", "MonthRows", "NumberedPiece", "NumberedTelemetry"]
+__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "MonthRows", "NumberedPiece", "NumberedTelemetry", "file_of", "in_order"]
 
 Ints = npt.NDArray[np.int64]
 
 TEXTS = ("event", "product")
 """Columns of texts that have numbers of their own."""
+
+FOLDED = {"days-of-kinds": ("account", "event"), "days-of-users": ("user_id",)}
+"""The forms of a piece in which rows are folded to days, and by what."""
+CARRYING = {"quantity": "with-quantity", "users": "with-users"}
+"""The forms of a piece that hold the rows which carry an amount."""
+
+NOTHING: Mapping[str, Any] = {
+    "event": np.int32(-1),
+    "product": np.int32(-1),
+    "user_id": np.int32(-1),
+    "unrecorded": np.True_,
+    "events": np.float64(1),
+    "quantity": np.float64(np.nan),
+    "users": np.float64(np.nan),
+}
+"""What each row of a piece has of a column that its file does not have; what it knows is known when it happens."""
 
 _NUMBERS = ("events", "quantity", "users")
 
@@ -56,6 +72,8 @@ class NumberedPiece:
         For each kind of event there is: its number, the events, and the rows that carry a quantity.
     columns
         The contract's columns in it.
+    extracts
+        The shorter forms of it that there are, of `FOLDED` and `CARRYING`.
     """
 
     name: str
@@ -72,6 +90,38 @@ class NumberedPiece:
     busiest: int
     kinds: tuple[tuple[int, float, int], ...]
     columns: tuple[str, ...]
+    extracts: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "NumberedPiece":
+        """Return the piece that was stored as the JSON of its fields."""
+        kinds = tuple(map(tuple, stored["kinds"]))
+        return cls(**{**stored, "kinds": kinds, "columns": tuple(stored["columns"]), "extracts": tuple(stored["extracts"])})
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns of the file of its rows."""
+        recorded = ("known", "unrecorded") if "recorded_at" in self.columns else ()
+        found = [name for name in NOTHING if name in self.columns and not (name == "events" and self.are_single)]
+        return ("time", "account", *recorded, *found)
+
+    def form(self, columns: Collection[str], *, carrying: str | None, at_midnight: bool) -> str:
+        """Return the shortest form that has the columns, empty for the rows themselves.
+
+        Parameters
+        ----------
+        carrying
+            An amount that all rows of the form have.
+        at_midnight
+            Whether rows may be folded to days.
+        """
+        forms = {CARRYING[carrying]: {"account", "event", carrying}} if carrying else FOLDED if at_midnight else {}
+        return next((form for form, there in forms.items() if form in self.extracts and set(columns) <= set(there)), "")
+
+
+def file_of(name: str, form: str) -> str:
+    """Return the name of the file of a form of a piece, of the rows themselves if it is empty."""
+    return name.replace(".parquet", f".{form}.parquet") if form else name
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +139,12 @@ class MonthRows:
 
     time: Ints
     columns: Mapping[str, npt.NDArray[Any]]
+
+    @classmethod
+    def joined(cls, parts: Sequence["MonthRows"]) -> "MonthRows":
+        """Return the rows of several, one after the other."""
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+        return cls(np.concatenate([part.time for part in parts]), columns)
 
     @property
     def weights(self) -> npt.NDArray[np.int32] | None:
@@ -121,7 +177,7 @@ class NumberedTelemetry:
     pieces: tuple[NumberedPiece, ...]
     texts: Mapping[str, tuple[str, ...]]
     held_bytes: int = 1 << 30
-    _held: dict[tuple[str, str], npt.NDArray[Any]] = field(default_factory=dict)
+    _held: dict[tuple[str, str, str], npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -167,12 +223,12 @@ class NumberedTelemetry:
     @cached_property
     def account_ids(self) -> pa.Array:
         """The accounts by their numbers: strings, shape `(n_accounts,)`."""
-        return _in_order(self.folder, "accounts")["account_id"].combine_chunks()
+        return in_order(self.folder, "accounts")["account_id"].combine_chunks()
 
     @cached_property
     def user_accounts(self) -> npt.NDArray[np.int32]:
         """The number of each user's account, shape `(n_users,)`."""
-        return np.asarray(_in_order(self.folder, "users", columns=["account", "number"])["account"].to_numpy(), dtype=np.int32)
+        return np.asarray(in_order(self.folder, "users", columns=["account", "number"])["account"].to_numpy(), dtype=np.int32)
 
     def table(self, engine: QueryEngine, levels: Mapping[str, Sequence[str]]) -> ir.Table:
         """Return all rows as `features.slices.KnownTables` has them, computed only where they are asked for.
@@ -183,7 +239,11 @@ class NumberedTelemetry:
             For `event`: the kinds that have features of their own, numbered in this order.
         """
         assert isinstance(engine, Engine)
-        rows = engine.read_parquet([self.folder / piece.name for piece in self.pieces])
+        by_columns: dict[tuple[str, ...], list[NumberedPiece]] = {}
+        for piece in self.pieces:
+            by_columns.setdefault(piece.stored, []).append(piece)
+        opened = [engine.read_parquet([self.folder / piece.name for piece in pieces]) for pieces in by_columns.values()]
+        rows = ibis.union(*map(_completed, opened))
         columns: dict[str, ir.Value] = {"account": rows.account, "occurred_at": rows.time, "known_at": rows.known}
         for name in TEXTS:
             if name in self.columns:
@@ -216,26 +276,25 @@ class NumberedTelemetry:
         carrying
             An amount that all rows have; each then stands for itself.
         """
+        cutoffs = np.asarray(list(cutoffs), dtype=np.int64)
+        asked = _Asked(tuple(columns), carrying, is_midnight=clock.is_midnight(cutoffs))
         by_month: dict[str, list[NumberedPiece]] = {}
         for piece in self.pieces:
-            by_month.setdefault(piece.month, []).append(piece)
+            if carrying is None or carrying in piece.columns:
+                by_month.setdefault(piece.month, []).append(piece)
         before = None
-        for cutoff in cutoffs:
-            arriving = self._arriving(by_month, columns, _View(int(cutoff), before, days, lag_days))
-            yield arriving if carrying is None else (rows.take(~np.isnan(rows.columns[carrying])) for rows in arriving)
-            before = int(cutoff)
+        for cutoff in cutoffs.tolist():
+            yield self._arriving(by_month, asked, _View(cutoff, before, days, lag_days))
+            before = cutoff
 
-    def _arriving(self, by_month: Mapping[str, Sequence[NumberedPiece]], columns: Sequence[str], view: "_View") -> Iterator[MonthRows]:
+    def _arriving(self, by_month: Mapping[str, Sequence[NumberedPiece]], asked: "_Asked", view: "_View") -> Iterator[MonthRows]:
         for month in sorted(by_month):
             if pieces := view.shows(by_month[month]):
-                yield self._read(pieces, columns, view)
+                yield self._read(pieces, asked, view)
 
-    def _read(self, pieces: Sequence[NumberedPiece], columns: Sequence[str], view: "_View") -> MonthRows:
+    def _read(self, pieces: Sequence[NumberedPiece], asked: "_Asked", view: "_View") -> MonthRows:
         is_whole = all(map(view.shows_whole, pieces))
-        names = ["time", *columns, *([] if is_whole else ["known"])]
-        read = {name: [self._column(piece, name) for piece in pieces] for name in names}
-        arrays = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in read.items()}
-        rows = MonthRows(arrays["time"], arrays)
+        rows = self._joined(pieces, asked, [] if is_whole else ["known"])
         if len(pieces) > 1:
             rows = rows.take(np.argsort(rows.time, kind="stable"))
         rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
@@ -243,23 +302,53 @@ class NumberedTelemetry:
             return rows
         return rows.take(clock.newly_seen(rows.time, rows.columns["known"], view.cutoff, before=view.before, lag_days=view.lag_days))
 
+    def _joined(self, pieces: Sequence[NumberedPiece], asked: "_Asked", more: Sequence[str]) -> MonthRows:
+        """Return the rows of pieces one after the other, each in its shortest form."""
+        forms = [asked.form_of(piece) for piece in pieces]
+        names = ["time", *asked.columns, *more, *(["rows", "oldest"] if FOLDED.keys() & set(forms) else [])]
+        read = {name: [self._column(piece, form, name) for piece, form in zip(pieces, forms, strict=True)] for name in names}
+        arrays = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in read.items()}
+        rows = MonthRows(arrays["time"], arrays)
+        if asked.carrying is None or all(forms):
+            return rows
+        return rows.take(np.flatnonzero(~np.isnan(arrays[asked.carrying])))
+
     def release(self) -> None:
         """Let go of what is held in memory."""
         self._held.clear()
 
-    def _column(self, piece: NumberedPiece, name: str) -> npt.NDArray[Any]:
+    def _column(self, piece: NumberedPiece, form: str, name: str) -> npt.NDArray[Any]:
         """Read a column of a file, or take it from what was read before.
 
         Files are read in turn and from the beginning again, so what no longer finds room is not held, and nothing makes room for it.
         """
-        key = piece.name, name
+        if form not in FOLDED and name == "rows":
+            return np.broadcast_to(np.int32(1), piece.rows)
+        if (form not in FOLDED and name == "oldest") or (name == "known" and name not in piece.stored):
+            name = "time"
+        if not form and name not in piece.stored:
+            return np.broadcast_to(NOTHING[name], piece.rows)
+        key = piece.name, form, name
         if key not in self._held:
-            with pq.ParquetFile(self.folder / piece.name) as file:
+            with pq.ParquetFile(self.folder / file_of(piece.name, form)) as file:
                 values = np.asarray(file.read(columns=[name], use_threads=False)[name].to_numpy())  # threads cost twice the time here
             if sum(held.nbytes for held in self._held.values()) + values.nbytes > self.held_bytes:
                 return values
             self._held[key] = values
         return self._held[key]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the rows of pieces; see `NumberedTelemetry.arrivals`."""
+
+    columns: tuple[str, ...]
+    carrying: str | None
+    is_midnight: bool
+
+    def form_of(self, piece: NumberedPiece) -> str:
+        """Return the form in which a piece is read."""
+        return piece.form(self.columns, carrying=self.carrying, at_midnight=self.is_midnight)
 
 
 @dataclass(frozen=True)
@@ -286,6 +375,13 @@ class _View:
         return self.before is not None and clock.was_known(instant, self.before)
 
 
+def _completed(rows: ir.Table) -> ir.Table:
+    """Add the columns that files do not have."""
+    nothing = {name: ibis.null("float64") if np.isnan(value) else ibis.literal(value.item()) for name, value in NOTHING.items()}
+    missing = {name: value for name, value in ({"known": rows.time} | nothing).items() if name not in rows.columns}
+    return rows.mutate(**missing).select("time", "account", "known", *NOTHING)
+
+
 def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> ir.Value:
     """Return the value of each number; missing for -1."""
     if not values:
@@ -293,6 +389,7 @@ def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> i
     return ibis.ifelse(numbers >= 0, ibis.literal(list(values), f"array<{kind}>")[numbers], None)
 
 
-def _in_order(folder: Path, name: str, **options: Any) -> pa.Table:
+def in_order(folder: Path, name: str, **options: Any) -> pa.Table:
+    """Read the accounts or users that were numbered, in the order of their numbers."""
     files = sorted(folder.glob(f"{name}-*.parquet"))
     return pa.concat_tables([pq.read_table(file, **options) for file in files]).sort_by("number")

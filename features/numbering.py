@@ -1,37 +1,47 @@
 """Numbering: writing the checked pieces of telemetry once more, with numbers for texts and rows in the order in which they happened.
 
-A piece that stays keeps its numbered file, so that one more day costs what came with it. Numbers are given once and never change; a user
+A piece that stays keeps its numbered files, so that one more day costs what came with it. Numbers are given once and never change; a user
 is numbered within its account. A new folder takes over what stays as hard links, and is put in the place of the old one as a whole.
 
-It takes 0.5 to 0.75 microseconds of CPU an event, once, and 20 to 23 bytes of disk (20 M simulated events, and the 98.5 M of
-`fightchurn_crm5` as single events, on 2 cores that did much other work).
+Parquet keeps a text that comes often as a number already, in dictionaries of a few thousand rows; so texts are looked up by dictionary
+and not by row. Beside the rows of a piece there are shorter files, where they are much shorter: the rows folded to days, and those that
+carry an amount (see `features.folding`).
 """
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import ibis.expr.types as ir
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.engine import Engine, quoted, quoted_name
-from features.ledger import fingerprint, replace_folder
-from features.numbered import TEXTS, NumberedPiece, NumberedTelemetry
+from features.folding import extracts
+from features.ledger import fingerprint, link_file, replace_folder
+from features.numbered import NOTHING, TEXTS, MonthRows, NumberedPiece, NumberedTelemetry, file_of, in_order
 from features.pieces import Piece, read_manifest
 
 __all__ = ["number_telemetry"]
 
-_FORMAT = 2
+Arrays = dict[str, npt.NDArray[Any]]
+Numbers = npt.NDArray[np.int32]
+
+_FORMAT = 3
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"
-_NUMBERS = ("events", "quantity", "users")
+_BLOCK = 1 << 17
+"""Rows that are numbered at a time: they stay in the cache, and their memory is used again."""
+_AMOUNTS = ("events", "quantity", "users")
+_CODED = ("account_id", "user_id", *TEXTS)
+_READ = (*_CODED, "occurred_at", "recorded_at", "known_at", *_AMOUNTS)
+_ASIDE = "\x1f"
 
 
-def number_telemetry(engine: Engine, pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -> NumberedTelemetry | None:
+def number_telemetry(pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -> NumberedTelemetry | None:
     """Bring the numbered files up to date with the pieces of a check, and open them.
 
     Parameters
@@ -53,7 +63,7 @@ def number_telemetry(engine: Engine, pieces: Path, folder: Path, *, held_bytes: 
     stored = _read_index(folder)
     if {piece.key for piece in stored.pieces} != wanted.keys():
         with replace_folder(folder) as new:
-            stored = _Writer(engine, pieces, folder, new).write(wanted, stored)
+            stored = _written(new, wanted, stored, pieces=pieces, earlier=folder)
     return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, held_bytes=held_bytes)
 
 
@@ -63,8 +73,6 @@ class _Index:
 
     pieces: tuple[NumberedPiece, ...] = ()
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict.fromkeys(TEXTS, ()))
-    accounts: int = 0
-    users: int = 0
 
 
 def _read_index(folder: Path) -> _Index:
@@ -74,140 +82,226 @@ def _read_index(folder: Path) -> _Index:
         return _Index()
     if stored["format"] != _FORMAT:
         return _Index()
-    pieces = tuple(
-        NumberedPiece(**piece | {"kinds": tuple(map(tuple, piece["kinds"])), "columns": tuple(piece["columns"])})
-        for piece in stored["pieces"]
+    return _Index(
+        tuple(NumberedPiece.from_json(piece) for piece in stored["pieces"]),
+        {name: tuple(texts) for name, texts in stored["texts"].items()},
     )
-    return _Index(pieces, {name: tuple(texts) for name, texts in stored["texts"].items()}, stored["accounts"], stored["users"])
 
 
-@dataclass(frozen=True, eq=False)
-class _Writer:
-    """Fills a new folder from the pieces and from the earlier folder."""
+def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, pieces: Path, earlier: Path) -> _Index:
+    """Fill a new folder: keep the files of pieces that stay, number the others, and write what is there to the index."""
+    kept = [piece for piece in before.pieces if piece.key in wanted]
+    names = _Names.read(earlier, before) if kept else _Names()
+    shared = [*names.files(earlier), *(earlier / file_of(piece.name, form) for piece in kept for form in ("", *piece.extracts))]
+    for file in shared if kept else ():
+        link_file(file, folder / file.name)
+    known = {piece.key for piece in kept}
+    for key, piece in wanted.items():
+        if key not in known:
+            kept.append(_numbered(pieces / piece.name, f"{piece.month}-{key[:16]}.parquet", folder, names, key=key, month=piece.month))
+    names.write(folder)
+    found = _Index(tuple(sorted(kept, key=lambda piece: piece.name)), names.texts)
+    (folder / _INDEX).write_text(json.dumps(asdict(found) | {"format": _FORMAT}), encoding="utf-8")
+    return found
 
-    engine: Engine
-    pieces: Path
-    earlier: Path
-    folder: Path
 
-    def write(self, wanted: Mapping[str, Piece], before: _Index) -> _Index:
-        """Keep the files of pieces that stay, number the others, and write what is there to the index."""
-        kept = [piece for piece in before.pieces if piece.key in wanted]
-        before = before if kept else _Index()
-        names = [file.name for table in ("accounts", "users") for file in self.earlier.glob(f"{table}-*.parquet")] if kept else []
-        for name in [*names, *(piece.name for piece in kept)]:
-            os.link(self.earlier / name, self.folder / name)
-        known = {piece.key for piece in kept}
-        new = {key: piece for key, piece in wanted.items() if key not in known}
-        index = before
-        if new:
-            index = self._with_new_names(before, new)
-            kept += [self._numbered(key, piece) for key, piece in new.items()]
-        found = _Index(tuple(sorted(kept, key=lambda piece: piece.name)), index.texts, index.accounts, index.users)
-        (self.folder / _INDEX).write_text(json.dumps(asdict(found) | {"format": _FORMAT}), encoding="utf-8")
-        return found
+def _numbered(file: Path, name: str, folder: Path, names: "_Names", *, key: str, month: str) -> NumberedPiece:
+    """Write the numbered files of a piece."""
+    there = [column for column in _READ if column in pq.read_schema(file).names]
+    with pq.ParquetFile(file, read_dictionary=[column for column in _CODED if column in there]) as opened:
+        read = opened.read(columns=there, use_threads=False)  # threads cost half as much again here
+    blocks = _in_time(_with_numbers(read, names))
+    piece = _described(blocks, name=name, key=key, month=month, columns=tuple(there))
+    _write_rows(blocks, piece.stored, folder / name)
+    shorter = extracts(blocks, piece.columns, are_single=piece.are_single)
+    for form, found in shorter.items():
+        columns = found[0].columns.keys() - ({"known"} - {*piece.stored})
+        _write_rows(found, sorted(columns), folder / file_of(name, form))
+    return replace(piece, extracts=tuple(shorter))
 
-    def _with_new_names(self, before: _Index, new: Mapping[str, Piece]) -> _Index:
-        """Give numbers to the accounts, users, kinds and products that no earlier piece had."""
-        rows = self.engine.read_parquet([self.pieces / piece.name for piece in new.values()])
-        view = quoted_name(rows.get_name())
-        texts = {}
-        for name in TEXTS:
-            there = self.engine.rows(f"SELECT DISTINCT {name} FROM {view} WHERE {name} IS NOT NULL") if name in rows.columns else []
-            texts[name] = (*before.texts[name], *sorted({text for (text,) in there} - set(before.texts[name])))
-            held = {name: pa.array(texts[name], pa.string()), "number": pa.array(np.arange(len(texts[name]), dtype=np.int32))}
-            self.engine.table(self.engine.hold(pa.table(held), name=f"held_{name}"), name=f"numbers_of_{name}")
-        accounts = self._added("accounts", ["account_id"], f"SELECT DISTINCT account_id FROM {view}", before.accounts)
-        users = before.users
-        if "user_id" in rows.columns:
-            numbered = f"{view} JOIN numbers_of_accounts USING (account_id)"
-            found = f"SELECT DISTINCT number AS account, user_id FROM {numbered} WHERE user_id IS NOT NULL"
-            users = self._added("users", ["account", "user_id"], found, before.users)
-        return _Index((), texts, accounts, users)
 
-    def _added(self, name: str, columns: Sequence[str], found: str, n_before: int) -> int:
-        """Give numbers to what is new of what was found, keep them, and return how many there are in all.
-
-        Then `numbers_of_<name>` has the numbers of what was found, and of nothing else: one more day has few of all users.
-        """
-        key, path = ", ".join(columns), self.folder / f"{name}-{n_before:010}.parquet"
-        path.unlink(missing_ok=True)  # an empty file may be there, shared with the earlier folder
-        self.engine.run(f"CREATE OR REPLACE TEMP TABLE found AS {found}")
-        unknown = f"found ANTI JOIN {self._numbers(name)} USING ({key})" if n_before else "found"
-        numbered = f"SELECT {key}, ({n_before} - 1 + row_number() OVER (ORDER BY {key}))::INTEGER AS number FROM {unknown}"
-        n_new = self.engine.write_parquet(numbered, path)
-        if n_before and not n_new:
-            path.unlink()
-        of_found = f"SELECT {key}, number FROM {self._numbers(name)} SEMI JOIN found USING ({key})"
-        self.engine.run(f"CREATE OR REPLACE TEMP TABLE numbers_of_{name} AS {of_found}")
-        self.engine.run("DROP TABLE found")
-        return n_before + n_new
-
-    def _numbers(self, name: str) -> str:
-        """Return a view of the numbers that were given so far."""
-        return quoted_name(self.engine.read_parquet(sorted(self.folder.glob(f"{name}-*.parquet"))).get_name())
-
-    def _numbered(self, key: str, piece: Piece) -> NumberedPiece:
-        """Write the numbered file of a piece."""
-        rows = self.engine.read_parquet(self.pieces / piece.name)
-        name = f"{piece.month}-{key[:16]}.parquet"
-        self._write(rows, self.folder / name)
-        file = quoted(self.folder / name)
-        found = self.engine.rows(_FACTS.format(file=file))[0]
-        return NumberedPiece(
-            name=name,
-            key=key,
-            month=piece.month,
-            rows=piece.rows,
-            first=found[0],
-            last=found[1],
-            first_known=found[2],
-            last_known=found[3],
-            are_single=found[4],
-            lacks_events=found[5],
-            largest=found[6] or 0.0,
-            busiest=found[7],
-            kinds=tuple(self.engine.rows(_KINDS.format(file=file))),
-            columns=tuple(rows.columns),
+def _with_numbers(read: pa.Table, names: "_Names") -> list[MonthRows]:
+    """Return the rows of a piece with numbers for texts, as they stand."""
+    coded = read.unify_dictionaries()
+    blocks = coded.to_batches(max_chunksize=_BLOCK)
+    found = {name: coded[name].chunk(0).dictionary for name in _CODED if name in read.column_names}
+    accounts = names.of_accounts(found["account_id"])
+    rows = [_microseconds_of(block) | {"account": accounts[_codes(block["account_id"])]} for block in blocks]
+    for name in found.keys() & {*TEXTS}:
+        numbers = names.of_texts(name, found[name])
+        for of_block, block in zip(rows, blocks, strict=True):
+            of_block[name] = numbers[_codes(block[name])]
+    if "user_id" in found:
+        users = names.of_users(
+            [(of_block["account"], _codes(block["user_id"])) for of_block, block in zip(rows, blocks, strict=True)], found["user_id"]
         )
-
-    def _write(self, rows: ir.Table, path: Path) -> None:
-        """Write the rows of a piece in the order of time; a piece without times of recording mostly has it, and sorting is skipped."""
-        numbered = _numbering(rows)
-        if "recorded_at" not in rows.columns:
-            self.engine.write_parquet(numbered, path, compression="uncompressed")  # which is read several times as fast
-            if _is_ascending(path):
-                return
-        self.engine.write_parquet(f"{numbered} ORDER BY time", path, compression="uncompressed")
+        for of_block, numbered in zip(rows, users, strict=True):
+            of_block["user_id"] = numbered
+    return [MonthRows(of_block["time"], _completed(of_block)) for of_block in rows]
 
 
-def _is_ascending(path: Path) -> bool:
-    """Tell whether the rows of a numbered file are in the order of time."""
-    times = pq.read_table(path, columns=["time"])["time"].to_numpy()
-    return not np.any(np.diff(times) < 0)
+def _microseconds_of(block: pa.RecordBatch) -> Arrays:
+    """Return the columns of a block that need no numbers."""
+    found: Arrays = {"time": _microseconds(block["occurred_at"])}
+    found["known"] = found["time"]
+    if "recorded_at" in block.schema.names:
+        found["known"] = _microseconds(block["known_at"])
+        found["unrecorded"] = block["recorded_at"].is_null().to_numpy(zero_copy_only=False)
+    return found | {name: block[name].to_numpy(zero_copy_only=False) for name in _AMOUNTS if name in block.schema.names}
 
 
-_FACTS = """
-SELECT min(time), max(time), min(known), max(known), bool_and(events IS NOT DISTINCT FROM 1), bool_or(events IS NULL),
-       max(greatest(abs(events), abs(quantity), abs(users))),
-       (SELECT max(rows) FROM (SELECT count(*) AS rows FROM read_parquet({file}) GROUP BY account))
-FROM read_parquet({file})
-"""
-
-_KINDS = "SELECT event, coalesce(sum(events), 0), count(quantity) FROM read_parquet({file}) GROUP BY event ORDER BY event"
+def _microseconds(times: pa.Array) -> npt.NDArray[np.int64]:
+    return np.asarray(times.cast(pa.timestamp("us")).view(pa.int64()).to_numpy())
 
 
-def _numbering(rows: ir.Table) -> str:
-    """Return the query for the rows of a piece with numbers for texts."""
-    there = set(rows.columns)
-    columns = ["epoch_us(occurred_at) AS time", "numbers_of_accounts.number AS account", "epoch_us(known_at) AS known"]
-    joins = ["JOIN numbers_of_accounts USING (account_id)"]
-    for name in TEXTS:
-        columns.append(f"coalesce(numbers_of_{name}.number, -1)::INTEGER AS {name}" if name in there else f"(-1)::INTEGER AS {name}")
-        joins += [f"LEFT JOIN numbers_of_{name} USING ({name})"] if name in there else []
-    if "user_id" in there:
-        joins.append("LEFT JOIN numbers_of_users u ON u.account = numbers_of_accounts.number AND u.user_id = p.user_id")
-    columns.append("coalesce(u.number, -1)::INTEGER AS user_id" if "user_id" in there else "(-1)::INTEGER AS user_id")
-    columns.append("recorded_at IS NULL AS unrecorded" if "recorded_at" in there else "true AS unrecorded")
-    columns += [name if name in there else f"NULL::DOUBLE AS {name}" for name in _NUMBERS]
-    return f"SELECT {', '.join(columns)} FROM {quoted_name(rows.get_name())} p {' '.join(joins)}"
+def _codes(column: pa.DictionaryArray) -> Numbers:
+    """Return the place of each row's text among the different ones, -1 without one."""
+    return np.asarray((column.indices.fill_null(-1) if column.null_count else column.indices).to_numpy())
+
+
+def _completed(columns: Arrays) -> Arrays:
+    """Add what there is of columns that a piece does not have."""
+    return {name: np.broadcast_to(nothing, len(columns["time"])) for name, nothing in NOTHING.items()} | columns
+
+
+def _in_time(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:
+    """Return rows in the order of time, in which those of a piece without times of recording mostly are."""
+    edges = np.array([edge for rows in blocks for edge in (rows.time[0], rows.time[-1])])
+    if not np.any(np.diff(edges) < 0) and not any(np.any(np.diff(rows.time) < 0) for rows in blocks):
+        return blocks
+    rows = MonthRows.joined(blocks)
+    return [rows.take(np.argsort(rows.time, kind="stable"))]
+
+
+def _write_rows(blocks: Sequence[MonthRows], columns: Iterable[str], file: Path) -> None:
+    """Write some columns, with nulls for NaN; not compressed, which is read several times as fast."""
+    tables = [pa.table({name: pa.array(rows.columns[name], from_pandas=True) for name in columns}) for rows in blocks]
+    fields = [field.with_nullable(field.name in _AMOUNTS) for field in tables[0].schema]
+    table = pa.concat_tables(tables).cast(pa.schema(fields))
+    pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=["time", "known"])
+
+
+def _described(blocks: Sequence[MonthRows], **known: Any) -> NumberedPiece:
+    """Return what is to be known of the rows of a piece, which are there."""
+    events = [rows.columns["events"] for rows in blocks]
+    kinds: dict[int, tuple[float, int]] = {}
+    for rows in blocks:
+        event, carried = rows.columns["event"], ~np.isnan(rows.columns["quantity"])
+        counted, carrying = np.bincount(event, weights=np.nan_to_num(rows.columns["events"])), np.bincount(event, weights=carried)
+        for kind in np.flatnonzero(np.bincount(event)).tolist():
+            before = kinds.get(kind, (0.0, 0))
+            kinds[kind] = before[0] + float(counted[kind]), before[1] + int(carrying[kind])
+    accounts = np.concatenate([rows.columns["account"] for rows in blocks])
+    return NumberedPiece(
+        rows=len(accounts),
+        first=int(blocks[0].time[0]),
+        last=int(blocks[-1].time[-1]),
+        first_known=min(int(rows.columns["known"].min()) for rows in blocks),
+        last_known=max(int(rows.columns["known"].max()) for rows in blocks),
+        are_single=all(bool(np.all(counted == 1)) for counted in events),
+        lacks_events=any(bool(np.isnan(counted).any()) for counted in events),
+        largest=max(float(np.fmax.reduce(np.abs(rows.columns[name]), initial=0.0)) for rows in blocks for name in _AMOUNTS),
+        busiest=int(np.bincount(accounts).max()),
+        kinds=tuple((kind, *kinds[kind]) for kind in sorted(kinds)),
+        extracts=(),
+        **known,
+    )
+
+
+class _Names:
+    """The texts that have numbers: a text's number is its place."""
+
+    def __init__(self) -> None:
+        self._accounts = pa.array([], pa.string())
+        self._users = pa.array([], pa.string())  # the account's number and the user's name
+        self._texts = {name: pa.array([], pa.string()) for name in TEXTS}
+        self._written = {"accounts": 0, "users": 0}
+
+    @classmethod
+    def read(cls, folder: Path, index: _Index) -> "_Names":
+        """Read what was numbered before."""
+        names = cls()
+        names._accounts = in_order(folder, "accounts")["account_id"].combine_chunks()
+        users = in_order(folder, "users")
+        names._users = _paired(users["account"].combine_chunks(), users["user_id"].combine_chunks())
+        names._texts = {name: pa.array(texts, pa.string()) for name, texts in index.texts.items()}
+        names._written = {"accounts": len(names._accounts), "users": len(names._users)}
+        return names
+
+    @property
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """The kinds of event and the products by their numbers."""
+        return {name: tuple(texts.to_pylist()) for name, texts in self._texts.items()}
+
+    @staticmethod
+    def files(folder: Path) -> Iterable[Path]:
+        """Return the files of accounts and users."""
+        return [file for name in ("accounts", "users") for file in sorted(folder.glob(f"{name}-*.parquet"))]
+
+    def write(self, folder: Path) -> None:
+        """Write the accounts and users that are new, even if there are none at all yet."""
+        n_accounts, n_users = self._written["accounts"], self._written["users"]
+        accounts, users = self._accounts[n_accounts:], self._users[n_users:]
+        if len(accounts) or not n_accounts:
+            numbers = pa.array(np.arange(n_accounts, n_accounts + len(accounts), dtype=np.int32))
+            pq.write_table(pa.table({"account_id": accounts, "number": numbers}), folder / f"accounts-{n_accounts:010}.parquet")
+        if len(users) or not n_users:
+            parts = pc.split_pattern(users, _ASIDE, max_splits=1)
+            numbers = pa.array(np.arange(n_users, n_users + len(users), dtype=np.int32))
+            account = pc.list_element(parts, 0).cast(pa.int32())
+            found = pa.table({"account": account, "user_id": pc.list_element(parts, 1), "number": numbers})
+            pq.write_table(found, folder / f"users-{n_users:010}.parquet")
+
+    def of_accounts(self, found: pa.Array) -> Numbers:
+        """Return the numbers of different accounts."""
+        numbers, self._accounts = _looked_up(found, self._accounts)
+        return numbers
+
+    def of_texts(self, name: str, found: pa.Array) -> Numbers:
+        """Return the numbers of different kinds of event or products, and -1 after them."""
+        numbers, self._texts[name] = _looked_up(found, self._texts[name])
+        return numbers
+
+    def of_users(self, blocks: Sequence[tuple[Numbers, Numbers]], found: pa.Array) -> list[Numbers]:
+        """Return the number of each row's user, -1 without one.
+
+        Parameters
+        ----------
+        blocks
+            The number of each row's account, and the place of its user's name among the different names, -1 without one.
+        found
+            The names.
+        """
+        account_of = np.full(len(found) + 1, -1, dtype=np.int32)
+        for account, code in blocks:
+            account_of[code] = account
+        if any(np.any((account_of[code] != account) & (code >= 0)) for account, code in blocks):
+            return self._of_shared_names(blocks, found)
+        numbers, self._users = _looked_up(_paired(pa.array(account_of[:-1]), found), self._users)
+        return [numbers[code] for _, code in blocks]
+
+    def _of_shared_names(self, blocks: Sequence[tuple[Numbers, Numbers]], found: pa.Array) -> list[Numbers]:
+        """Do as `of_users` where users of several accounts have the same name."""
+        account, code = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        named = code >= 0
+        pairs, place = np.unique(account[named].astype(np.int64) * len(found) + code[named], return_inverse=True)
+        names = found.take(pa.array(pairs % len(found)))
+        numbers, self._users = _looked_up(_paired(pa.array((pairs // len(found)).astype(np.int32)), names), self._users)
+        every = np.full(len(code), -1, dtype=np.int32)
+        every[named] = numbers[place]
+        return np.split(every, np.cumsum([len(code) for _, code in blocks])[:-1])
+
+
+def _paired(account: pa.Array, user: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(account.cast(pa.string()), user, _ASIDE)
+
+
+def _looked_up(found: pa.Array, known: pa.Array) -> tuple[Numbers, pa.Array]:
+    """Return the number of each of these different texts, and -1 after them, and all texts, the new ones in their order at the end."""
+    numbers = np.append(pc.index_in(found, value_set=known).fill_null(-1).to_numpy(), np.int32(-1))
+    new = np.flatnonzero(numbers[:-1] < 0)
+    if len(new):
+        new = new[pc.sort_indices(found.take(pa.array(new))).to_numpy()]
+        numbers[new] = np.arange(len(known), len(known) + len(new))
+        known = pa.concat_arrays([known, found.take(pa.array(new))])
+    return numbers, known

@@ -38,5 +38,5 @@ def numbered(engine, world, numbers, folder, *, held_bytes=1 << 20):
         came = [number <= last for number in numbers]
         so_far = world | {"telemetry": [row for row, is_here in zip(world["telemetry"], came, strict=True) if is_here]}
         deliver(engine, so_far, [number for number in numbers if number <= last], folder / "pieces")
-        found = number_telemetry(engine, folder / "pieces", folder / "numbered", held_bytes=held_bytes)
+        found = number_telemetry(folder / "pieces", folder / "numbered", held_bytes=held_bytes)
     return found

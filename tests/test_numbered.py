@@ -66,7 +66,7 @@ def test_what_stays_keeps_its_file_and_its_numbers(engine, tmp_path):
     more = [WORLD["telemetry"][0] | {"account_id": "another", "event": "another", "user_id": "another"}]
     world = WORLD | {"telemetry": WORLD["telemetry"] + more}
     deliver(engine, world, [*NUMBERS, 4], tmp_path / "pieces")
-    after = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    after = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
     new = {piece.name for piece in after.pieces} - files.keys()
     assert len(new) == 1
     assert {name: (after.folder / name).stat().st_ino for name in files} == files
@@ -94,7 +94,7 @@ def test_the_rows_of_a_delivery_that_is_gone_are_gone(engine, tmp_path):
     numbered(engine, WORLD, NUMBERS, tmp_path)
     kept = [row for row, number in zip(WORLD["telemetry"], NUMBERS, strict=True) if number != 1]
     deliver(engine, WORLD | {"telemetry": kept}, [number for number in NUMBERS if number != 1], tmp_path / "pieces")
-    after = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    after = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
     assert after.rows == len(kept)
     assert {file.name for file in after.folder.glob("2*.parquet")} == {piece.name for piece in after.pieces}
 
@@ -102,7 +102,7 @@ def test_the_rows_of_a_delivery_that_is_gone_are_gone(engine, tmp_path):
 def test_nothing_is_written_where_nothing_came(engine, tmp_path):
     first = numbered(engine, WORLD, NUMBERS, tmp_path)
     inode = first.folder.stat().st_ino
-    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").pieces == first.pieces
+    assert number_telemetry(tmp_path / "pieces", tmp_path / "numbered").pieces == first.pieces
     assert first.folder.stat().st_ino == inode
 
 
@@ -110,14 +110,14 @@ def test_files_of_another_version_are_written_anew(engine, tmp_path, monkeypatch
     first = numbered(engine, WORLD, NUMBERS, tmp_path)
     monkeypatch.setattr("features.numbering._FORMAT", 0)
     inode = first.folder.stat().st_ino
-    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").rows == first.rows
+    assert number_telemetry(tmp_path / "pieces", tmp_path / "numbered").rows == first.rows
     assert first.folder.stat().st_ino != inode
 
 
 def test_there_is_nothing_to_number_without_pieces_or_rows(engine, tmp_path):
-    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered") is None
+    assert number_telemetry(tmp_path / "pieces", tmp_path / "numbered") is None
     deliver(engine, WORLD | {"telemetry": WORLD["telemetry"][:1]}, [0], tmp_path / "pieces")
-    assert number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered").rows == 1
+    assert number_telemetry(tmp_path / "pieces", tmp_path / "numbered").rows == 1
 
 
 @pytest.mark.parametrize("held_bytes", [0, 1 << 20], ids=["nothing stays in memory", "all stays"])
@@ -153,10 +153,10 @@ def test_users_may_come_late_or_never(engine, tmp_path):
     rows = [row | {"user_id": "u1" if number else None} for number, row in enumerate(WORLD["telemetry"][:3])]
     world = WORLD | {"telemetry": rows}
     deliver(engine, world | {"telemetry": rows[:1]}, [0], tmp_path / "pieces")
-    before = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    before = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
     assert before.user_accounts.tolist() == []
     deliver(engine, world, [0, 1, 2], tmp_path / "pieces")
-    after = number_telemetry(engine, tmp_path / "pieces", tmp_path / "numbered")
+    after = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
     pairs = {row["account_id"] for row in rows[1:]}
     assert {after.account_ids[number].as_py() for number in after.user_accounts.tolist()} == pairs
     assert sum(row["user_id"] is None for row in as_rows(engine, after)) == 1

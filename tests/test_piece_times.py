@@ -54,7 +54,7 @@ class Pieces:
         """Return what was counted, and which files were written anew."""
         began = {name: (day is not None and START + day * DAY) or None for name, day in born.items()}
         columns = {"account_id": pa.array(list(began), pa.string()), "born": pa.array(list(began.values()), pa.timestamp("us"))}
-        telemetry = number_telemetry(self.engine, self.pieces, self.folder / "numbered")
+        telemetry = number_telemetry(self.pieces, self.folder / "numbered")
         table = self.engine.hold(pa.table(columns | {"created": pa.array([name != "c" for name in began])}), name="born")
         earlier, folder = (self.folder / f"run_{number}" for number in (self.runs, self.runs + 1))
         self.runs += 1

@@ -1,0 +1,112 @@
+"""Folding: shorter forms of the numbered rows of a piece, for those who count.
+
+At cutoffs at midnight it does not matter when in a day a row happened, but for the newest and the oldest. So rows of single events that
+agree in account and kind of event, or in user, are folded to one for each day, or a few, which says how many they are; and the rows that
+carry an amount are there once more by themselves. Each form is made only where it is much shorter than the rows.
+
+A row that was recorded after its day had ended is not folded; it stays one of its own.
+"""
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features import clock
+from features.numbered import CARRYING, FOLDED, MonthRows
+
+__all__ = ["extracts"]
+
+Ints = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[Any]]
+
+_WORTH = 3
+"""How many times as long the rows must be."""
+_AT_ONCE = 1 << 19
+"""So many rows are folded at a time; a day that reaches over two of such parts has two rows where it might have one."""
+
+
+def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_single: bool) -> dict[str, list[MonthRows]]:
+    """Return the shorter forms of a piece's rows by their names, each in the order of time.
+
+    Parameters
+    ----------
+    blocks
+        The rows, in the order of time.
+    amounts
+        The columns that may carry an amount.
+    are_single
+        Whether each row stands for one event.
+    """
+    wanted = FOLDED if are_single else {}
+    found = {form: _folded(blocks, by) for form, by in wanted.items() if _is_shorter(_folded(_sample(blocks), by), _sample(blocks))}
+    found |= {form: [_carrying(rows, name) for rows in blocks] for name, form in CARRYING.items() if name in amounts}
+    return {form: short for form, short in found.items() if _is_shorter(short, blocks)}
+
+
+def _is_shorter(short: Sequence[MonthRows], rows: Sequence[MonthRows]) -> bool:
+    return _n_rows(short) * _WORTH <= _n_rows(rows)
+
+
+def _n_rows(blocks: Sequence[MonthRows]) -> int:
+    return sum(len(rows.time) for rows in blocks)
+
+
+def _sample(blocks: Sequence[MonthRows]) -> list[MonthRows]:
+    """Return some rows of the middle, of which it can be told how short the others become."""
+    middle = blocks[len(blocks) // 2]
+    start = max(0, (len(middle.time) - _AT_ONCE) // 2)
+    return [middle.take(slice(start, start + _AT_ONCE))]
+
+
+def _carrying(rows: MonthRows, name: str) -> MonthRows:
+    """Return the rows that carry an amount."""
+    wanted = {column: rows.columns[column] for column in ("time", "known", "account", "event", name)}
+    return MonthRows(rows.time, wanted).take(np.flatnonzero(~np.isnan(rows.columns[name])))
+
+
+def _folded(blocks: Sequence[MonthRows], by: Sequence[str]) -> list[MonthRows]:
+    """Return rows folded by some columns to days."""
+    sizes = [max(int(rows.columns[name].max()) for rows in blocks) + 2 for name in by]
+    found = []
+    for first in range(0, len(blocks), n := max(1, _AT_ONCE // max(len(rows.time) for rows in blocks))):
+        part = MonthRows.joined(blocks[first : first + n])
+        folded = _by_day(part.time, part.columns["known"], _places([part.columns[name] for name in by], sizes))
+        numbers = np.unravel_index(folded.pop("place"), sizes)
+        columns = {name: (number - 1).astype(np.int32) for name, number in zip(by, numbers, strict=True)}
+        found.append(MonthRows(folded["time"], folded | columns))
+    return found
+
+
+def _places(numbers: Sequence[npt.NDArray[np.integer]], sizes: Sequence[int]) -> Ints:
+    """Return one number for the numbers of each row, which may be -1."""
+    place = numbers[0].astype(np.int64)
+    place += 1
+    for more, size in zip(numbers[1:], sizes[1:], strict=True):
+        place *= size
+        place += more
+        place += 1
+    return place
+
+
+def _by_day(time: Ints, known: Ints, place: Ints) -> Arrays:
+    """Return the rows of each place and day as one, with its `place`, in the order of time."""
+    is_late = clock.came_after(clock.day_number_of(known), clock.day_number_of(time))
+    late: Arrays = {"time": time, "oldest": time, "known": known, "place": place, "rows": np.ones(len(time), dtype=np.int32)}
+    days: list[Arrays] = [{name: values[is_late] for name, values in late.items()}]
+    if is_late.any():
+        time, place = time[~is_late], place[~is_late]
+    n_places = int(place.max(initial=0)) + 1
+    newest, oldest = np.empty(n_places, dtype=np.int64), np.empty(n_places, dtype=np.int64)
+    for start, stop in pairwise(clock.stretches_of_days(time).tolist()):
+        of_day, times = place[start:stop], time[start:stop]
+        newest[of_day], oldest[of_day[::-1]] = times, times[::-1]
+        n_rows = np.bincount(of_day)
+        there = np.flatnonzero(n_rows)
+        last = newest[there]
+        days.append({"time": last, "oldest": oldest[there], "known": last, "place": there, "rows": n_rows[there].astype(np.int32)})
+    found = {name: np.concatenate([day[name] for day in days]) for name in late}
+    order = np.argsort(found["time"], kind="stable")
+    return {name: values[order] for name, values in found.items()}

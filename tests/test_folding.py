@@ -1,0 +1,97 @@
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features import folding
+from features.clock import MICROSECONDS_PER_DAY as DAY
+from features.folding import extracts
+from features.numbered import CARRYING, FOLDED, MonthRows
+
+TIMES = st.integers(-3 * 8, 3 * 8).map(lambda eighth: eighth * DAY // 8)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "time": TIMES,
+            "late": st.sampled_from([0, 0, 0, 0, 1, DAY // 8, DAY, -DAY]),
+            "account": st.integers(0, 2),
+            "event": st.integers(0, 2),
+            "user_id": st.integers(-1, 2),
+            "quantity": st.sampled_from([None, None, None, 0.5]),
+        }
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def blocks_of(rows, size):
+    """Return the rows in the order of time, so many in a block."""
+    rows = sorted(rows, key=lambda row: row["time"])
+    found = []
+    for first in range(0, len(rows), size):
+        block = rows[first : first + size]
+        columns = {name: np.array([row[name] for row in block], dtype=np.int32) for name in ("account", "event", "user_id")}
+        columns["time"] = np.array([row["time"] for row in block], dtype=np.int64)
+        columns["known"] = columns["time"] + np.array([row["late"] for row in block], dtype=np.int64)
+        columns["quantity"] = np.array([np.nan if row["quantity"] is None else row["quantity"] for row in block])
+        found.append(MonthRows(columns["time"], columns))
+    return found
+
+
+def day(time):
+    return -(-time // DAY)
+
+
+def unfolded(rows, by):
+    """Return, by day on which rows happened, day from which they are known, and key: their number, the newest and the oldest."""
+    found = defaultdict(list)
+    for row in rows:
+        known = max(day(row["time"]), day(row["time"] + row["late"]))
+        found[day(row["time"]), known, *(row[name] for name in by)].append(row["time"])
+    return {key: (len(times), max(times), min(times)) for key, times in found.items()}
+
+
+def summed(blocks, by):
+    """Do as `unfolded` for rows that stand for several."""
+    found = {}
+    for rows in blocks:
+        for i, time in enumerate(rows.time.tolist()):
+            known = max(day(time), day(int(rows.columns["known"][i])))
+            key = (day(time), known, *(int(rows.columns[name][i]) for name in by))
+            n, newest, oldest = found.get(key, (0, time, time))
+            found[key] = n + int(rows.weights[i]), max(newest, time), min(oldest, int(rows.oldest[i]))
+    return found
+
+
+@given(rows=ROWS, size=st.integers(1, 50), at_once=st.integers(1, 50), by=st.sampled_from(list(FOLDED.values())))
+def test_folded_rows_stand_for_the_rows_of_a_day_that_are_known_from_the_same_day(rows, size, at_once, by):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "_AT_ONCE", at_once)
+        found = folding._folded(blocks_of(rows, size), by)
+    assert summed(found, by) == unfolded(rows, by)
+    times = np.concatenate([part.time for part in found])
+    assert np.all(np.diff(times) >= 0)
+
+
+@given(rows=ROWS, size=st.integers(1, 50))
+def test_rows_that_carry_an_amount_are_all_there(rows, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "_WORTH", 0)
+        found = extracts(blocks_of(rows, size), ["quantity"], are_single=False)
+    assert found.keys() == {CARRYING["quantity"]}
+    carrying = [(i, q) for part in found[CARRYING["quantity"]] for i, q in zip(part.time.tolist(), part.columns["quantity"], strict=True)]
+    assert sorted(carrying) == sorted((row["time"], row["quantity"]) for row in rows if row["quantity"] is not None)
+
+
+def test_a_form_is_there_only_where_it_is_much_shorter():
+    row = {"time": DAY // 2, "late": 0, "account": 0, "event": 0, "user_id": 0, "quantity": None}
+    many = [row | {"time": row["time"] + i} for i in range(9)]
+    assert extracts(blocks_of(many, 4), [], are_single=True).keys() == FOLDED.keys()
+    assert not extracts(blocks_of(many, 4), [], are_single=False)
+    apart = [row | {"account": i, "user_id": i} for i in range(9)]
+    assert not extracts(blocks_of(apart, 4), [], are_single=True)
+    of_one_user = [row | {"account": i} for i in range(9)]
+    assert extracts(blocks_of(of_one_user, 4), [], are_single=True).keys() == {"days-of-users"}
