@@ -7,7 +7,7 @@ Whoever reads takes them in the order in which they are seen, those of one month
 cutoffs and memory holds a month and what is made of it, not the book.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -52,10 +52,12 @@ _NUMBERS = ("events", "quantity", "users")
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedPiece:
-    """One file.
+    """The files of one piece.
 
     Parameters
     ----------
+    source
+        The name of the checked piece.
     key
         Digest of what the piece holds.
     first, last, first_known, last_known
@@ -77,6 +79,7 @@ class NumberedPiece:
     """
 
     name: str
+    source: str
     key: str
     month: str
     rows: int
@@ -104,6 +107,12 @@ class NumberedPiece:
         recorded = ("known", "unrecorded") if "recorded_at" in self.columns else ()
         found = [name for name in NOTHING if name in self.columns and not (name == "events" and self.are_single)]
         return ("time", "account", *recorded, *found)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether shorter forms have all that is counted of the rows at cutoffs at midnight."""
+        wanted = {*FOLDED, *(form for name, form in CARRYING.items() if name in self.columns)}
+        return wanted <= {*self.extracts} and not {"recorded_at", "product"} & {*self.columns}
 
     def form(self, columns: Collection[str], *, carrying: str | None, at_midnight: bool) -> str:
         """Return the shortest form that has the columns, empty for the rows themselves.
@@ -169,6 +178,8 @@ class NumberedTelemetry:
     ----------
     texts
         The kinds of event and the products by their numbers.
+    write_rows
+        Writes the file of a piece's rows, which may not be there where it has shorter forms.
     held_bytes
         How much of what was read stays in memory to be read again.
     """
@@ -176,6 +187,7 @@ class NumberedTelemetry:
     folder: Path
     pieces: tuple[NumberedPiece, ...]
     texts: Mapping[str, tuple[str, ...]]
+    write_rows: Callable[[NumberedPiece], None]
     held_bytes: int = 1 << 30
     _held: dict[tuple[str, str, str], npt.NDArray[Any]] = field(default_factory=dict)
 
@@ -242,7 +254,7 @@ class NumberedTelemetry:
         by_columns: dict[tuple[str, ...], list[NumberedPiece]] = {}
         for piece in self.pieces:
             by_columns.setdefault(piece.stored, []).append(piece)
-        opened = [engine.read_parquet([self.folder / piece.name for piece in pieces]) for pieces in by_columns.values()]
+        opened = [engine.read_parquet([self.file(piece) for piece in pieces]) for pieces in by_columns.values()]
         rows = ibis.union(*map(_completed, opened))
         columns: dict[str, ir.Value] = {"account": rows.account, "occurred_at": rows.time, "known_at": rows.known}
         for name in TEXTS:
@@ -313,6 +325,13 @@ class NumberedTelemetry:
             return rows
         return rows.take(np.flatnonzero(~np.isnan(arrays[asked.carrying])))
 
+    def file(self, piece: NumberedPiece, form: str = "") -> Path:
+        """Return the file of a piece, of its rows or of a shorter form of them, which must be one that it has."""
+        file = self.folder / file_of(piece.name, form)
+        if not form and not file.exists():
+            self.write_rows(piece)
+        return file
+
     def release(self) -> None:
         """Let go of what is held in memory."""
         self._held.clear()
@@ -330,7 +349,7 @@ class NumberedTelemetry:
             return np.broadcast_to(NOTHING[name], piece.rows)
         key = piece.name, form, name
         if key not in self._held:
-            with pq.ParquetFile(self.folder / file_of(piece.name, form)) as file:
+            with pq.ParquetFile(self.file(piece, form)) as file:
                 values = np.asarray(file.read(columns=[name], use_threads=False)[name].to_numpy())  # threads cost twice the time here
             if sum(held.nbytes for held in self._held.values()) + values.nbytes > self.held_bytes:
                 return values
@@ -377,7 +396,9 @@ class _View:
 
 def _completed(rows: ir.Table) -> ir.Table:
     """Add the columns that files do not have."""
-    nothing = {name: ibis.null("float64") if np.isnan(value) else ibis.literal(value.item()) for name, value in NOTHING.items()}
+    nothing = {
+        name: (ibis.null() if np.isnan(value) else ibis.literal(int(value))).cast(str(value.dtype)) for name, value in NOTHING.items()
+    }
     missing = {name: value for name, value in ({"known": rows.time} | nothing).items() if name not in rows.columns}
     return rows.mutate(**missing).select("time", "account", "known", *NOTHING)
 

@@ -5,12 +5,13 @@ is numbered within its account. A new folder takes over what stays as hard links
 
 Parquet keeps a text that comes often as a number already, in dictionaries of a few thousand rows; so texts are looked up by dictionary
 and not by row. Beside the rows of a piece there are shorter files, where they are much shorter: the rows folded to days, and those that
-carry an amount (see `features.folding`).
+carry an amount (see `features.folding`). Where they are likely to do, the rows themselves are written when they are first asked for.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.folding import extracts
-from features.ledger import fingerprint, link_file, replace_folder
+from features.ledger import fingerprint, link_file, replace_file, replace_folder
 from features.numbered import NOTHING, TEXTS, MonthRows, NumberedPiece, NumberedTelemetry, file_of, in_order
 from features.pieces import Piece, read_manifest
 
@@ -64,7 +65,8 @@ def number_telemetry(pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -
     if {piece.key for piece in stored.pieces} != wanted.keys():
         with replace_folder(folder) as new:
             stored = _written(new, wanted, stored, pieces=pieces, earlier=folder)
-    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, held_bytes=held_bytes)
+    write = _RowsWriter(pieces, folder, stored)
+    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, write_rows=write, held_bytes=held_bytes)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
     names = _Names.read(earlier, before) if kept else _Names()
     shared = [*names.files(earlier), *(earlier / file_of(piece.name, form) for piece in kept for form in ("", *piece.extracts))]
     for file in shared if kept else ():
-        link_file(file, folder / file.name)
+        if file.exists():  # rows that nobody asked for were not written
+            link_file(file, folder / file.name)
     known = {piece.key for piece in kept}
     for key, piece in wanted.items():
         if key not in known:
@@ -106,18 +109,43 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
 
 
 def _numbered(file: Path, name: str, folder: Path, names: "_Names", *, key: str, month: str) -> NumberedPiece:
-    """Write the numbered files of a piece."""
+    """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
+    blocks, columns = _read(file, names)
+    piece = _described(blocks, name=name, source=file.name, key=key, month=month, columns=columns)
+    shorter = extracts(blocks, columns, are_single=piece.are_single)
+    for form, found in shorter.items():
+        there = found[0].columns.keys() - ({"known"} - {*piece.stored})
+        _write_rows(found, sorted(there), folder / file_of(name, form))
+    piece = replace(piece, extracts=tuple(shorter))
+    if not piece.is_short:
+        _write_rows(blocks, piece.stored, folder / name)
+    return piece
+
+
+@dataclass(frozen=True, eq=False)
+class _RowsWriter:
+    """Writes the rows of a piece that were left out."""
+
+    pieces: Path
+    folder: Path
+    index: _Index
+
+    def __call__(self, piece: NumberedPiece) -> None:
+        blocks, _ = _read(self.pieces / piece.source, self._names)
+        with replace_file(self.folder / piece.name) as file:
+            _write_rows(blocks, piece.stored, file)
+
+    @cached_property
+    def _names(self) -> "_Names":
+        return _Names.read(self.folder, self.index)
+
+
+def _read(file: Path, names: "_Names") -> tuple[Sequence[MonthRows], tuple[str, ...]]:
+    """Return the rows of a piece with numbers for texts, in the order of time, and the contract's columns that it has."""
     there = [column for column in _READ if column in pq.read_schema(file).names]
     with pq.ParquetFile(file, read_dictionary=[column for column in _CODED if column in there]) as opened:
         read = opened.read(columns=there, use_threads=False)  # threads cost half as much again here
-    blocks = _in_time(_with_numbers(read, names))
-    piece = _described(blocks, name=name, key=key, month=month, columns=tuple(there))
-    _write_rows(blocks, piece.stored, folder / name)
-    shorter = extracts(blocks, piece.columns, are_single=piece.are_single)
-    for form, found in shorter.items():
-        columns = found[0].columns.keys() - ({"known"} - {*piece.stored})
-        _write_rows(found, sorted(columns), folder / file_of(name, form))
-    return replace(piece, extracts=tuple(shorter))
+    return _in_time(_with_numbers(read, names)), tuple(there)
 
 
 def _with_numbers(read: pa.Table, names: "_Names") -> list[MonthRows]:

@@ -103,7 +103,7 @@ def _by_number(engine: Engine, telemetry: NumberedTelemetry, born: ir.Table) -> 
 def _counted(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> pa.Table:
     """Count the times of one piece, whose rows lie in the order in which they happened."""
     told = ["known", "unrecorded"] if "recorded_at" in piece.columns else []
-    read = pq.read_table(telemetry.folder / piece.name, columns=["account", "time", *told])
+    read = pq.read_table(telemetry.file(piece), columns=["account", "time", *told])
     account, time = (read[name].to_numpy() for name in ("account", "time"))
     rows = np.bincount(account, minlength=len(began))
     first, last = np.zeros_like(began), np.zeros_like(began)

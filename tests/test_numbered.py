@@ -90,6 +90,38 @@ def test_what_is_counted_of_pieces_is_counted_of_the_rows(engine, tmp_path):
     assert telemetry.largest == max(abs(row[name] or 0) for row in rows for name in ("events", "quantity", "users"))
 
 
+SINGLE = Recipe(1, FULL.sizes, tuple(("telemetry", name) for name in ("product", "recorded_at", "users"))).world()
+SINGLE["telemetry"] = [row | {"events": 1.0} for row in SINGLE["telemetry"]]
+
+
+def test_rows_that_nobody_asked_for_are_not_there_until_somebody_does(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("features.folding._WORTH", 0)  # so that every form is made
+    numbers = NUMBERS[: len(SINGLE["telemetry"])]
+    telemetry = numbered(engine, SINGLE, numbers, tmp_path)
+    files = [telemetry.folder / piece.name for piece in telemetry.pieces]
+    assert files and not any(file.exists() for file in files)
+    list(map(list, telemetry.arrivals(["account", "event"], [microseconds(ORIGIN)], days=None)))
+    assert not any(file.exists() for file in files)
+    found = as_rows(engine, telemetry)
+    assert all(file.exists() for file in files)
+    expected = [(row["account_id"], row["event"], microseconds(row["occurred_at"]), row["quantity"], 1.0) for row in SINGLE["telemetry"]]
+    of_rows = [tuple(row[name] for name in ("account_id", "event", "occurred_at", "quantity", "events")) for row in found]
+    assert sorted(map(repr, of_rows)) == sorted(map(repr, expected))
+    more = SINGLE | {"telemetry": [*SINGLE["telemetry"], SINGLE["telemetry"][0]]}
+    deliver(engine, more, [*numbers, 3], tmp_path / "pieces")
+    after = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
+    assert all(file.exists() for file in files)
+    assert len(as_rows(engine, after)) == len(expected) + 1
+
+
+def test_columns_that_files_do_not_have_keep_their_types(engine, tmp_path):
+    kinds = [
+        engine.to_arrow(numbered(engine, world, NUMBERS, tmp_path / name).table(engine, {"event": KINDS})).schema
+        for world, name in ((WORLD, "full"), (SINGLE, "single"))
+    ]
+    assert all(kinds[0].field(name).type == kinds[1].field(name).type for name in kinds[1].names)
+
+
 def test_the_rows_of_a_delivery_that_is_gone_are_gone(engine, tmp_path):
     numbered(engine, WORLD, NUMBERS, tmp_path)
     kept = [row for row, number in zip(WORLD["telemetry"], NUMBERS, strict=True) if number != 1]
