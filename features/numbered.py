@@ -7,11 +7,11 @@ Whoever reads takes them in the order in which they are seen, those of one month
 cutoffs and memory holds a month and what is made of it, not the book.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ibis
 import ibis.expr.types as ir
@@ -24,7 +24,7 @@ from features import clock
 from features.engine import Engine
 from features.queries import QueryEngine
 
-__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "MonthRows", "NumberedPiece", "NumberedTelemetry", "file_of", "in_order"]
+__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "LeftOut", "MonthRows", "NumberedPiece", "NumberedTelemetry", "file_of", "in_order"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -170,6 +170,16 @@ class MonthRows:
         return MonthRows(self.time[rows], {name: values[rows] for name, values in self.columns.items()})
 
 
+class LeftOut(Protocol):
+    """Has the rows of pieces whose file was left out."""
+
+    def read(self, piece: NumberedPiece) -> Sequence[MonthRows]:
+        """Return the rows of a piece, block by block in the order of time."""
+
+    def write(self, piece: NumberedPiece) -> None:
+        """Write the file of a piece's rows."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NumberedTelemetry:
     """The numbered files of a workspace's telemetry.
@@ -178,8 +188,8 @@ class NumberedTelemetry:
     ----------
     texts
         The kinds of event and the products by their numbers.
-    write_rows
-        Writes the file of a piece's rows, which may not be there where it has shorter forms.
+    left_out
+        The rows of pieces that have no file of their rows, only shorter forms.
     held_bytes
         How much of what was read stays in memory to be read again.
     """
@@ -187,7 +197,7 @@ class NumberedTelemetry:
     folder: Path
     pieces: tuple[NumberedPiece, ...]
     texts: Mapping[str, tuple[str, ...]]
-    write_rows: Callable[[NumberedPiece], None]
+    left_out: LeftOut
     held_bytes: int = 1 << 30
     _held: dict[tuple[str, str, str], npt.NDArray[Any]] = field(default_factory=dict)
 
@@ -329,7 +339,7 @@ class NumberedTelemetry:
         """Return the file of a piece, of its rows or of a shorter form of them, which must be one that it has."""
         file = self.folder / file_of(piece.name, form)
         if not form and not file.exists():
-            self.write_rows(piece)
+            self.left_out.write(piece)
         return file
 
     def release(self) -> None:

@@ -65,8 +65,8 @@ def number_telemetry(pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -
     if {piece.key for piece in stored.pieces} != wanted.keys():
         with replace_folder(folder) as new:
             stored = _written(new, wanted, stored, pieces=pieces, earlier=folder)
-    write = _RowsWriter(pieces, folder, stored)
-    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, write_rows=write, held_bytes=held_bytes)
+    left_out = _LeftOut(pieces, folder, stored)
+    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, left_out=left_out, held_bytes=held_bytes)
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,22 @@ def _numbered(file: Path, name: str, folder: Path, names: "_Names", *, key: str,
 
 
 @dataclass(frozen=True, eq=False)
-class _RowsWriter:
-    """Writes the rows of a piece that were left out."""
+class _LeftOut:
+    """The rows that were not written, from the checked pieces."""
 
     pieces: Path
     folder: Path
     index: _Index
 
-    def __call__(self, piece: NumberedPiece) -> None:
+    def read(self, piece: NumberedPiece) -> Sequence[MonthRows]:
+        """Return the rows of a piece, block by block in the order of time."""
         blocks, _ = _read(self.pieces / piece.source, self._names)
+        return blocks
+
+    def write(self, piece: NumberedPiece) -> None:
+        """Write the file of a piece's rows."""
         with replace_file(self.folder / piece.name) as file:
-            _write_rows(blocks, piece.stored, file)
+            _write_rows(self.read(piece), piece.stored, file)
 
     @cached_property
     def _names(self) -> "_Names":
