@@ -90,7 +90,7 @@ class Running:
                 self._pass(end)
                 self._count(end, places[start:stop], None if weights is None else weights[start:stop])
 
-    def between(self, cutoff: int, span: Ages, places: Ints) -> npt.NDArray[np.number]:
+    def between(self, cutoff: int, span: Ages, places: Ints | slice) -> npt.NDArray[np.number]:
         """Return what places have in a span of ages at a cutoff, once all rows that are seen there were added."""
         youngest, oldest = span
         found = self._by(clock.shifted(cutoff, -youngest))[places]
