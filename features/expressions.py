@@ -20,7 +20,7 @@ from features.errors import ConfigError, explain, nearest
 from features.readings import Evidence, Wanted, count, gather, read_flag, read_number, read_time, stated
 from features.sources import FILE, PROBLEM, PROVENANCE, ROW, OpenedSource, open_files
 
-__all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "evidence_by_file", "gather_evidence", "query_files"]
+__all__ = ["BROKEN", "HASH", "RAW", "SQL", "DerivedSource", "derive", "evidence_by_file", "gather_evidence", "is_steady", "query_files"]
 
 RAW, SQL, BROKEN, HASH = "raw:", "sql:", "broken:", "__hash"
 """Prefixes of a derived table's columns: as the source has them, by expression, whether an expression used a broken value."""
@@ -221,14 +221,34 @@ def _computed(engine: Engine, view: ir.Table, source: TableSource, opened: Opene
     return DerivedSource(table, left_out, row_by_row=all(_is_of_one_row(sql) for sql in [where, *expressions.values()]))
 
 
-_OF_MANY_ROWS = (sge.Query, sge.Window, sge.AggFunc, sge.Rand, sge.Uuid, sge.CurrentTimestamp, sge.CurrentDate, sge.CurrentTime)
-_UNSTEADY = {"now", "get_current_timestamp", "transaction_timestamp", "nextval", "currval", "getvariable", "current_setting"}
+_OF_MANY_ROWS = (sge.Query, sge.Window, sge.AggFunc)
+_CLOCK_OR_CHANCE = (sge.Rand, sge.Uuid, sge.CurrentTimestamp, sge.CurrentDate, sge.CurrentTime, sge.Localtime, sge.Localtimestamp)
+_UNSTEADY = {
+    *("age", "ago", "now", "get_current_timestamp", "transaction_timestamp", "pg_conf_load_time", "pg_postmaster_start_time"),
+    *("setseed", "uuidv4", "uuidv7", "nextval", "currval", "setval", "getvariable", "current_setting", "stats", "txid_current"),
+    *("current_connection_id", "current_query", "current_query_id", "current_transaction_id"),
+}
+"""Functions of the engine's that do not give the same for the same arguments (of `age` one); a test compares with those that it has."""
+
+
+def is_steady(sql: str, *, tables: Collection[str] = ()) -> bool:
+    """Tell whether SQL gives the same for the same rows whenever it is asked: it asks for no time, no chance and no tables but these.
+
+    Examples
+    --------
+    >>> is_steady("12 * mrr"), is_steady("coalesce(end_date, today())"), is_steady("(SELECT max(day) FROM 'days.csv')")
+    (True, False, False)
+    """
+    parsed = sqlglot.parse_one(sql, dialect="duckdb")
+    if parsed.find(*_CLOCK_OR_CHANCE) or any(call.name.lower() in _UNSTEADY for call in parsed.find_all(sge.Anonymous)):
+        return False
+    named = {table.name.lower() for table in parsed.find_all(sge.Table)}
+    return named <= {*tables, *(part.alias.lower() for part in parsed.find_all(sge.CTE))}
 
 
 def _is_of_one_row(sql: str) -> bool:
     """Tell whether an expression gives the same for the same row, whatever rows there are and whenever it is asked."""
-    parsed = sqlglot.parse_one(sql, dialect="duckdb")
-    return parsed.find(*_OF_MANY_ROWS) is None and not any(call.name.lower() in _UNSTEADY for call in parsed.find_all(sge.Anonymous))
+    return sqlglot.parse_one(sql, dialect="duckdb").find(*_OF_MANY_ROWS) is None and is_steady(sql)
 
 
 def _referenced(sql: str, opened: OpenedSource, key: str) -> set[str]:

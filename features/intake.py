@@ -9,8 +9,9 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -24,6 +25,7 @@ from features.contributed import is_contributed, tables_with_contributions
 from features.deliveries import source_files
 from features.engine import Engine
 from features.increments import Increment
+from features.kept_tables import TableRecord, is_repeatable, look_at_files, read_record
 from features.ledger import code_digest, fingerprint, replace_file, replace_folder
 from features.mapping import BLANKED, REASONS, MappedSource, map_source
 from features.pieces import read_manifest
@@ -31,7 +33,7 @@ from features.progress import Progress, WeightedProgress, silent
 from features.quarantine import SOURCE, BrokenRows, count_reasons, is_broken, refuse_broken_columns, refuse_too_many, write_quarantine
 from features.readings import is_empty
 from features.sources import FILE, PROBLEM, OpenedSource
-from features.staging import DOUBTS, filled_values, find_repeated, finished_rows, stage_table, with_repeated
+from features.staging import DOUBTS, changed_accounts, filled_values, find_repeated, finished_rows, stage_table, with_repeated
 from features.workspace import Workspace
 
 __all__ = ["check_workspace", "intake_fingerprint"]
@@ -128,11 +130,54 @@ class _Check:
     quarantine: Path
     now: datetime
     progress: WeightedProgress
+    kept: set[str] = field(default_factory=set)
+    """Names of the tables that were taken over."""
 
     def run(self, table: TableConfig) -> TableCheck:
-        """Check one table, write its good rows and list the others."""
+        """Check one table, write its good rows and list the others; or take over what the last check made of the same."""
         if table.table == _IN_PIECES:
             return self._run_increment(table)
+        started, mark = time.perf_counter(), self._mark(table)
+        record = self._kept(table, mark)
+        if record is not None:
+            self.kept.add(table.table)
+            record.take_over(self.workspace.tables, self.tables, self.quarantine)
+            return self._of_record(record, started)
+        files = look_at_files(table) if is_repeatable(table) else None
+        check = self._run_whole(table)
+        if files is not None:
+            record = TableRecord(mark=mark, now=self.now, files=files, check=check)
+            record.store(self.tables, self.quarantine / f"{table.table}.csv")
+        return check
+
+    def _kept(self, table: TableConfig, mark: str) -> TableRecord | None:
+        """Return what the last check found, if it holds: nothing of the table has changed, and nothing that its rows are held against."""
+        record = read_record(self.workspace.tables, table.table)
+        if record is None or (table.table == "assignments" and not self._same("partners")):
+            return None
+        of_accounts = table.table != "accounts" and "account_id" in CONTRACT[table.table].columns
+        if of_accounts and not self._same("accounts") and self._accounts_changed:
+            return None
+        return record.seen_again(table, mark=mark, now=self.now)
+
+    def _same(self, table: str) -> bool:
+        """Tell whether a table was taken over, or is not there now and was not."""
+        return table in self.kept or not any((folder / f"{table}.parquet").exists() for folder in (self.workspace.tables, self.tables))
+
+    @cached_property
+    def _accounts_changed(self) -> bool:
+        earlier, later = (folder / "accounts.parquet" for folder in (self.workspace.tables, self.tables))
+        if not earlier.exists():
+            return True
+        then, now = (self.engine.read_parquet(path) for path in (earlier, later))
+        return self.engine.count(changed_accounts(self.engine, then, now)) > 0
+
+    def _of_record(self, record: TableRecord, started: float) -> TableCheck:
+        place = None if record.check.quarantine_file is None else str(self.workspace.quarantine / f"{record.check.table}.csv")
+        return replace(record.check, quarantine_file=place, seconds=round(time.perf_counter() - started, 3), unchanged=len(record.files))
+
+    def _run_whole(self, table: TableConfig) -> TableCheck:
+        """Check a table of which everything is read."""
         started = time.perf_counter()
         folder = self.staging / table.table
         folder.mkdir()
