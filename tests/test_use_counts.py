@@ -1,17 +1,14 @@
 """Features from numbered telemetry are those from the tables, to the bit, whatever came in which delivery."""
 
 import random
-from collections import defaultdict
 from datetime import timedelta
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from features import day_counts, slices, use_counts
+from features import day_counts, folding, slices, use_counts
 from features.catalogue import Catalogue
-from features.clock import day_number_of
 from features.day_counts import DayCounts
 from features.day_tallies import DayTallies, DayTally, WeekTally
 from features.engine import Engine
@@ -19,7 +16,7 @@ from features.families import VIEWS
 from features.feature import Feature, Window
 from features.habits import Habit, Habits
 from features.month_tallies import MonthTallies
-from features.numbered import MonthRows, NumberedTelemetry
+from features.numbered import NumberedTelemetry
 from features.slices import KnownTables
 from features.snapshots import build_matrix
 from features.tally import Tally
@@ -100,53 +97,47 @@ def per_cutoff(monkeypatch):
 
 
 @RANDOM
-@example(case=FULL_SHARED, filled=with_events, deliveries=3, seed=1)
-@example(case=(FULL, MIDNIGHTS), filled=with_events, deliveries=4, seed=3)
-@example(case=(FULL, MIDNIGHTS), filled=with_single_events, deliveries=2, seed=4)
-@example(case=FULL_OWN, filled=with_single_events, deliveries=1, seed=2)
+@example(case=FULL_SHARED, filled=with_events, deliveries=3, seed=1, worth=0)
+@example(case=(FULL, MIDNIGHTS), filled=with_events, deliveries=4, seed=3, worth=3)
+@example(case=(FULL, MIDNIGHTS), filled=with_single_events, deliveries=2, seed=4, worth=0)
+@example(case=FULL_OWN, filled=with_single_events, deliveries=1, seed=2, worth=3)
 @given(
     case=cases(),
     filled=st.sampled_from((with_events, with_single_events, lambda world: world)),
     deliveries=st.integers(1, 4),
     seed=st.integers(0, 100),
+    worth=st.sampled_from((0, 3)),
 )
-def test_every_feature_is_the_same_to_the_bit(engine, tmp_path_factory, per_cutoff, case, filled, deliveries, seed):
+def test_every_feature_is_the_same_to_the_bit(engine, tmp_path_factory, per_cutoff, case, filled, deliveries, seed, worth):
     recipe, pairs = case
     world = filled(recipe.world())
     folder = tmp_path_factory.mktemp("book")
-    assert not differing(*both(engine, world, pairs, catalogue_of(world), folder, deliveries=deliveries, seed=seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "_WORTH", worth)
+        assert not differing(*both(engine, world, pairs, catalogue_of(world), folder, deliveries=deliveries, seed=seed))
 
 
-def folded(rows, keys):
-    """Return one row for all of a day that have the same keys, in the order of their newest times."""
-    groups = defaultdict(list)
-    for number, key in enumerate(zip(day_number_of(rows.time), *(rows.columns[key] for key in keys), strict=True)):
-        groups[key].append(number)
-    groups = sorted(groups.values(), key=lambda numbers: rows.time[numbers[-1]])
-    weights = np.ones(len(rows.time), np.int32) if rows.weights is None else rows.weights
-    columns = {key: rows.columns[key][[numbers[0] for numbers in groups]] for key in keys}
-    columns["rows"] = np.array([weights[numbers].sum() for numbers in groups], np.int32)
-    columns["oldest"] = np.array([rows.oldest[numbers].min() for numbers in groups], np.int64)
-    return MonthRows(rows.time[[numbers[-1] for numbers in groups]], columns)
+@pytest.mark.parametrize("without", [set(), {"recorded_at", "product"}], ids=["recorded late", "never recorded late"])
+def test_every_feature_is_the_same_where_a_row_stands_for_several_of_a_day(engine, tmp_path, monkeypatch, per_cutoff, answered, without):
+    asked, stood_for_several = NumberedTelemetry.arrivals, set()
 
-
-def test_every_feature_is_the_same_where_a_row_stands_for_several_of_a_day(engine, tmp_path, monkeypatch, per_cutoff, answered):
-    asked, n_folded = NumberedTelemetry.arrivals, set()
+    def noting(columns, month):
+        for rows in month:
+            if rows.weights is not None and rows.weights.max(initial=0) > 1:
+                stood_for_several.add(tuple(columns))
+            yield rows
 
     def arrivals(self, columns, cutoffs, **how):
-        arriving = asked(self, columns, cutoffs, **how)
-        if how.get("carrying") or (not set(columns) <= {"account", "event"} and columns != ["user_id"]):
-            return arriving
-        n_folded.add(tuple(columns))
-        return ((folded(rows, columns) for rows in month) for month in arriving)
+        return (noting(columns, month) for month in asked(self, columns, cutoffs, **how))
 
     monkeypatch.setattr(NumberedTelemetry, "arrivals", arrivals)
+    monkeypatch.setattr(folding, "_WORTH", 0)
     world = with_single_events(FULL.world())
-    window = Window(table="telemetry", by=("user_id",))
-    oldest = feature("oldest", lambda users: users.oldest_age_days.max(), window)
+    world["telemetry"] = [{name: value for name, value in row.items() if name not in without} for row in world["telemetry"] * 2]
+    oldest = feature("oldest", lambda users: users.oldest_age_days.max(), Window(table="telemetry", by=("user_id",)))
     catalogue = Catalogue((oldest, *(f for f in catalogue_of(world) if f.source and f.source.table == "telemetry")))
     assert not differing(*both(engine, world, MIDNIGHTS, catalogue, tmp_path))
-    assert n_folded == {("account",), ("account", "event"), ("user_id",)} and len(answered) > 5
+    assert stood_for_several == {("account",), ("account", "event"), ("user_id",)} and len(answered) > 5
 
 
 def test_every_feature_is_the_same_where_cutoffs_are_computed_at_once(engine, tmp_path, monkeypatch, answered):
