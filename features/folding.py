@@ -24,6 +24,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _WORTH = 3
 """How many times as long the rows must be."""
+_SAMPLE = 1 << 17
+"""So many rows of the middle are folded first, to see whether it is worth it."""
 _AT_ONCE = 1 << 19
 """So many rows are folded at a time; a day that reaches over two of such parts has two rows where it might have one."""
 
@@ -57,8 +59,8 @@ def _n_rows(blocks: Sequence[MonthRows]) -> int:
 def _sample(blocks: Sequence[MonthRows]) -> list[MonthRows]:
     """Return some rows of the middle, of which it can be told how short the others become."""
     middle = blocks[len(blocks) // 2]
-    start = max(0, (len(middle.time) - _AT_ONCE) // 2)
-    return [middle.take(slice(start, start + _AT_ONCE))]
+    start = max(0, (len(middle.time) - _SAMPLE) // 2)
+    return [middle.take(slice(start, start + _SAMPLE))]
 
 
 def _carrying(rows: MonthRows, name: str) -> MonthRows:
@@ -70,14 +72,21 @@ def _carrying(rows: MonthRows, name: str) -> MonthRows:
 def _folded(blocks: Sequence[MonthRows], by: Sequence[str]) -> list[MonthRows]:
     """Return rows folded by some columns to days."""
     sizes = [max(int(rows.columns[name].max()) for rows in blocks) + 2 for name in by]
+    wanted = [MonthRows(rows.time, {name: rows.columns[name] for name in (*by, *_known(rows))}) for rows in blocks]
     found = []
     for first in range(0, len(blocks), n := max(1, _AT_ONCE // max(len(rows.time) for rows in blocks))):
-        part = MonthRows.joined(blocks[first : first + n])
-        folded = _by_day(part.time, part.columns["known"], _places([part.columns[name] for name in by], sizes))
+        part = MonthRows.joined(wanted[first : first + n])
+        known = part.columns.get("known", part.time)
+        folded = _by_day(part.time, known, _places([part.columns[name] for name in by], sizes))
         numbers = np.unravel_index(folded.pop("place"), sizes)
         columns = {name: (number - 1).astype(np.int32) for name, number in zip(by, numbers, strict=True)}
         found.append(MonthRows(folded["time"], folded | columns))
     return found
+
+
+def _known(rows: MonthRows) -> list[str]:
+    """Return the column of when rows became known if it is another than that of when they happened."""
+    return [] if rows.columns["known"] is rows.time else ["known"]
 
 
 def _places(numbers: Sequence[npt.NDArray[np.integer]], sizes: Sequence[int]) -> Ints:
@@ -93,7 +102,9 @@ def _places(numbers: Sequence[npt.NDArray[np.integer]], sizes: Sequence[int]) ->
 
 def _by_day(time: Ints, known: Ints, place: Ints) -> Arrays:
     """Return the rows of each place and day as one, with its `place`, in the order of time."""
-    is_late = clock.came_after(clock.day_number_of(known), clock.day_number_of(time))
+    is_late = np.zeros(len(time), dtype=bool)
+    if known is not time:
+        is_late = clock.came_after(clock.day_number_of(known), clock.day_number_of(time))
     late: Arrays = {"time": time, "oldest": time, "known": known, "place": place, "rows": np.ones(len(time), dtype=np.int32)}
     days: list[Arrays] = [{name: values[is_late] for name, values in late.items()}]
     if is_late.any():
@@ -108,5 +119,5 @@ def _by_day(time: Ints, known: Ints, place: Ints) -> Arrays:
         last = newest[there]
         days.append({"time": last, "oldest": oldest[there], "known": last, "place": there, "rows": n_rows[there].astype(np.int32)})
     found = {name: np.concatenate([day[name] for day in days]) for name in late}
-    order = np.argsort(found["time"], kind="stable")
+    order = np.argsort(found["time"])
     return {name: values[order] for name, values in found.items()}

@@ -147,17 +147,27 @@ class _LeftOut:
 
 def _read(file: Path, names: "_Names") -> tuple[Sequence[MonthRows], tuple[str, ...]]:
     """Return the rows of a piece with numbers for texts, in the order of time, and the contract's columns that it has."""
-    there = [column for column in _READ if column in pq.read_schema(file).names]
-    with pq.ParquetFile(file, read_dictionary=[column for column in _CODED if column in there]) as opened:
+    with pq.ParquetFile(file) as opened:
+        there = [column for column in _READ if column in opened.schema_arrow.names]
+        coded = [column for column in _CODED if column in there and _has_dictionary(opened.metadata, column)]
+    with pq.ParquetFile(file, read_dictionary=coded) as opened:
         read = opened.read(columns=there, use_threads=False)  # threads cost half as much again here
-    return _in_time(_with_numbers(read, names)), tuple(there)
+    for column in {*_CODED} & {*there} - {*coded}:
+        read = read.set_column(there.index(column), column, read[column].dictionary_encode())
+    return _in_time(_with_numbers(read.unify_dictionaries(), names)), tuple(there)
+
+
+def _has_dictionary(file: pq.FileMetaData, column: str) -> bool:
+    """Tell whether a column is kept as places in dictionaries; of others these cost twice as much while reading as afterwards."""
+    group = file.row_group(0)
+    found = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == column)
+    return any("DICTIONARY" in encoding for encoding in found.encodings)
 
 
 def _with_numbers(read: pa.Table, names: "_Names") -> list[MonthRows]:
-    """Return the rows of a piece with numbers for texts, as they stand."""
-    coded = read.unify_dictionaries()
-    blocks = coded.to_batches(max_chunksize=_BLOCK)
-    found = {name: coded[name].chunk(0).dictionary for name in _CODED if name in read.column_names}
+    """Return the rows of a piece, whose texts are places in dictionaries, with numbers for texts, as they stand."""
+    blocks = read.to_batches(max_chunksize=_BLOCK)
+    found = {name: read[name].chunk(0).dictionary for name in _CODED if name in read.column_names}
     accounts = names.of_accounts(found["account_id"])
     rows = [_microseconds_of(block) | {"account": accounts[_codes(block["account_id"])]} for block in blocks]
     for name in found.keys() & {*TEXTS}:
@@ -193,8 +203,8 @@ def _codes(column: pa.DictionaryArray) -> Numbers:
 
 
 def _completed(columns: Arrays) -> Arrays:
-    """Add what there is of columns that a piece does not have."""
-    return {name: np.broadcast_to(nothing, len(columns["time"])) for name, nothing in NOTHING.items()} | columns
+    """Add what there is of columns that a piece does not have; where it does not have `events`, nobody knows for how many rows stand."""
+    return {name: np.broadcast_to(nothing, len(columns["time"])) for name, nothing in ({**NOTHING, "events": np.nan}).items()} | columns
 
 
 def _in_time(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:
@@ -214,31 +224,48 @@ def _write_rows(blocks: Sequence[MonthRows], columns: Iterable[str], file: Path)
     pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=["time", "known"])
 
 
-def _described(blocks: Sequence[MonthRows], **known: Any) -> NumberedPiece:
+def _described(blocks: Sequence[MonthRows], *, columns: tuple[str, ...], **known: Any) -> NumberedPiece:
     """Return what is to be known of the rows of a piece, which are there."""
     events = [rows.columns["events"] for rows in blocks]
-    kinds: dict[int, tuple[float, int]] = {}
-    for rows in blocks:
-        event, carried = rows.columns["event"], ~np.isnan(rows.columns["quantity"])
-        counted, carrying = np.bincount(event, weights=np.nan_to_num(rows.columns["events"])), np.bincount(event, weights=carried)
-        for kind in np.flatnonzero(np.bincount(event)).tolist():
-            before = kinds.get(kind, (0.0, 0))
-            kinds[kind] = before[0] + float(counted[kind]), before[1] + int(carrying[kind])
-    accounts = np.concatenate([rows.columns["account"] for rows in blocks])
+    amounts = [rows.columns[name] for name in _AMOUNTS if name in columns for rows in blocks]
     return NumberedPiece(
-        rows=len(accounts),
+        rows=sum(len(rows.time) for rows in blocks),
         first=int(blocks[0].time[0]),
         last=int(blocks[-1].time[-1]),
         first_known=min(int(rows.columns["known"].min()) for rows in blocks),
         last_known=max(int(rows.columns["known"].max()) for rows in blocks),
         are_single=all(bool(np.all(counted == 1)) for counted in events),
         lacks_events=any(bool(np.isnan(counted).any()) for counted in events),
-        largest=max(float(np.fmax.reduce(np.abs(rows.columns[name]), initial=0.0)) for rows in blocks for name in _AMOUNTS),
-        busiest=int(np.bincount(accounts).max()),
-        kinds=tuple((kind, *kinds[kind]) for kind in sorted(kinds)),
+        largest=max((_largest(values) for values in amounts), default=0.0),
+        busiest=int(_counted(blocks, "account").max()),
+        kinds=_kinds(blocks, has_quantity="quantity" in columns),
+        columns=columns,
         extracts=(),
         **known,
     )
+
+
+def _largest(values: npt.NDArray[np.float64]) -> float:
+    """Return the largest amount either side of zero, 0 if there is none."""
+    return max(float(np.fmax.reduce(values, initial=0.0)), -float(np.fmin.reduce(values, initial=0.0)))
+
+
+def _kinds(blocks: Sequence[MonthRows], *, has_quantity: bool) -> tuple[tuple[int, float, int], ...]:
+    """Return the number of each kind of event there is, its events, and the rows of it that carry a quantity."""
+    n_rows = _counted(blocks, "event")
+    events, carried = np.zeros(len(n_rows)), np.zeros(len(n_rows), dtype=np.int64)
+    for rows in blocks:
+        event = rows.columns["event"]
+        events += np.bincount(event, weights=np.nan_to_num(rows.columns["events"]), minlength=len(n_rows))
+        if has_quantity:
+            carried += np.bincount(event[~np.isnan(rows.columns["quantity"])], minlength=len(n_rows))
+    return tuple((kind, float(events[kind]), int(carried[kind])) for kind in np.flatnonzero(n_rows).tolist())
+
+
+def _counted(blocks: Sequence[MonthRows], name: str) -> npt.NDArray[np.int64]:
+    """Return how many rows there are of each number of a column."""
+    size = max(int(rows.columns[name].max()) for rows in blocks) + 1
+    return np.asarray(sum(np.bincount(rows.columns[name], minlength=size) for rows in blocks))
 
 
 class _Names:
