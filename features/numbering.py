@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.ahead import in_advance
 from features.folding import extracts
 from features.ledger import fingerprint, link_file, replace_file, replace_folder
 from features.numbered import NOTHING, TEXTS, MonthRows, NumberedPiece, NumberedTelemetry, file_of, in_order
@@ -99,19 +100,20 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
         if file.exists():  # rows that nobody asked for were not written
             link_file(file, folder / file.name)
     known = {piece.key for piece in kept}
-    for key, piece in wanted.items():
-        if key not in known:
-            kept.append(_numbered(pieces / piece.name, f"{piece.month}-{key[:16]}.parquet", folder, names, key=key, month=piece.month))
+    new = [(key, piece) for key, piece in wanted.items() if key not in known]
+    for (key, piece), read in zip(new, in_advance(_read(pieces / piece.name) for _, piece in new), strict=True):
+        kept.append(_numbered(read, names, folder, key=key, month=piece.month, source=piece.name))
     names.write(folder)
     found = _Index(tuple(sorted(kept, key=lambda piece: piece.name)), names.texts)
     (folder / _INDEX).write_text(json.dumps(asdict(found) | {"format": _FORMAT}), encoding="utf-8")
     return found
 
 
-def _numbered(file: Path, name: str, folder: Path, names: "_Names", *, key: str, month: str) -> NumberedPiece:
+def _numbered(read: pa.Table, names: "_Names", folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
     """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
-    blocks, columns = _read(file, names)
-    piece = _described(blocks, name=name, source=file.name, key=key, month=month, columns=columns)
+    name, columns = f"{month}-{key[:16]}.parquet", tuple(read.column_names)
+    blocks = _in_time(_with_numbers(read, names))
+    piece = _described(blocks, name=name, source=source, key=key, month=month, columns=columns)
     shorter = extracts(blocks, columns, are_single=piece.are_single)
     for form, found in shorter.items():
         there = found[0].columns.keys() - ({"known"} - {*piece.stored})
@@ -132,8 +134,7 @@ class _LeftOut:
 
     def read(self, piece: NumberedPiece) -> Sequence[MonthRows]:
         """Return the rows of a piece, block by block in the order of time."""
-        blocks, _ = _read(self.pieces / piece.source, self._names)
-        return blocks
+        return _in_time(_with_numbers(_read(self.pieces / piece.source), self._names))
 
     def write(self, piece: NumberedPiece) -> None:
         """Write the file of a piece's rows."""
@@ -145,8 +146,8 @@ class _LeftOut:
         return _Names.read(self.folder, self.index)
 
 
-def _read(file: Path, names: "_Names") -> tuple[Sequence[MonthRows], tuple[str, ...]]:
-    """Return the rows of a piece with numbers for texts, in the order of time, and the contract's columns that it has."""
+def _read(file: Path) -> pa.Table:
+    """Read a piece, its texts as places in dictionaries."""
     with pq.ParquetFile(file) as opened:
         there = [column for column in _READ if column in opened.schema_arrow.names]
         coded = [column for column in _CODED if column in there and _has_dictionary(opened.metadata, column)]
@@ -154,7 +155,7 @@ def _read(file: Path, names: "_Names") -> tuple[Sequence[MonthRows], tuple[str, 
         read = opened.read(columns=there, use_threads=False)  # threads cost half as much again here
     for column in {*_CODED} & {*there} - {*coded}:
         read = read.set_column(there.index(column), column, read[column].dictionary_encode())
-    return _in_time(_with_numbers(read.unify_dictionaries(), names)), tuple(there)
+    return read.unify_dictionaries()
 
 
 def _has_dictionary(file: pq.FileMetaData, column: str) -> bool:

@@ -6,16 +6,15 @@ formulae on the finished columns.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.ahead import in_advance
 from features.catalogue import Catalogue
 from features.day_counts import DayCounts
 from features.day_tallies import DayTallies
@@ -34,8 +33,6 @@ Columns = dict[str, np.ndarray]
 
 _Windows = Sequence[tuple[Window, Sequence[Feature]]]
 _Fill = Callable[[Columns, _Windows], Iterator[None]]
-
-_END: Any = object()
 
 
 def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_progress: Progress = silent) -> pa.Table:
@@ -104,19 +101,10 @@ def _measure(
     for counted in counts:
         if counted.answer(window, list(expressions)):
             asked = _Asked(known.engine, query)
-            tables = _in_advance(counted.tables(window, list(expressions)))
+            tables = in_advance(counted.tables(window, list(expressions)))
             return (None if table is None else asked.of(table) for table in tables)
     found = gather(known.engine, known.slices(window), lambda part: query(summed(part, window)))
     return (table for part in found for table in (part, None))
-
-
-def _in_advance(tables: Iterator[pa.Table | None]) -> Iterator[pa.Table | None]:
-    """Yield what an iterator yields, and have the next made in another thread meanwhile: counting and queries leave each other room."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(next, tables, _END)
-        while (found := coming.result()) is not _END:
-            coming = thread.submit(next, tables, _END)
-            yield found
 
 
 @dataclass
