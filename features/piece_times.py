@@ -3,6 +3,8 @@
 Of each piece there is a small file with a row for each account: how many rows there are, when the first and the last happened, how many
 happened before the account was there, and how many were recorded oddly. When an account began may be known better later; its rows of a
 piece are counted again only where the new time lies between the first and the last of them.
+
+A row that stands for several of one day is counted as so many, if all of them happened on the same side of the beginning.
 """
 
 from dataclasses import dataclass
@@ -19,10 +21,11 @@ import pyarrow.parquet as pq
 from features import clock
 from features.engine import Engine
 from features.ledger import fingerprint, link_file
-from features.numbered import NumberedPiece, NumberedTelemetry
+from features.numbered import MonthRows, NumberedPiece, NumberedTelemetry
 
 __all__ = ["LATE_DAYS", "PieceTimes", "count_times"]
 
+Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 LATE_DAYS = 30
@@ -30,6 +33,9 @@ LATE_DAYS = 30
 
 _FORMAT = 1
 """Changes with what is counted here, so that files of another version are written anew."""
+_DAYS = "days-of-kinds"
+_SOON = 16
+"""Most accounts come among the first and among the last rows, so many times as many as there are accounts."""
 _ALWAYS = np.iinfo(np.int64).min + 1  # the least number stands for no time
 
 
@@ -101,27 +107,75 @@ def _by_number(engine: Engine, telemetry: NumberedTelemetry, born: ir.Table) -> 
 
 
 def _counted(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> pa.Table:
-    """Count the times of one piece, whose rows lie in the order in which they happened."""
-    told = ["known", "unrecorded"] if "recorded_at" in piece.columns else []
-    read = pq.read_table(telemetry.file(piece), columns=["account", "time", *told])
-    account, time = (read[name].to_numpy() for name in ("account", "time"))
-    rows = np.bincount(account, minlength=len(began))
-    first, last = np.zeros_like(began), np.zeros_like(began)
-    first[account[::-1]] = time[::-1]
-    last[account] = time
-    is_recorded = ~read["unrecorded"].to_numpy() if told else np.zeros(len(time), dtype=bool)
-    known = read["known"].to_numpy() if told else time
-    counted = {
-        "early": ~clock.not_after(began[account], time),
-        "recorded": is_recorded,
-        "too_early": is_recorded & ~clock.not_after(time, known),
-        "too_late": is_recorded & ~clock.not_after(known, clock.shifted(time, LATE_DAYS)),
-    }
-    there = np.flatnonzero(rows)
-    found = {name: np.bincount(account[is_so], minlength=len(began))[there] for name, is_so in counted.items()}
-    times = {"rows": rows[there], "first": first[there], "last": last[there]}
-    born = pa.array(began[there], mask=began[there] == _ALWAYS)
-    return pa.table({"account_id": telemetry.account_ids.take(pa.array(there)), "born": born} | times | found)
+    """Count the times of one piece."""
+    rows, n_accounts = _rows(telemetry, piece, began), len(began)
+    there = _count(rows, slice(None), n_accounts)
+    first, last = _ends(rows, there)
+    found = {"rows": there, "first": first, "last": last, "early": _early(rows, began, there, first=first, last=last)}
+    found |= dict.fromkeys(("recorded", "too_early", "too_late"), np.zeros_like(there))
+    if "recorded_at" in piece.columns:
+        known = rows.columns["known"]  # when the row happened, where nobody recorded it
+        found["recorded"] = there - _count(rows, rows.columns["unrecorded"], n_accounts)
+        found["too_early"] = _count(rows, clock.came_after(rows.time, known), n_accounts)
+        found["too_late"] = _count(rows, clock.came_after(known, clock.shifted(rows.time, LATE_DAYS)), n_accounts)
+    accounts = np.flatnonzero(there)
+    born = pa.array(began[accounts], mask=began[accounts] == _ALWAYS)
+    counts = {name: values[accounts] for name, values in found.items()}
+    return pa.table({"account_id": telemetry.account_ids.take(pa.array(accounts)), "born": born} | counts)
+
+
+def _rows(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> MonthRows:
+    """Return the rows of a piece, folded to days unless they tell when they were recorded or an account began within a folded row."""
+    if _DAYS in piece.extracts and "recorded_at" not in piece.columns:
+        folded = _read(telemetry.file(piece, _DAYS), ["account", "time", "oldest", "rows"])
+        born = began[folded.columns["account"]]
+        if not np.any(clock.came_after(born, folded.oldest) & ~clock.came_after(born, folded.time)):
+            return folded
+    if piece.is_short:
+        return MonthRows.joined(telemetry.left_out.read(piece))
+    return _read(telemetry.file(piece), ["account", "time", *(("known", "unrecorded") if "recorded_at" in piece.columns else ())])
+
+
+def _read(path: Path, columns: list[str]) -> MonthRows:
+    with pq.ParquetFile(path) as file:
+        read = file.read(columns=columns, use_threads=False)
+    arrays = {name: read[name].to_numpy() for name in columns}
+    return MonthRows(arrays["time"], arrays)
+
+
+def _count(rows: MonthRows, of: Flags | slice, n_accounts: int) -> Ints:
+    """Count some of the rows of each account; to find few of many costs less than to look at the accounts of all."""
+    at = of if isinstance(of, slice) else np.flatnonzero(of)
+    weights = None if rows.weights is None else rows.weights[at]
+    return np.bincount(rows.columns["account"][at], weights=weights, minlength=n_accounts).astype(np.int64)
+
+
+def _ends(rows: MonthRows, there: Ints) -> tuple[Ints, Ints]:
+    """Return when the first and the last row of each account happened; all rows are looked at only for accounts that come seldom."""
+    account, time = rows.columns["account"], rows.time
+    first, last = np.zeros_like(there), np.zeros_like(there)
+    n_soon = _SOON * np.count_nonzero(there)
+    first[account[:n_soon][::-1]] = time[:n_soon][::-1]  # of several times for an account the one written last stays
+    last[account[-n_soon:]] = time[-n_soon:]
+    came = np.zeros((2, len(there)), dtype=bool)
+    came[0, account[:n_soon]] = came[1, account[-n_soon:]] = True
+    at = np.flatnonzero(((there > 0) & ~came.all(axis=0)).take(account))
+    first[account[at][::-1]] = time[at][::-1]
+    last[account[at]] = time[at]
+    if rows.oldest is not time:
+        np.minimum.at(first, account, rows.oldest)
+    return first, last
+
+
+def _early(rows: MonthRows, began: Ints, there: Ints, *, first: Ints, last: Ints) -> Ints:
+    """Count the rows before the beginning of each account; they are looked at only where it lies between the first and the last."""
+    is_later = clock.came_after(began, last)
+    between = clock.came_after(began, first) & ~is_later & (there > 0)
+    early = np.where(is_later, there, 0)
+    if between.any():
+        some = rows.take(np.flatnonzero(between.take(rows.columns["account"])))
+        early += _count(some, clock.came_after(began[some.columns["account"]], some.time), len(began))
+    return early
 
 
 def _with_early(counts: ir.Table, born: ir.Table) -> ir.Table:

@@ -1,10 +1,12 @@
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.clock import microseconds
 from features.engine import Engine
 from features.numbering import number_telemetry
 from features.piece_times import count_times
@@ -28,10 +30,11 @@ class Pieces:
         self.pieces = folder / "pieces"
         self.pieces.mkdir()
         self.writer = PieceWriter(engine, self.pieces, next_piece=0)
-        self.rows = []
+        self.rows, self.batches = [], []
 
     def add(self, rows):
         self.rows += rows
+        self.batches.append(rows)
         happened = [START + day * DAY for _, day, _ in rows]
         recorded = [None if late is None else time + late * DAY for time, (_, _, late) in zip(happened, rows, strict=True)]
         known = [late or time for time, late in zip(happened, recorded, strict=True)]
@@ -39,9 +42,8 @@ class Pieces:
             "account_id": [name for name, _, _ in rows],
             "event": ["login"] * len(rows),
             "occurred_at": happened,
-            "recorded_at": recorded,
             "known_at": known,
-        }
+        } | ({"recorded_at": recorded} if any(recorded) else {})
         types = {"account_id": pa.string(), "event": pa.string(), DELIVERY: pa.int32(), PLACE: pa.int64(), DIGEST: pa.int64()}
         numbers = dict.fromkeys((DELIVERY, PLACE, DIGEST), range(len(rows)))
         table = pa.table({name: pa.array(values, types.get(name, pa.timestamp("us"))) for name, values in (columns | numbers).items()})
@@ -54,7 +56,7 @@ class Pieces:
         """Return what was counted, and which files were written anew."""
         began = {name: (day is not None and START + day * DAY) or None for name, day in born.items()}
         columns = {"account_id": pa.array(list(began), pa.string()), "born": pa.array(list(began.values()), pa.timestamp("us"))}
-        telemetry = number_telemetry(self.pieces, self.folder / "numbered")
+        telemetry = self.telemetry = number_telemetry(self.pieces, self.folder / "numbered")
         table = self.engine.hold(pa.table(columns | {"created": pa.array([name != "c" for name in began])}), name="born")
         earlier, folder = (self.folder / f"run_{number}" for number in (self.runs, self.runs + 1))
         self.runs += 1
@@ -62,7 +64,8 @@ class Pieces:
         anew = [file.name[:7] for file in sorted(folder.iterdir()) if file.stat().st_nlink == 1]
         found = {row["created"]: (row["n"], row["early"]) for row in self.engine.to_arrow(times.early(table)).to_pylist()}
         (recorded,) = self.engine.to_arrow(times.recorded()).to_pylist()
-        return found, tuple(recorded[name] for name in ("n", "early", "late")), anew
+        self.spans = self.engine.to_arrow(times.counts.select("account_id", "rows", "first", "last")).to_pylist()
+        return found, tuple(recorded[name] or 0 for name in ("n", "early", "late")), anew
 
     def expected(self, born):
         """Count row by row."""
@@ -73,6 +76,16 @@ class Pieces:
                 early[name != "c"] = n + 1, older + (day < born[name])
         recorded = [late for _, _, late in self.rows if late is not None]
         return early, (len(recorded), sum(late < 0 for late in recorded), sum(late > 30 for late in recorded))
+
+    def expected_spans(self):
+        """Return how many rows of an account came at once in a month, and the first and the last of them."""
+        spans = {}
+        for number, rows in enumerate(self.batches):
+            for name, day, _ in rows:
+                time = START + day * DAY
+                month = f"{time:%Y-%m}"
+                spans.setdefault((number, month, name), []).append(microseconds(time))
+        return sorted((name, len(times), min(times), max(times)) for (_, _, name), times in spans.items())
 
 
 def test_only_new_pieces_and_those_with_rows_on_both_sides_of_a_new_beginning_are_counted(engine, tmp_path):
@@ -95,10 +108,27 @@ BORN = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.integers(0, 100
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(runs=st.lists(st.tuples(ROWS, BORN), min_size=1, max_size=4))
-def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_path_factory, runs):
+@given(runs=st.lists(st.tuples(ROWS, BORN), min_size=1, max_size=4), soon=st.sampled_from([1, 16]))
+def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_path_factory, runs, soon):
     book = Pieces(engine, tmp_path_factory.mktemp("book"))
-    for rows, born in runs:
-        book.add(rows)
-        found, recorded, _ = book.count(born)
-        assert (found, recorded) == book.expected(born)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.piece_times._SOON", soon)
+        for rows, born in runs:
+            book.add(rows)
+            found, recorded, _ = book.count(born)
+            assert (found, recorded) == book.expected(born)
+            assert sorted(tuple(span.values()) for span in book.spans) == book.expected_spans()
+
+
+@pytest.mark.parametrize("born", [{"a": 5, "b": None, "c": 0}, {"a": 8.5, "b": 30, "c": 8.75}], ids=["at the ends of days", "within days"])
+def test_rows_that_stand_for_several_of_a_day_count_as_so_many(engine, tmp_path, born):
+    rng = np.random.default_rng(5)
+    rows = [(NAMES[int(rng.integers(3))], int(rng.integers(1, 20 * 48)) / 48, None) for _ in range(1500)]
+    book = Pieces(engine, tmp_path)
+    book.add(sorted(rows, key=lambda row: row[1]))
+    found, recorded, _ = book.count(born)
+    assert (found, recorded) == book.expected(born)
+    assert sorted(tuple(span.values()) for span in book.spans) == book.expected_spans()
+    (piece,) = book.telemetry.pieces
+    assert piece.is_short
+    assert not (book.telemetry.folder / piece.name).exists()
