@@ -26,6 +26,7 @@ from features.queries import QueryEngine
 from features.slices import KnownTables, Spine, gather, summed
 from features.tally import Tallies
 from features.use_counts import UseCounts
+from features.use_tallies import UseTallies
 
 __all__ = ["build_matrix", "by_window", "with_derived"]
 
@@ -71,7 +72,7 @@ def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
 
 def _passes(known: KnownTables, spine: Spine, windows: _Windows) -> list[tuple[_Fill, _Windows]]:
     """Return how columns are filled, and with the features of which windows at once; what no tally answers is left to queries."""
-    ways = MonthTallies(known, spine), Habits(known, spine), DayTallies(known, spine), Tallies(known, spine)
+    ways = [way(known, spine) for way in (MonthTallies, Habits, DayTallies, UseTallies, Tallies)]
     counts = UseCounts(known, spine), DayCounts(known, spine)
     shared: dict[tuple[type, Window], tuple[_Fill, list[tuple[Window, Sequence[Feature]]]]] = {}
     others: list[tuple[_Fill, _Windows]] = []

@@ -9,6 +9,7 @@ from features.feature import LOOKBACKS, Direction, Feature, Window
 from features.rhythm import rhythm_features
 from features.spans import span, within
 from features.tally import Tally
+from features.use_tallies import UseTally
 
 __all__ = ["usage_features"]
 
@@ -72,7 +73,7 @@ def _volume(days: int) -> list[Feature]:
             meaning=f"people who used the product {span(days)}",
             sentence=f"active users {{moved}} {span(days)}",
             source=_USERS,
-            expression=lambda users: users.count(where=within(users, days)),
+            expression=UseTally("active", days),
             needs=frozenset({"user_id"}),
             empty=0.0,
             direction=_FALLING,
@@ -102,7 +103,7 @@ def _depth(days: int) -> list[Feature]:
             meaning=f"how many kinds of event the account's users did {span(days)}: how broadly the product is used",
             sentence=f"the breadth of use {{moved}} kinds of activity {span(days)}",
             source=_YEAR_BY_KIND,
-            expression=lambda kinds: kinds.count(where=within(kinds, days)),
+            expression=UseTally("active", days),
             empty=0.0,
             actionable=True,
         ),
@@ -113,7 +114,7 @@ def _depth(days: int) -> list[Feature]:
             meaning=f"how many products or modules were used {span(days)}",
             sentence=f"products in use {{moved}} {span(days)}",
             source=_YEAR_BY_PRODUCT,
-            expression=lambda products: products.count(where=within(products, days)),
+            expression=UseTally("active", days),
             needs=frozenset({"product"}),
             empty=0.0,
             actionable=True,
@@ -135,7 +136,7 @@ def _depth(days: int) -> list[Feature]:
             meaning=f"share of the activity {span(days)} that comes from the most active user: how much hangs on one person",
             sentence=f"the most active user's share of all activity {{moved}} {span(days)}",
             source=_USERS,
-            expression=lambda users: users[f"events_{days}d"].max() / users[f"events_{days}d"].sum().nullif(0),
+            expression=UseTally("top", days),
             needs=frozenset({"user_id"}),
             actionable=True,
         ),
@@ -151,7 +152,7 @@ def _coming_and_going(days: int) -> list[Feature]:
             meaning=f"users who were active in the {days} days before and no longer {span(days)}",
             sentence=f"users who fell silent {{moved}} {span(days)}",
             source=_USERS,
-            expression=lambda users: users.count(where=(users.newest_age_days >= days) & (users.newest_age_days < 2 * days)),
+            expression=UseTally("lost", days),
             needs=frozenset({"user_id"}),
             empty=0.0,
             actionable=True,
@@ -163,10 +164,7 @@ def _coming_and_going(days: int) -> list[Feature]:
             meaning=f"share of the users of the {days} days before who were active again {span(days)}",
             sentence=f"the share of users who came back {{moved}} {span(days)}",
             source=_USERS,
-            expression=lambda users: (
-                users.count(where=within(users, days) & (users[f"rows_before_{days}d"] > 0))
-                / users.count(where=users[f"rows_before_{days}d"] > 0).nullif(0)
-            ),
+            expression=UseTally("kept", days),
             needs=frozenset({"user_id"}),
             actionable=True,
         ),
@@ -177,7 +175,7 @@ def _coming_and_going(days: int) -> list[Feature]:
             meaning=f"users whose first activity at this account fell {span(days)}",
             sentence=f"new users {{moved}} {span(days)}",
             source=_USERS,
-            expression=lambda users: users.count(where=users.oldest_age_days < days),
+            expression=UseTally("new", days),
             needs=frozenset({"user_id"}),
             empty=0.0,
             actionable=True,
@@ -205,7 +203,7 @@ def _trends(days: int) -> list[Feature]:
             meaning=f"active users {before}: what the trend is measured against",
             sentence=f"earlier active users {{moved}}, {before}",
             source=_USERS,
-            expression=lambda users: users.count(where=users[f"rows_before_{days}d"] > 0),
+            expression=UseTally("before", days),
             needs=frozenset({"user_id"}),
             empty=0.0,
         ),
@@ -260,7 +258,7 @@ def _history() -> list[Feature]:
             meaning="people who ever used the product at this account",
             sentence="people who ever used the product: {value}",
             source=_USERS,
-            expression=lambda users: users.count(),
+            expression=UseTally("ever"),
             needs=frozenset({"user_id"}),
             empty=0.0,
         ),

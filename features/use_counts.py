@@ -25,7 +25,7 @@ from features.numbered import MonthRows, NumberedTelemetry
 from features.running import Ages, Extremes, Running, clipped, held_at_once
 from features.slices import KnownTables, Spine
 
-__all__ = ["Summed", "UseCounts", "ages_of_window", "are_cutoffs_of_their_own"]
+__all__ = ["Places", "Summed", "UseCounts", "UseSums", "ages_of_window", "are_cutoffs_of_their_own", "can_be_summed"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -89,6 +89,28 @@ def are_cutoffs_of_their_own(known: KnownTables, spine: Spine) -> bool:
     return len(np.unique(pairs)) == len(spine)
 
 
+def can_be_summed(known: KnownTables, summed: Summed) -> bool:
+    """Tell whether telemetry can be summed up here, by a column with numbers."""
+    telemetry, window = known.telemetry, summed.window
+    return (
+        telemetry is not None
+        and window.table == "telemetry"
+        and len(window.by) == 1
+        and window.by[0] in ("user_id", "event", "product")
+        and window.each is None
+        and not telemetry.lacks_events
+        and known.is_cut_by_cutoff("telemetry")
+        and (window.days is None or "oldest_age_days" not in summed.names)
+        and _bytes(known, telemetry, summed) <= _MOST_BYTES
+    )
+
+
+def _bytes(known: KnownTables, telemetry: NumberedTelemetry, summed: Summed) -> int:
+    a_count = 12 if summed.counts_events(telemetry) else 4
+    a_place = 16 + a_count * held_at_once(known.cutoffs.tolist(), summed.counted)
+    return a_place * Places.of(known, summed.window, telemetry).size
+
+
 @dataclass(frozen=True, eq=False)
 class UseCounts:
     """Rows of telemetry for the shared cutoffs of a spine, summed up by a column with numbers.
@@ -104,34 +126,16 @@ class UseCounts:
 
     def answer(self, window: Window, expressions: Sequence[Expression]) -> bool:
         """Tell whether the rows of this window can be counted."""
-        telemetry = self.known.telemetry
-        return (
-            telemetry is not None
-            and window.table == "telemetry"
-            and len(window.by) == 1
-            and window.by[0] in ("user_id", "event", "product")
-            and window.each is None
-            and not telemetry.lacks_events
-            and self.known.is_cut_by_cutoff("telemetry")
-            and (window.days is None or "oldest_age_days" not in Summed(window, expressions).names)
-            and self._bytes(telemetry, Summed(window, expressions)) <= _MOST_BYTES
-            and are_cutoffs_of_their_own(self.known, self.spine)
-        )
-
-    def _bytes(self, telemetry: NumberedTelemetry, summed: Summed) -> int:
-        a_count = 12 if summed.counts_events(telemetry) else 4
-        a_place = 16 + a_count * held_at_once(self.known.cutoffs.tolist(), summed.counted)
-        return a_place * _Places.of(self.known, summed.window, telemetry).size
+        return can_be_summed(self.known, Summed(window, expressions)) and are_cutoffs_of_their_own(self.known, self.spine)
 
     def tables(self, window: Window, expressions: Sequence[Expression]) -> Iterator[pa.Table | None]:
         """Yield, cutoff by cutoff, a table of the columns of `features.slices.summed` that the expressions look at, and None after it."""
         summed = Summed(window, expressions)
         telemetry = self.known.telemetry
         assert telemetry is not None
-        places = _Places.of(self.known, window, telemetry)
-        sums = _Sums.of(self.known, places, summed, telemetry)
-        columns = [*places.columns, *(["events"] if sums.events is not None else [])]
-        arrivals = telemetry.arrivals(columns, self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        places = Places.of(self.known, window, telemetry)
+        sums = UseSums.of(self.known, places, summed, telemetry)
+        arrivals = telemetry.arrivals(sums.columns_of(places), self.known.cutoffs, days=window.days, lag_days=window.lag_days)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
             for found in arriving:
                 sums.add(found, places)
@@ -143,7 +147,7 @@ class UseCounts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Places:
+class Places:
     """Where rows are added: an array's places for each user, or for each account and kind or product.
 
     Parameters
@@ -162,7 +166,7 @@ class _Places:
     texts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, known: KnownTables, window: Window, telemetry: NumberedTelemetry) -> "_Places":
+    def of(cls, known: KnownTables, window: Window, telemetry: NumberedTelemetry) -> "Places":
         """Return the places of a window's `by` column."""
         key = window.by[0]
         if key == "user_id":
@@ -194,7 +198,7 @@ class _Places:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class UseSums:
     """What is counted for each place.
 
     Parameters
@@ -209,14 +213,18 @@ class _Sums:
     events: Running | None
 
     @classmethod
-    def of(cls, known: KnownTables, places: _Places, summed: Summed, telemetry: NumberedTelemetry) -> "_Sums":
+    def of(cls, known: KnownTables, places: Places, summed: Summed, telemetry: NumberedTelemetry) -> "UseSums":
         """Return the sums of no rows."""
         cutoffs, spans = known.cutoffs.tolist(), summed.counted
         rows = Running(places.size, cutoffs, spans, np.int32) if spans else None
         events = Running(places.size, cutoffs, spans, np.float64) if spans and summed.counts_events(telemetry) else None
         return cls(summed, Extremes(places.size, with_oldest="oldest_age_days" in summed.names), rows, events)
 
-    def add(self, rows: MonthRows, places: _Places) -> None:
+    def columns_of(self, places: Places) -> list[str]:
+        """Return the columns of rows that are looked at."""
+        return [*places.columns, *(["events"] if self.events is not None else [])]
+
+    def add(self, rows: MonthRows, places: Places) -> None:
         """Add rows that were not seen before."""
         at = places.of_rows(rows)
         nowhere = at < 0
@@ -234,7 +242,11 @@ class _Sums:
             if sums is not None:
                 sums.leave(cutoff)
 
-    def table(self, cutoff: int, places: _Places, row_of: npt.NDArray[np.int32]) -> pa.Table:
+    def places_within(self, cutoff: int) -> Ints:
+        """Return the places that have a row in the window of a cutoff."""
+        return np.flatnonzero(self.times.are_within(cutoff, ages_of_window(self.summed.window)))
+
+    def table(self, cutoff: int, places: Places, row_of: npt.NDArray[np.int32]) -> pa.Table:
         """Return the summed-up rows of a cutoff.
 
         Parameters
@@ -242,25 +254,26 @@ class _Sums:
         row_of
             The spine's row of each account, -1 for those that are not looked at, shape `(n_accounts,)`.
         """
-        there = np.flatnonzero(self.times.are_within(cutoff, ages_of_window(self.summed.window)))
+        there = self.places_within(cutoff)
         row = row_of[places.account_of(there)]
         there, row = there[row >= 0], row[row >= 0]
         columns: dict[str, pa.Array] = {"row": pa.array(row)}
         for name in sorted(self.summed.names - {"row"}):
             if name == places.key:
                 columns[name] = places.key_of(there)
-            elif name == "newest_age_days":
-                columns[name] = pa.array(clock.ages_of(self.times.newest[there], cutoff))
-            elif name == "oldest_age_days" and self.times.oldest is not None:
-                columns[name] = pa.array(clock.ages_of(self.times.oldest[there], cutoff))
             else:
-                columns[name] = self._counted(name, cutoff, there)
+                columns[name] = pa.array(self.values_of(name, cutoff, there), from_pandas=True)
         return pa.table(columns)
 
-    def _counted(self, name: str, cutoff: int, there: Ints) -> pa.Array:
+    def values_of(self, name: str, cutoff: int, there: Ints) -> npt.NDArray[Any]:
+        """Return a column of `features.slices.summed` at a cutoff: numbers of rows, or floats with NaN where there is none: `(n,)`."""
+        if name == "newest_age_days":
+            return clock.ages_of(self.times.newest[there], cutoff)
+        if name == "oldest_age_days" and self.times.oldest is not None:
+            return clock.ages_of(self.times.oldest[there], cutoff)
         span = self.summed.spans[name]
         n_rows = np.zeros(len(there)) if span is None or self.rows is None else self.rows.between(cutoff, span, there)
         if name.startswith("rows"):
-            return pa.array(n_rows.astype(np.int64))
+            return n_rows.astype(np.int64)
         events = n_rows if span is None or self.events is None else self.events.between(cutoff, span, there)
-        return pa.array(events.astype(np.float64), mask=n_rows == 0)
+        return np.where(n_rows == 0, np.nan, events)

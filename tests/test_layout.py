@@ -220,6 +220,7 @@ TESTED_WITH = {
     "features.day_counts": "test_use_counts",
     "features.habits": "test_use_counts",
     "features.day_tallies": "test_use_counts",
+    "features.use_tallies": "test_use_counts",
     "features.numbering": "test_numbered",
     "features.engine": "test_sources",
     "features.databases": "test_sources",

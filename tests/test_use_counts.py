@@ -21,6 +21,7 @@ from features.slices import KnownTables
 from features.snapshots import build_matrix
 from features.tally import Tally
 from features.use_counts import UseCounts
+from features.use_tallies import UseTallies, UseTally
 from tests.numbered_books import numbered
 from tests.random_worlds import FULL, FULL_OWN, FULL_SHARED, KINDS, ORIGIN, as_spine, as_tables, cases, catalogue_of, known_tables
 
@@ -57,6 +58,7 @@ def answered(monkeypatch):
     noting(UseCounts)
     noting(DayCounts)
     noting(DayTallies)
+    noting(UseTallies)
     noting(MonthTallies)
     noting(Habits)
     return found
@@ -232,6 +234,23 @@ def test_tallies_of_days_and_weeks_are_the_same(engine, tmp_path, per_cutoff, an
     ]
     assert not differing(*both(engine, world, MIDNIGHTS, Catalogue(tuple(features)), tmp_path))
     assert answered == set(windows.values())
+
+
+USE_TALLIES = [UseTally(kind, days) for kind in ("active", "before", "lost", "kept", "top") for days in (7, 28, 91)]
+
+
+@pytest.mark.parametrize("filled", [with_events, with_single_events], ids=["counts", "single events"])
+@pytest.mark.parametrize("by", ["user_id", "event", "product"])
+def test_tallies_of_use_are_the_same(engine, tmp_path, per_cutoff, answered, filled, by):
+    world = filled(FULL_SHARED[0].world())
+    windows = [Window(table="telemetry", days=days, lag_days=lag, by=(by,)) for days, lag in WINDOWS]
+    features = [
+        feature(f"{number}_{tally}", tally, window)
+        for number, window in enumerate(windows)
+        for tally in (UseTally("ever"), *USE_TALLIES, *([UseTally("new", 91)] if window.days is None else []))
+    ]
+    assert not differing(*both(engine, world, FULL_SHARED[1], Catalogue(tuple(features)), tmp_path))
+    assert answered == set(windows)
 
 
 def test_an_expression_beside_tallies_of_the_same_window_is_computed_with_them(engine, tmp_path, per_cutoff, monkeypatch):

@@ -1,0 +1,166 @@
+"""Use tallies: statistics of an account's users, or of the kinds of event or products that they use.
+
+As Ibis expressions they take a row for each of them at every cutoff. Where telemetry is numbered, `features.use_counts` has arrays with a
+place for each, and a statistic of all accounts is a count over them; the numbers are those of the expressions, to the bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import ibis.expr.types as ir
+import numpy as np
+import numpy.typing as npt
+
+from features.feature import Feature, Window
+from features.slices import KnownTables, Spine
+from features.spans import within
+from features.use_counts import Places, Summed, UseSums, can_be_summed
+
+__all__ = ["UseTallies", "UseTally"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UseTally:
+    """A statistic of rows that are summed up by user, by kind of event or by product.
+
+    Parameters
+    ----------
+    kind
+        How many there are `ever`, were `active` in the last days, in the days `before` those, are `new` in the last days, or were `lost`,
+        active before and no longer; the share of those before who are `kept`; or the `top` one's share of all events of the last days.
+    days
+        How many days are the last.
+    """
+
+    kind: Literal["ever", "active", "before", "new", "lost", "kept", "top"]
+    days: int = 0
+
+    def __call__(self, rows: ir.Table) -> ir.Value:
+        """Return the statistic as an aggregate."""
+        days = self.days
+        match self.kind:
+            case "ever":
+                return rows.count()
+            case "active":
+                return rows.count(where=within(rows, days))
+            case "before":
+                return rows.count(where=rows[f"rows_before_{days}d"] > 0)
+            case "new":
+                return rows.count(where=rows.oldest_age_days < days)
+            case "lost":
+                return rows.count(where=(rows.newest_age_days >= days) & (rows.newest_age_days < 2 * days))
+            case "kept":
+                came_before = rows[f"rows_before_{days}d"] > 0
+                return rows.count(where=within(rows, days) & came_before) / rows.count(where=came_before).nullif(0)
+            case "top":
+                return rows[f"events_{days}d"].max() / rows[f"events_{days}d"].sum().nullif(0)
+
+
+@dataclass(frozen=True, eq=False)
+class UseTallies:
+    """The statistics of numbered telemetry at the shared cutoffs of a spine.
+
+    Parameters
+    ----------
+    spine
+        The rows that `known` was made for.
+    """
+
+    takes: ClassVar = UseTally
+    known: KnownTables
+    spine: Spine
+
+    def answer(self, window: Window, features: Sequence[Feature]) -> bool:
+        """Tell whether these features of one window can be tallied."""
+        return (
+            len(window.by) == 1
+            and all(isinstance(feature.expression, UseTally) for feature in features)
+            and can_be_summed(self.known, _summed(window, features))
+        )
+
+    @staticmethod
+    def shares_with(window: Window) -> Window:
+        """Return what windows have in common that are filled at once."""
+        return window
+
+    def fill(self, columns: dict[str, Floats], asked: Sequence[tuple[Window, Sequence[Feature]]]) -> Iterator[None]:
+        """Write the features of one window into their columns `(n_rows,)`, cutoff by cutoff."""
+        ((window, features),) = asked
+        telemetry = self.known.telemetry
+        assert telemetry is not None
+        places = Places.of(self.known, window, telemetry)
+        sums = UseSums.of(self.known, places, _summed(window, features), telemetry)
+        arrivals = telemetry.arrivals(sums.columns_of(places), self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
+            for found in arriving:
+                sums.add(found, places)
+            tallied = _Tallied(sums, places, cutoff, self.known.n_accounts)
+            there = tallied.of(UseTally("ever"))[accounts] > 0
+            for feature in features:
+                columns[feature.name][rows[there]] = tallied.of(feature.expression)[accounts[there]]
+            sums.leave(cutoff)
+            yield
+
+
+def _summed(window: Window, features: Sequence[Feature]) -> Summed:
+    return Summed(window, [feature.expression for feature in features])
+
+
+@dataclass(eq=False)
+class _Tallied:
+    """The statistics at one cutoff."""
+
+    sums: UseSums
+    places: Places
+    cutoff: int
+    n_accounts: int
+    _found: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._there = self.sums.places_within(self.cutoff)
+        self._account = self.places.account_of(self._there).astype(np.intp, copy=False)
+
+    def of(self, tally: object) -> npt.NDArray[np.number]:
+        """Return a statistic of all accounts, NaN where there is none, shape `(n_accounts,)`."""
+        match tally:
+            case UseTally(kind="ever"):
+                return np.bincount(self._account, minlength=self.n_accounts)
+            case UseTally(kind="active", days=days):
+                return self._count(self._value("newest_age_days") < days)
+            case UseTally(kind="before", days=days):
+                return self._count(self._value(f"rows_before_{days}d") > 0)
+            case UseTally(kind="new", days=days):
+                return self._count(self._value("oldest_age_days") < days)
+            case UseTally(kind="lost", days=days):
+                age = self._value("newest_age_days")
+                return self._count((age >= days) & (age < 2 * days))
+            case UseTally(kind="kept", days=days):
+                came_before = self._value(f"rows_before_{days}d") > 0
+                return _share(self._count((self._value("newest_age_days") < days) & came_before), self._count(came_before))
+            case UseTally(kind="top", days=days):
+                return self._top(self._value(f"events_{days}d"))
+        raise TypeError(f"no tally: {tally!r}")
+
+    def _value(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._found:
+            self._found[name] = self.sums.values_of(name, self.cutoff, self._there)
+        return self._found[name]
+
+    def _count(self, counted: npt.NDArray[np.bool_]) -> Ints:
+        return np.bincount(self._account[counted], minlength=self.n_accounts)
+
+    def _top(self, events: Floats) -> Floats:
+        there = ~np.isnan(events)
+        account, events = self._account[there], events[there]
+        most = np.full(self.n_accounts, -np.inf)
+        np.maximum.at(most, account, events)
+        return _share(most, np.bincount(account, weights=events, minlength=self.n_accounts))
+
+
+def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Floats:
+    """Divide, NaN where the whole is zero."""
+    return np.asarray(np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole != 0))
