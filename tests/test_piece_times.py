@@ -41,10 +41,18 @@ class Pieces:
         columns = {
             "account_id": [name for name, _, _ in rows],
             "event": ["login"] * len(rows),
+            "events": [1.0] * len(rows),
             "occurred_at": happened,
             "known_at": known,
         } | ({"recorded_at": recorded} if any(recorded) else {})
-        types = {"account_id": pa.string(), "event": pa.string(), DELIVERY: pa.int32(), PLACE: pa.int64(), DIGEST: pa.int64()}
+        types = {
+            "account_id": pa.string(),
+            "event": pa.string(),
+            "events": pa.float64(),
+            DELIVERY: pa.int32(),
+            PLACE: pa.int64(),
+            DIGEST: pa.int64(),
+        }
         numbers = dict.fromkeys((DELIVERY, PLACE, DIGEST), range(len(rows)))
         table = pa.table({name: pa.array(values, types.get(name, pa.timestamp("us"))) for name, values in (columns | numbers).items()})
         self.writer.add_by_month(self.engine.hold(table, name="delivered"), "occurred_at")
