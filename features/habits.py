@@ -85,20 +85,19 @@ class Habits:
         telemetry = self.known.telemetry
         assert telemetry is not None and window.days is not None
         ring = DayRing(window.days, window.lag_days)
-        came = np.zeros((window.days, len(telemetry.user_accounts)), dtype=np.uint8)
+        came = np.zeros((window.days, len(telemetry.user_accounts) + 1), dtype=np.uint8)  # the last stands for rows without a user
         arrivals = telemetry.arrivals(["user_id"], self.known.cutoffs, days=window.days, lag_days=window.lag_days)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
             came[ring.turn(cutoff)] = 0
             for found in arriving:
-                user, day = found.columns["user_id"], ring.places_of(clock.day_number_of(found.time))
-                named = user >= 0
-                came[day[named], user[named]] = 1
+                for place, stretch in ring.stretches(found.time):
+                    came[place][found.columns["user_id"][stretch]] = 1
             for feature in features:
                 assert isinstance(feature.expression, Habit)
                 n_days = np.zeros(came.shape[1], dtype=np.uint8)
                 for place in ring.by_time[ring.ages < feature.expression.days].tolist():
                     n_days += came[place]
-                share = _share(n_days, telemetry.user_accounts, feature.expression.days, self.known.n_accounts)
+                share = _share(n_days[:-1], telemetry.user_accounts, feature.expression.days, self.known.n_accounts)
                 columns[feature.name][rows] = share[accounts]
             yield
 

@@ -181,5 +181,10 @@ class Extremes:
         return clock.came_after(self.newest, int(_NEVER) if ages[1] is None else clock.shifted(cutoff, -ages[1]))
 
     def _add_oldest(self, oldest: Ints, times: Ints, places: npt.NDArray[np.integer]) -> None:
+        if len(places) > len(oldest):
+            first = np.full(len(oldest), _ALWAYS)
+            first[places[::-1]] = times[::-1]  # of one place, the first in time is written last
+            np.minimum(oldest, first, out=oldest)
+            return
         older = np.flatnonzero(clock.came_after(oldest[places], times))[::-1]
         oldest[places[older]] = times[older]  # of one place, the first in time is written last
