@@ -5,9 +5,11 @@ An engine lives in memory, spills to a folder when a memory limit is reached, an
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,6 +22,8 @@ __all__ = ["ROWS_PER_GROUP", "Engine", "QueryError", "quoted", "quoted_name"]
 
 ROWS_PER_GROUP = 122_880
 """Rows in one row group of a Parquet file: DuckDB's own unit, small enough that a window of days skips most groups."""
+
+_SECONDS_BETWEEN_LOOKS = 0.25
 
 QueryError = duckdb.Error
 """What a query raises when the engine refuses it."""
@@ -101,6 +105,39 @@ class Engine:
     def run(self, sql: str) -> None:
         """Run a statement for its effect."""
         self.connection.raw_sql(sql)
+
+    @contextmanager
+    def watched(self, tell: Callable[[float], None]) -> Iterator[None]:
+        """Tell now and then, from another thread, which share of the query that runs in the block is done, where DuckDB knows it."""
+        if not self._measures_progress():
+            yield
+            return
+        ended = Event()
+        watcher = Thread(target=self._watch, args=(tell, ended), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            self.run("SET enable_progress_bar = false")
+
+    def _measures_progress(self) -> bool:
+        """Let DuckDB measure how far its queries are, without the bar that it would draw; in a notebook it may refuse."""
+        try:
+            self.run("SET enable_progress_bar_print = false")
+            self.run("SET enable_progress_bar = true")
+        except QueryError:
+            return False
+        return True
+
+    def _watch(self, tell: Callable[[float], None], ended: Event) -> None:
+        told = 0.0
+        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            share = self.connection.con.query_progress() / 100  # below 0 where it is not known
+            if told < share <= 1.0:
+                told = share
+                tell(share)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a small result."""

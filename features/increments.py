@@ -13,7 +13,7 @@ columns differ are read again whenever anything about them has changed; so is a 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import ibis
@@ -46,7 +46,7 @@ from features.staging import (
 __all__ = ["Increment", "Judged"]
 
 _BROKEN = "_broken.parquet"
-_READ, _JUDGED = 60, 65
+_READ, _JUDGED = 40, 48
 """Hundredths of the time (of a first check of Parquet files) until all is read, and until repeated rows are found."""
 _MARKS = (SOURCE, FILE, ROW, HASH, REASONS, BLANKED, DELIVERY)
 
@@ -104,7 +104,7 @@ class Increment:
         again = self._changed_in_judgement()
         while True:
             plan = self._plan(again)
-            self.on_progress(f"reading {len(plan.read):,} of {len(self._found):,} files", 0, 100)
+            self._tell_reading(plan, 0.0)
             try:
                 batch = self._read(plan)
             except RenewcastError:
@@ -190,17 +190,15 @@ class Increment:
         mapped = {number: self._map(plan, number, folder) for number in plan.sources}
         first = self.before.next_delivery if self.before is not None else 0
         numbers = {found: first + place for place, found in enumerate(plan.read)}
-        staged = stage_table(
-            self.engine,
-            self.table,
-            mapped,
-            folder / "mapped.parquet",
-            accounts=self.accounts,
-            completed=lambda rows: with_deliveries(self.engine, self._widened(rows), numbers),
-        )
+        path, completed = folder / "mapped.parquet", partial(self._completed, numbers)
+        with self.engine.watched(partial(self._tell_reading, plan)):
+            staged = stage_table(self.engine, self.table, mapped, path, accounts=self.accounts, completed=completed)
         columns = {name: str(kind) for name, kind in staged.schema().items() if name in CONTRACT[self.table.table].columns}
         deliveries = count_deliveries(self.engine, numbers, mapped, staged, columns=list(columns))
         return Batch(mapped=mapped, staged=staged, deliveries=deliveries, columns=columns)
+
+    def _tell_reading(self, plan: Plan, share: float) -> None:
+        self.on_progress(f"reading {len(plan.read):,} of {len(self._found):,} files", int(share * _READ), 100)
 
     def _map(self, plan: Plan, number: int, folder: Path) -> MappedSource:
         return map_source(
@@ -223,9 +221,10 @@ class Increment:
         """Return the deliveries that are kept of sources of which others are read."""
         return {delivery.number for delivery in plan.kept if delivery.source in plan.sources}
 
-    def _widened(self, rows: ir.Table) -> ir.Table:
-        """Add the columns that only sources have which are not read this time."""
-        return rows.mutate(**{name: ibis.null(kind) for name, kind in self._earlier_columns.items() if name not in rows.columns})
+    def _completed(self, numbers: Mapping[Found, int], rows: ir.Table) -> ir.Table:
+        """Add the deliveries' numbers, and the columns that only sources have which are not read this time."""
+        absent = {name: ibis.null(kind) for name, kind in self._earlier_columns.items() if name not in rows.columns}
+        return with_deliveries(self.engine, rows.mutate(**absent), numbers)
 
     # Judging
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -277,13 +278,31 @@ def test_a_check_tells_how_far_it_is_by_the_size_of_its_files_and_month_by_month
     book, told = Book(tmp_path), []
     book.give("day1", [event("A", day) for day in (1.0, 45.0, 80.0)])
     book.check(on_progress=lambda *step: told.append(step))
-    words, done, totals = zip(*told, strict=True)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    first = {}
+    for what, *far in told:
+        first.setdefault(what, far)
+    words, done, totals = first, *zip(*first.values(), strict=True)
     reading = ["telemetry: reading 1 of 1 files", "telemetry: looking for repeated rows"]
     assert list(words) == ["accounts", "telemetry", *reading, *(f"telemetry: writing 2024-0{month}" for month in (1, 2, 3)), "done"]
-    assert list(done) == sorted(done)
     assert done[0] == 0
     assert 0 < done[1] == done[2] < done[3] < done[4] < done[5] < done[6] < done[7] == 100
     assert set(totals) == {100}
+
+
+def test_a_reading_tells_how_far_its_query_is(tmp_path, monkeypatch):
+    @contextmanager
+    def watched(_, tell):
+        tell(0.5)
+        yield
+
+    monkeypatch.setattr("features.engine.Engine.watched", watched)
+    book, told = Book(tmp_path), []
+    book.give("day1", [event("A", 1.0)])
+    book.check(on_progress=lambda *step: told.append(step))
+    far = [done for what, done, _ in told if "reading" in what]
+    assert len(far) == 2
+    assert far[0] < far[1] < next(done for what, done, _ in told if "repeated" in what)
 
 
 KILLED = """
@@ -352,7 +371,7 @@ def test_a_file_without_rows_is_no_reason_to_read_the_others_again(tmp_path):
     book.give("2", [])
     said = []
     book.check(on_progress=lambda what, *_: said.append(what))
-    assert [what for what in said if "reading" in what] == ["telemetry: reading 1 of 2 files"]
+    assert {what for what in said if "reading" in what} == {"telemetry: reading 1 of 2 files"}
     agree(book)
 
 

@@ -222,7 +222,6 @@ TESTED_WITH = {
     "features.day_tallies": "test_use_counts",
     "features.use_tallies": "test_use_counts",
     "features.numbering": "test_numbered",
-    "features.engine": "test_sources",
     "features.databases": "test_sources",
     "features.textfiles": "test_sources",
     "features.checks": "test_intake",
