@@ -114,13 +114,18 @@ class Running:
 
     def _count(self, end: int, places: npt.NDArray[np.integer], weights: Weights | None) -> None:
         late_for = [self._noted[passed] for passed in self._ends[end : self._passed].tolist() if passed in self._noted]
-        if len(places) * 8 > len(self._total):
-            counted = np.bincount(places, weights=weights, minlength=len(self._total)).astype(self._total.dtype, copy=False)
+        if late_for and len(places) * 8 > len(self._total):
+            counted = np.zeros_like(self._total)
+            _add_at(counted, places, weights)
             for noted in (self._total, *late_for):
                 noted += counted
         else:
             for noted in (self._total, *late_for):
-                np.add.at(noted, places, noted.dtype.type(1) if weights is None else weights)  # of another type it takes 40 times as long
+                _add_at(noted, places, weights)
+
+
+def _add_at(counts: npt.NDArray[np.number], places: npt.NDArray[np.integer], weights: Weights | None) -> None:
+    np.add.at(counts, places, counts.dtype.type(1) if weights is None else weights)  # of another type it takes 40 times as long
 
 
 def _needed_until(cutoffs: Iterable[int], spans: Iterable[Ages]) -> dict[int, int]:
