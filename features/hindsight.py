@@ -26,17 +26,19 @@ from features.config import ATTRIBUTE
 from features.contracts import CONTRACT
 from features.feature import Feature
 from features.findings import Audit, Finding, listed
+from features.numbered import NumberedTelemetry
 from features.queries import QueryEngine
+from features.sampled import SampledTelemetry, sample_telemetry
 from features.slices import KnownTables, Spine
-from features.snapshots import with_derived
+from features.snapshots import add_derived
 
 __all__ = ["HINDSIGHT", "Rebuild", "find_hindsight", "probed_accounts", "probed_cutoffs", "probed_instant", "without_future"]
 
 HINDSIGHT = "without the future"
 """Name of the probe."""
 
-Rebuild = Callable[[Mapping[str, ir.Table], Spine], pa.Table]
-"""Computes the features of a spine from tables, as `features.snapshots.build_matrix` does."""
+Rebuild = Callable[[Mapping[str, ir.Table], SampledTelemetry | None, Spine], pa.Table]
+"""Computes the features of a spine from tables, as `features.snapshots.build_matrix` does; from sampled telemetry, where there is such."""
 
 Rows = npt.NDArray[np.intp]
 
@@ -56,6 +58,7 @@ def find_hindsight(
     rebuild: Rebuild,
     *,
     instant: np.datetime64,
+    telemetry: NumberedTelemetry | None = None,
 ) -> Audit:
     """Compute features of the past again from tables that end there, and name every feature that differs.
 
@@ -71,13 +74,15 @@ def find_hindsight(
         The features that were made from them, at least of the accounts that `probed_accounts` returns.
     instant
         That of `probed_instant`, of all rows.
+    telemetry
+        The telemetry of `tables` with numbers for texts, where there is such: it is then read from there.
     """
     accounts = probed_accounts(engine, tables, _spine_of(matrix), instant)
     matrix = _among_themselves(engine, tables, matrix.filter(pc.is_in(matrix["account_id"], value_set=accounts)), catalogue)
     rows = pa.array(np.flatnonzero(_in_weeks_before(_spine_of(matrix), instant)))
     seen = matrix.take(rows)
     past = {name: without_future(engine, name, table, instant) for name, table in tables.items()}
-    again = rebuild(_with_telemetry_of(engine, past, accounts), _spine_of(seen))
+    again = rebuild(*_sampled(engine, past, telemetry, accounts, until=_microseconds(instant)), _spine_of(seen))
     differing = _differing(seen, again, catalogue)
     rows_seen = f"{len(seen):,} rows of {len(accounts):,} accounts up to {instant.astype('M8[D]')}"
     probes = {
@@ -86,7 +91,7 @@ def find_hindsight(
     }
     if not differing:
         return Audit(probes=probes)
-    unsteady = _differing(seen, rebuild(_with_telemetry_of(engine, tables, accounts), _spine_of(matrix)).take(rows), catalogue)
+    unsteady = _differing(seen, rebuild(*_sampled(engine, tables, telemetry, accounts), _spine_of(matrix)).take(rows), catalogue)
     findings = [
         _unsteady_finding(names, differing[names[0]], seen)
         if names[0] in unsteady
@@ -100,19 +105,25 @@ def _spine_of(matrix: pa.Table) -> Spine:
     return Spine(matrix["account_id"].combine_chunks(), matrix["cutoff"].combine_chunks())
 
 
-def _with_telemetry_of(engine: QueryEngine, tables: Mapping[str, ir.Table], accounts: pa.Array) -> dict[str, ir.Table]:
-    """Return the tables with the telemetry of these accounts only, read once."""
+def _sampled(
+    engine: QueryEngine,
+    tables: Mapping[str, ir.Table],
+    telemetry: NumberedTelemetry | None,
+    accounts: pa.Array,
+    *,
+    until: int | None = None,
+) -> tuple[Mapping[str, ir.Table], SampledTelemetry | None]:
+    """Read the telemetry of these accounts once: of numbered telemetry what was known by an instant, else all that is in the tables."""
+    if telemetry is not None:
+        return tables, sample_telemetry(engine, telemetry, accounts, until=until)
     held = engine.hold(pa.table({"account_id": accounts}), name="probed_accounts")
-    return {**tables, "telemetry": engine.table(tables["telemetry"].semi_join(held, "account_id"), name="probed_telemetry")}
+    return {**tables, "telemetry": engine.table(tables["telemetry"].semi_join(held, "account_id"), name="probed_telemetry")}, None
 
 
 def _among_themselves(engine: QueryEngine, tables: Mapping[str, ir.Table], matrix: pa.Table, catalogue: Catalogue) -> pa.Table:
     """Return the matrix with its derived features computed among its rows: some compare an account with others, which may not be here."""
-    known = KnownTables(engine, tables, _spine_of(matrix))
-    keys = {"row": pa.array(np.arange(len(matrix), dtype=np.int64)), "segment": known.segments(matrix["account_id"])}
-    measured = {name: matrix[name] for name in ("account_id", "cutoff", *(feature.name for feature in catalogue if feature.source))}
-    table = engine.hold(pa.table(keys | measured), name="probed_rows")
-    return engine.to_arrow(with_derived(table, catalogue).order_by("row")).select(["account_id", "cutoff", *catalogue.names])
+    measured = [feature.name for feature in catalogue if feature.source]
+    return add_derived(KnownTables(engine, tables, _spine_of(matrix)), matrix.select(["account_id", "cutoff", *measured]), catalogue)
 
 
 def probed_accounts(engine: QueryEngine, tables: Mapping[str, ir.Table], spine: Spine, instant: np.datetime64) -> pa.Array:
@@ -149,7 +160,11 @@ def without_future(engine: QueryEngine, name: str, table: ir.Table, instant: np.
 
 
 def _literal(instant: np.datetime64) -> ir.IntegerValue:
-    return ibis.literal(int(instant.astype("M8[us]").astype(np.int64)), "int64")
+    return ibis.literal(_microseconds(instant), "int64")
+
+
+def _microseconds(instant: np.datetime64) -> int:
+    return int(instant.astype("M8[us]").astype(np.int64))
 
 
 def probed_cutoffs(spine: Spine) -> list[int]:

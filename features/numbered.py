@@ -173,8 +173,8 @@ class MonthRows:
 class LeftOut(Protocol):
     """Has the rows of pieces whose file was left out."""
 
-    def read(self, piece: NumberedPiece) -> Sequence[MonthRows]:
-        """Return the rows of a piece, block by block in the order of time."""
+    def read(self, piece: NumberedPiece, *, of: npt.NDArray[np.bool_] | None = None) -> Sequence[MonthRows]:
+        """Return the rows of a piece, block by block in the order of time; those of some accounts, given by number, or all if None."""
 
     def write(self, piece: NumberedPiece) -> None:
         """Write the file of a piece's rows."""
@@ -265,7 +265,11 @@ class NumberedTelemetry:
         for piece in self.pieces:
             by_columns.setdefault(piece.stored, []).append(piece)
         opened = [engine.read_parquet([self.file(piece) for piece in pieces]) for pieces in by_columns.values()]
-        rows = ibis.union(*map(_completed, opened))
+        return self.looked_up(ibis.union(*map(_completed, opened)), levels)
+
+    def looked_up(self, rows: ir.Table, levels: Mapping[str, Sequence[str]]) -> ir.Table:
+        """Return rows of files as `table` does; columns may be left out in which there is nothing."""
+        rows = _completed(rows)
         columns: dict[str, ir.Value] = {"account": rows.account, "occurred_at": rows.time, "known_at": rows.known}
         for name in TEXTS:
             if name in self.columns:

@@ -132,9 +132,11 @@ class _LeftOut:
     folder: Path
     index: _Index
 
-    def read(self, piece: NumberedPiece) -> Sequence[MonthRows]:
-        """Return the rows of a piece, block by block in the order of time."""
-        return _in_time(_with_numbers(_read(self.pieces / piece.source), self._names))
+    def read(self, piece: NumberedPiece, *, of: npt.NDArray[np.bool_] | None = None) -> Sequence[MonthRows]:
+        """Return the rows of a piece, block by block in the order of time; those of some accounts, given by number, or all if None."""
+        read = _read(self.pieces / piece.source)
+        found = read if of is None else _of_accounts(read, of, self._names)
+        return _in_time(_with_numbers(found, self._names)) if len(found) else ()
 
     def write(self, piece: NumberedPiece) -> None:
         """Write the file of a piece's rows."""
@@ -156,6 +158,23 @@ def _read(file: Path) -> pa.Table:
     for column in {*_CODED} & {*there} - {*coded}:
         read = read.set_column(there.index(column), column, read[column].dictionary_encode())
     return read.unify_dictionaries()
+
+
+def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: "_Names") -> pa.Table:
+    """Return the rows of some accounts, given by number, and in the dictionary of users only those who are in them."""
+    accounts = read["account_id"].chunks
+    chosen = of[names.of_accounts(accounts[0].dictionary)]
+    found = read.filter(pa.array(chosen[np.concatenate([_codes(chunk) for chunk in accounts])])).combine_chunks()
+    if "user_id" not in found.column_names or not len(found):
+        return found
+    users = found["user_id"].chunk(0)
+    codes, is_there = _codes(users), np.zeros(len(users.dictionary) + 1, dtype=bool)
+    is_there[codes] = True
+    there = np.flatnonzero(is_there[:-1])
+    places = np.full(len(is_there), -1, dtype=np.int32)
+    places[there] = np.arange(len(there))
+    coded = pa.DictionaryArray.from_arrays(pa.array(places[codes], mask=codes < 0), users.dictionary.take(pa.array(there)))
+    return found.set_column(found.column_names.index("user_id"), "user_id", coded)
 
 
 def _has_dictionary(file: pq.FileMetaData, column: str) -> bool:

@@ -33,6 +33,7 @@ from features.progress import Progress, silent
 from features.queries import QueryEngine
 from features.reuse import Keys, Reusable, cutoff_keys, find_reusable, read_keys
 from features.row_times import beginnings
+from features.sampled import SampledTelemetry
 from features.slices import KnownTables, Spine
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
@@ -103,7 +104,9 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         times = step.times(folder / _TIMES)
-        audit = probe_snapshots(engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier, times=times)
+        audit = probe_snapshots(
+            engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier, times=times, telemetry=step.telemetry
+        )
         (folder / PROBES_FILE).write_text(json.dumps(audit.to_json(), indent=1), encoding="utf-8")
         (folder / "catalogue.json").write_text(step.plan.catalogue.to_json(), encoding="utf-8")
         keys.write(folder)
@@ -204,6 +207,7 @@ def probe_snapshots(
     *,
     hindsight: Audit | None = None,
     times: PieceTimes | None = None,
+    telemetry: NumberedTelemetry | None = None,
 ) -> Audit:
     """Run the probes for leaks, which compute features of the past once more unless what that found before still holds.
 
@@ -213,8 +217,8 @@ def probe_snapshots(
         The features, at least those of `features.hindsight.probed_accounts`; not looked at where `hindsight` is given.
     """
 
-    def rebuild(tables: Mapping[str, ir.Table], spine: Spine) -> pa.Table:
-        known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS)
+    def rebuild(tables: Mapping[str, ir.Table], sampled: SampledTelemetry | None, spine: Spine) -> pa.Table:
+        known = KnownTables(engine, tables, spine, levels=plan.levels, views=VIEWS, sampled=sampled)
         return build_matrix_of_own(known, spine, plan.catalogue, plan.own)
 
     targets = workspace.config.targets
@@ -227,6 +231,7 @@ def probe_snapshots(
         days_ahead=targets.lead_days + targets.horizon_days,
         instant=probed_instant(plan.spine),
         times=times,
+        telemetry=telemetry,
     )
     return probe_tables(book, rebuild, hindsight=hindsight)
 

@@ -30,6 +30,7 @@ from features.label_times import (
     find_outcome_dates,
     find_overwritten_ends,
 )
+from features.numbered import NumberedTelemetry
 from features.piece_times import PieceTimes
 from features.queries import QueryEngine
 from features.row_times import find_early_rows, find_odd_recording
@@ -58,6 +59,8 @@ class Book:
         The cutoff at which features are computed again, see `features.hindsight.probed_instant`.
     times
         What was counted of the pieces of telemetry, where there are such.
+    telemetry
+        The telemetry of `tables` with numbers for texts, where there is such.
     """
 
     engine: QueryEngine
@@ -68,6 +71,7 @@ class Book:
     days_ahead: int
     instant: np.datetime64
     times: PieceTimes | None = None
+    telemetry: NumberedTelemetry | None = None
 
 
 def audit_tables(workspace: Workspace) -> Audit:
@@ -109,7 +113,9 @@ def probe_tables(book: Book, rebuild: Rebuild, *, hindsight: Audit | None = None
     hindsight
         What computing features again without the future found before, where nothing that it looks at has changed; it is done if None.
     """
-    found = hindsight or find_hindsight(book.engine, book.tables, book.matrix, book.catalogue, rebuild, instant=book.instant)
+    found = hindsight or find_hindsight(
+        book.engine, book.tables, book.matrix, book.catalogue, rebuild, instant=book.instant, telemetry=book.telemetry
+    )
     for probed in (
         _probe_ends(book),
         _probe_dates(book),

@@ -39,6 +39,7 @@ from features.contracts import CONTRACT, TableContract
 from features.feature import LOOKBACKS, Window
 from features.numbered import NumberedTelemetry
 from features.queries import QueryEngine
+from features.sampled import SampledTelemetry
 
 __all__ = ["KnownTables", "Spine", "cut", "gather", "newest_versions", "real_ends", "summed"]
 
@@ -99,6 +100,8 @@ class KnownTables:
         Further tables that windows may name: functions that return one or more rows for a spine's `row`, already cut to what was known.
     telemetry
         The telemetry of `tables` with numbers for texts, where there is such: it is then read from there, and nothing of it is copied.
+    sampled
+        Telemetry of the spine's accounts that only the engine counts, in the place of both.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class KnownTables:
         levels: Mapping[str, Sequence[str]] | None = None,
         views: Mapping[str, Callable[["KnownTables"], ir.Table]] | None = None,
         telemetry: NumberedTelemetry | None = None,
+        sampled: SampledTelemetry | None = None,
     ) -> None:
         self.engine = engine
         self.tables = dict(tables)
@@ -117,10 +121,11 @@ class KnownTables:
         self.views = dict(views or {})
         self.cutoffs = np.unique(spine.instants)
         self.telemetry = telemetry
+        self._numbers = telemetry if sampled is None else sampled
         self._loaded: dict[str, ir.Table] = {}
-        self._n_rows: dict[str, int] = {} if telemetry is None else {"telemetry": telemetry.rows}
+        self._n_rows: dict[str, int] = {} if self._numbers is None else {"telemetry": self._numbers.rows}
         accounts = pc.unique(spine.account_id)
-        self._account_ids = accounts if telemetry is None else _behind(telemetry.account_ids, accounts)
+        self._account_ids = accounts if self._numbers is None else _behind(self._numbers.account_ids, accounts)
         self.n_accounts = len(self._account_ids)
         self._rows_per_account = len(spine) / max(1, len(accounts))
         self.accounts = engine.hold(
@@ -168,8 +173,8 @@ class KnownTables:
 
     def numbered(self, name: str) -> ir.Table:
         """Return a table of the spine's accounts, numbered in `account`, with users and levels numbered and its times as microseconds."""
-        if name == "telemetry" and self.telemetry is not None:
-            return self.telemetry.table(self.engine, self.levels)
+        if name == "telemetry" and self._numbers is not None:
+            return self._numbers.table(self.engine, self.levels)
         rows = self.in_microseconds(name).join(self.accounts, "account_id").drop("account_id")
         for column in set(self.levels) & set(rows.columns):
             rows = rows.left_join(self._numbered_levels(column), column).drop(f"{column}_right")
@@ -179,7 +184,7 @@ class KnownTables:
         """Return the numbered table, computed once; numbered telemetry stays where it is."""
         if name not in self._loaded:
             rows = self.numbered(name)
-            is_there = name == "telemetry" and self.telemetry is not None
+            is_there = name == "telemetry" and self._numbers is not None
             self._loaded[name] = rows if is_there else self.engine.table(rows, name=f"loaded_{name}")
         return self._loaded[name]
 

@@ -28,7 +28,7 @@ from features.tally import Tallies
 from features.use_counts import UseCounts
 from features.use_tallies import UseTallies
 
-__all__ = ["build_matrix", "by_window", "with_derived"]
+__all__ = ["add_derived", "build_matrix", "by_window", "with_derived"]
 
 Columns = dict[str, np.ndarray]
 
@@ -58,7 +58,7 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
         known.telemetry.release()
     found = {feature.name: _arrow(_with_empty(feature, columns.pop(feature.name))) for feature in measured}
     matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | found)
-    return _with_derived(known, matrix, catalogue).select(["account_id", "cutoff", *catalogue.names])
+    return add_derived(known, matrix, catalogue)
 
 
 def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
@@ -163,11 +163,15 @@ def _arrow(values: np.ndarray) -> pa.Array:
     return pa.array(values, pa.string() if values.dtype == object else pa.float64(), from_pandas=True)
 
 
-def _with_derived(known: KnownTables, matrix: pa.Table, catalogue: Catalogue) -> pa.Table:
-    """Add the derived features; the engine takes their inputs only and gives them only, as it would hold the matrix several times."""
+def add_derived(known: KnownTables, matrix: pa.Table, catalogue: Catalogue) -> pa.Table:
+    """Add the derived features of a catalogue to a matrix that has its measured ones, and return all in the catalogue's order.
+
+    The engine takes their inputs only and gives them only, as it would hold the matrix several times.
+    """
+    order = ["account_id", "cutoff", *catalogue.names]
     derived = [feature for feature in catalogue if feature.source is None]
     if not derived:
-        return matrix
+        return matrix.select(order)
     inputs = {name for feature in derived for name in feature.inputs} & set(matrix.column_names)
     context = {"row": pa.array(np.arange(len(matrix), dtype=np.int64)), "segment": known.segments(matrix["account_id"])}
     taken = {name: matrix[name] for name in ["account_id", "cutoff", *sorted(inputs)]}
@@ -175,7 +179,7 @@ def _with_derived(known: KnownTables, matrix: pa.Table, catalogue: Catalogue) ->
     found = known.engine.to_arrow(table.select("row", *(feature.name for feature in derived)).order_by("row"))
     for feature in derived:
         matrix = matrix.append_column(feature.name, found[feature.name])
-    return matrix
+    return matrix.select(order)
 
 
 def with_derived(table: ir.Table, catalogue: Catalogue) -> ir.Table:

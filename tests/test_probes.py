@@ -33,6 +33,7 @@ from features.slices import KnownTables
 from features.snapshots import build_matrix
 from features.workspace import load_workspace
 from tests.brute_force import KNOWN_FROM, is_known
+from tests.numbered_books import numbered
 from tests.random_worlds import FULL, KINDS, ORIGIN, as_spine, as_tables, catalogue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
@@ -88,33 +89,41 @@ def planted(name, table, expression, **columns):
     return Feature(name=name, source=Window(table=table) if table else None, expression=expression, **(PLAIN | columns))
 
 
-def hindsight_of(engine, *features, every=40):
-    """Look for hindsight in these features and in some of the catalogue's, on a random book."""
+def hindsight_of(engine, *features, every=40, numbers_in=None):
+    """Look for hindsight in these features and in some of the catalogue's, on a random book, numbered in a folder if there is one."""
     world = FULL.world()
     catalogue = Catalogue((*[feature for feature in catalogue_of(world) if feature.source][::every], *features))
     tables = as_tables(engine, world)
 
-    def rebuild(tables, spine):
-        known = KnownTables(engine, tables, spine, levels={"event": KINDS}, views=VIEWS | PEEKING)
+    def rebuild(tables, sampled, spine):
+        known = KnownTables(engine, tables, spine, levels={"event": KINDS}, views=VIEWS | PEEKING, sampled=sampled)
         return build_matrix(known, spine, catalogue)
 
     spine = as_spine(PAIRS)
-    return find_hindsight(engine, tables, rebuild(tables, spine), catalogue, rebuild, instant=probed_instant(spine))
+    telemetry = numbered(engine, world, [0] * len(world["telemetry"]), numbers_in) if numbers_in else None
+    matrix = rebuild(tables, None, spine)
+    return find_hindsight(engine, tables, matrix, catalogue, rebuild, instant=probed_instant(spine), telemetry=telemetry)
 
 
-def test_no_feature_of_the_catalogue_has_hindsight(engine):
-    audit = hindsight_of(engine, every=3)
+@pytest.fixture(params=[False, True], ids=["from tables", "from numbered telemetry"])
+def numbers_in(request, tmp_path):
+    return tmp_path if request.param else None
+
+
+def test_no_feature_of_the_catalogue_has_hindsight(engine, numbers_in):
+    audit = hindsight_of(engine, every=3, numbers_in=numbers_in)
     assert audit.findings == ()
     assert "24 rows" in audit.probes[hindsight.HINDSIGHT]
 
 
-def test_a_feature_that_reads_the_future_is_named_with_what_comes_from_it(engine):
+def test_a_feature_that_reads_the_future_is_named_with_what_comes_from_it(engine, numbers_in):
     audit = hindsight_of(
         engine,
         planted("half_of_all", None, lambda row: row.events_of_all / 2, inputs=("events_of_all",)),
         planted("events_of_all", "all_events", lambda rows: rows.events.sum()),
         planted("last_kind", "last_event", lambda rows: rows.kind.max(), kind="category"),
         planted("events_so_far", "telemetry", lambda rows: rows.events.sum()),
+        numbers_in=numbers_in,
     )
     assert {(finding.severity, finding.subject) for finding in audit.leaks} == {
         ("leak", "events_of_all, half_of_all"),
@@ -126,6 +135,11 @@ def test_a_feature_that_reads_the_future_is_named_with_what_comes_from_it(engine
     assert first.evidence["features"] == 2
     assert "with the future" in first.examples[0]
     assert first.examples[0].startswith("account a")
+
+
+def test_a_feature_of_the_numbers_of_users_is_no_leak(engine, tmp_path):
+    (found,) = hindsight_of(engine, planted("last_user", "telemetry", lambda rows: rows.user_id.max()), numbers_in=tmp_path).findings
+    assert (found.severity, found.subject) == ("look at", "last_user")
 
 
 def test_a_feature_that_is_never_twice_the_same_is_no_leak(engine):
@@ -430,7 +444,7 @@ def probed(workspace):
             days_ahead=targets.horizon_days,
             instant=probed_instant(plan.spine),
         )
-        return probe_tables(book, lambda tables, spine: matrix)
+        return probe_tables(book, lambda tables, sampled, spine: matrix)
 
 
 def needs(name):
