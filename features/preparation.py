@@ -31,7 +31,7 @@ from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables
 from features.progress import Progress, silent
 from features.queries import QueryEngine
-from features.reuse import Keys, Reusable, cutoff_keys, find_reusable, read_keys
+from features.reuse import Keys, Reusable, cutoff_keys, find_labels, find_reusable, label_keys, read_keys
 from features.row_times import beginnings
 from features.sampled import SampledTelemetry
 from features.slices import KnownTables, Spine
@@ -100,7 +100,7 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         earlier = earlier_hindsight(workspace) if read_keys(workspace.snapshots).hindsight == keys.hindsight else None
         accounts = step.probed() if earlier is None else _NOBODY
         probed = step.write_features(folder / "features.parquet", keys, accounts=accounts, on_progress=on_progress)
-        found = step.beside_features()
+        found = step.beside_features(keys)
         for name, table in found.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         times = step.times(folder / _TIMES)
@@ -136,7 +136,13 @@ class _Step:
         """Return the keys of the cutoffs, and of those that are probed."""
         spine, mark = self.plan.spine, self._mark()
         keys = Keys(cutoff_keys(self.engine, self.workspace.tables, self.tables, spine, mark=mark, own=bool(self.plan.own)))
-        return replace(keys, hindsight=keys.of(probed_cutoffs(spine)))
+        return replace(keys, hindsight=keys.of(probed_cutoffs(spine)), labels=self._label_keys())
+
+    def _label_keys(self) -> dict[int, str]:
+        if "subscriptions" in self.tables:
+            return {}
+        made, until = fingerprint(self.engine.version, code_digest()), self.plan.data_until
+        return label_keys(self.workspace.tables, self.plan.spine, self.workspace.config.targets, data_until=until, mark=made)
 
     def probed(self) -> pa.Array:
         """Return the accounts whose features are computed again."""
@@ -166,11 +172,17 @@ class _Step:
         spine = self.plan.spine.take(reusable.stale)
         return build_matrix_of_own(self._known(spine), spine, self.plan.catalogue, self.plan.own, on_progress=on_progress)
 
-    def beside_features(self) -> dict[str, pa.Table]:
+    def _labels(self, keys: Keys) -> pa.Table:
+        """Return the labels of all rows, made anew only where the last snapshots do not have them."""
+        kept = find_labels(self.workspace.snapshots, self.plan.spine, keys.labels)
+        spine = self.plan.spine.take(kept.stale)
+        return kept.completed(build_labels(self._known(spine), spine, self.workspace.config.targets, data_until=self.plan.data_until))
+
+    def beside_features(self, keys: Keys) -> dict[str, pa.Table]:
         """Return labels and groups of all rows, and movements where there are subscriptions."""
         known, targets = self._known(self.plan.spine), self.workspace.config.targets
         found = {
-            "labels": build_labels(known, self.plan.spine, targets, data_until=self.plan.data_until),
+            "labels": self._labels(keys),
             "groups": build_groups(known, self.plan.spine),
         }
         if "subscriptions" in self.tables:

@@ -5,13 +5,18 @@ were known by then, of the accounts that are looked at, and of the features and 
 that it had when its rows were made keeps them; a row that comes late changes the keys of the cutoffs after the day on which it became
 known, and of no other. Telemetry is not read for this: its pieces say what became known on each day.
 
+Labels see all that is known today. Where they are made of telemetry alone, a cutoff's key is a digest of all rows that happened in the
+months that its windows touch, and of whether the label window has closed; a late row changes those of the cutoffs around the month in
+which it happened. Where there are subscriptions, labels are made anew.
+
 But: what an own feature reads from elsewhere than the tables does not change a key.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from datetime import datetime, timedelta
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -21,15 +26,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features import clock
 from features.clock import day_number, day_of
-from features.config import ATTRIBUTE
+from features.config import ATTRIBUTE, Targets
 from features.contracts import CONTRACT
 from features.engine import ROWS_PER_GROUP, Engine, quoted, quoted_name
 from features.ledger import fingerprint
 from features.pieces import read_manifest
 from features.slices import Spine
 
-__all__ = ["KEYS_FILE", "Keys", "Reusable", "cutoff_keys", "find_reusable", "read_keys"]
+__all__ = ["KEYS_FILE", "KeptLabels", "Keys", "Reusable", "cutoff_keys", "find_labels", "find_reusable", "label_keys", "read_keys"]
 
 KEYS_FILE = "cutoffs.json"
 
@@ -158,12 +164,7 @@ def _days(engine: Engine, folder: Path, name: str, table: ir.Table) -> Days:
     manifest = read_manifest(folder / f"{name}.parquet")
     if manifest is None:
         return _counted_days(engine, name, table)
-    days: Days = {}
-    for piece in manifest.pieces:
-        for day, (rows, total) in piece.days.items():
-            before = days.get(day, (0, 0))
-            days[day] = before[0] + rows, (before[1] + total) % _WRAP
-    return days
+    return _added(piece.days for piece in manifest.pieces)
 
 
 def _counted_days(engine: Engine, name: str, table: ir.Table) -> Days:
@@ -201,6 +202,70 @@ def _account_hashes(engine: Engine, accounts: ir.Table, spine: Spine, *, without
     return hashes
 
 
+def label_keys(folder: Path, spine: Spine, targets: Targets, *, data_until: datetime, mark: str) -> dict[int, str]:
+    """Return the key of each cutoff's labels, which are made of telemetry alone.
+
+    Parameters
+    ----------
+    folder
+        The folder of the checked tables.
+    mark
+        Digest of the code and of the engine.
+    """
+    manifest = read_manifest(folder / "telemetry.parquet")
+    pieces = [] if manifest is None else sorted(manifest.pieces, key=lambda piece: piece.month)
+    months = {month: _added(piece.days for piece in alike) for month, alike in groupby(pieces, key=lambda piece: piece.month)}
+    keys = {}
+    for instant in np.unique(spine.instants).tolist():
+        cutoff: datetime = np.datetime64(instant, "us").item()
+        end = cutoff + timedelta(days=targets.lead_days + targets.horizon_days)
+        first, last = (f"{time:%Y-%m}" for time in (cutoff - timedelta(days=targets.horizon_days), end))
+        closed = clock.closed_by(cutoff, data_until, horizon_days=targets.horizon_days, lead_days=targets.lead_days)
+        seen = [(month, sorted(days.items())) for month, days in months.items() if first <= month <= last] if closed else []
+        keys[instant] = fingerprint(mark, asdict(targets), closed, seen)
+    return keys
+
+
+def _added(parts: Iterable[Mapping[int, tuple[int, int]]]) -> Days:
+    """Add up by day the rows of several pieces and the sums of their hashes."""
+    days: Days = {}
+    for part in parts:
+        for day, (rows, total) in part.items():
+            before = days.get(day, (0, 0))
+            days[day] = before[0] + rows, (before[1] + total) % _WRAP
+    return days
+
+
+@dataclass(frozen=True, eq=False)
+class KeptLabels:
+    """Labels of the last snapshots that stay, and the numbers of the spine's rows that are without, ascending."""
+
+    rows: pa.Table | None
+    stale: npt.NDArray[np.int64]
+
+    def completed(self, computed: pa.Table) -> pa.Table:
+        """Return the labels of all rows of the spine, from those that were computed for the stale ones, in their order."""
+        if self.rows is None:
+            return computed
+        stays = np.setdiff1d(np.arange(len(self.rows) + len(self.stale)), self.stale)
+        order = np.argsort(np.concatenate([stays, self.stale]))
+        return pa.concat_tables([self.rows.cast(computed.schema), computed]).take(pa.array(order)).combine_chunks()
+
+
+def find_labels(folder: Path, spine: Spine, keys: Mapping[int, str]) -> KeptLabels:
+    """Take the labels of the last snapshots whose cutoffs have the keys that they had, if they are of the same accounts."""
+    stored = read_keys(folder).labels
+    same = np.array([cutoff for cutoff, key in keys.items() if stored.get(cutoff) == key], dtype=np.int64)
+    fresh = np.isin(spine.instants, same)
+    if fresh.any():
+        there = pq.read_table(folder / "labels.parquet")
+        stays = np.isin(there["cutoff"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), same)
+        rows, kept = there.filter(pa.array(stays)), spine.take(np.flatnonzero(fresh))
+        if rows["account_id"].combine_chunks().equals(kept.account_id) and rows["cutoff"].combine_chunks().equals(kept.cutoff):
+            return KeptLabels(rows, np.flatnonzero(~fresh))
+    return KeptLabels(None, np.arange(len(spine), dtype=np.int64))
+
+
 def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, columns: Sequence[str]) -> Reusable:
     """Take the rows of the last snapshots whose cutoffs have the keys that they had.
 
@@ -228,10 +293,11 @@ def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, column
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that snapshots were made with: of each cutoff, and of the rows that were computed again without the future."""
+    """The keys that snapshots were made with: of each cutoff, of the rows that were computed again without the future, of labels."""
 
     cutoffs: Mapping[int, str] = field(default_factory=dict)
     hindsight: str = ""
+    labels: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, cutoffs: Sequence[int]) -> str:
         """Return a key of several cutoffs."""
@@ -248,4 +314,5 @@ def read_keys(folder: Path) -> Keys:
         stored = json.loads((folder / KEYS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Keys()
-    return Keys({int(cutoff): key for cutoff, key in stored["cutoffs"].items()}, stored["hindsight"])
+    cutoffs, labels = ({int(cutoff): key for cutoff, key in stored.get(name, {}).items()} for name in ("cutoffs", "labels"))
+    return Keys(cutoffs, stored["hindsight"], labels)

@@ -89,6 +89,23 @@ class Book:
         shutil.rmtree(self.workspace.snapshots)
         return self.run()
 
+    def labels(self):
+        return pq.read_table(self.workspace.snapshots / "labels.parquet")
+
+
+@pytest.fixture
+def labelled(monkeypatch):
+    """Return the cutoffs that each run makes labels of."""
+    runs = []
+    build = features.preparation.build_labels
+
+    def noted(known, spine, *rest, **options):
+        runs.append(sorted({f"{cutoff:%m-%d}" for cutoff in spine.cutoff.to_pylist()}))
+        return build(known, spine, *rest, **options)
+
+    monkeypatch.setattr(features.preparation, "build_labels", noted)
+    return runs
+
 
 @pytest.fixture
 def computed(monkeypatch):
@@ -165,6 +182,27 @@ def test_the_past_is_computed_again_without_the_future_only_where_it_has_changed
     assert earlier_hindsight(book.workspace) == found
 
 
+@pytest.mark.usefixtures("computed")
+def test_labels_are_made_anew_where_something_happened_in_their_windows_or_they_have_closed(tmp_path, labelled):
+    book = Book(tmp_path / "book")
+    book.run()
+    book.run()
+    book.give("1", [("A", 40.0, "u9", 60)])  # happened on 10 February, known on 10 April
+    book.run()
+    assert labelled == [ALL, [], ["02-01", "03-01"]]
+    labels = book.labels()
+    book.rebuilt()
+    assert labels.equals(book.labels())
+    config = book.folder / "renewcast.toml"
+    config.write_text(CONFIG.replace("2024-06-15", "2024-06-30"), encoding="utf-8")
+    book.workspace = load_workspace(book.folder, {})
+    book.run()
+    assert labelled[-1] == ["06-01", "06-30"]
+    labels = book.labels()
+    book.rebuilt()
+    assert labels.equals(book.labels())
+
+
 def test_damaged_or_missing_keys_mean_that_all_is_computed(tmp_path, computed):
     book = Book(tmp_path / "book")
     first = book.run()
@@ -190,8 +228,9 @@ def test_any_split_into_deliveries_gives_the_snapshots_of_a_rebuild(tmp_path_fac
     book.run()
     for number, rows in enumerate(deliveries):
         book.give(str(number + 1), [(account, day + 0.5, user, late) for account, day, user, late in rows])
-        last = book.run()
+        last, labels = book.run(), book.labels()
     same(last, book.rebuilt())
+    assert labels.equals(book.labels())
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
