@@ -99,8 +99,8 @@ def _said(name: str, taken: Taken) -> Taken:
 
 
 def compare(books: Sequence[Measured]) -> Found:
-    """Compare the steps with the scan, and an event of the largest simulated book with one of the smallest."""
-    found = [comparison for book in books for comparison in _beside_scan(book)]
+    """Compare the steps with the scan, a day with all days, and an event of the largest simulated book with one of the smallest."""
+    found = [comparison for book in books for comparison in (*_beside_scan(book), _beside_nothing(book))]
     simulated = sorted((book for book in books if book.book == BOOKS["simulated"]), key=lambda book: book.events)
     if len(simulated) > 1:
         found += _beside_smallest(simulated[-1], simulated[0])
@@ -134,6 +134,12 @@ def _beside_scan(book: Measured) -> list[Comparison]:
         )
         for name, taken, at_most in steps
     ]
+
+
+def _beside_nothing(book: Measured) -> Comparison:
+    """Compare what one more day costs with what all days do."""
+    first, later = (sum(taken[step].cpu for step in ("check", "features")) for taken in (book.first, book.later))
+    return compared(f"{book.size} ({book.book}): one more day", "check and features from nothing", "CPU", [(later, first)], at_most=0.03)
 
 
 def _beside_smallest(largest: Measured, smallest: Measured) -> list[Comparison]:
