@@ -151,7 +151,8 @@ class _LeftOut:
 def _read(file: Path) -> pa.Table:
     """Read a piece, its texts as places in dictionaries."""
     with pq.ParquetFile(file) as opened:
-        there = [column for column in _READ if column in opened.schema_arrow.names]
+        names = opened.schema_arrow.names
+        there = [name for name in _READ if name in names and (name != "known_at" or "recorded_at" in names)]  # else it tells nothing
         coded = [column for column in _CODED if column in there and _has_dictionary(opened.metadata, column)]
     with pq.ParquetFile(file, read_dictionary=coded) as opened:
         read = opened.read(columns=there, use_threads=False)  # threads cost half as much again here

@@ -69,7 +69,7 @@ def sample_telemetry(
     past = [piece for piece in telemetry.pieces if until is None or clock.was_known(piece.first_known, until)]
     pieces = past or telemetry.pieces[:1]
     columns = {name for piece in pieces for name in piece.stored}
-    parts = [_past(_rows(telemetry, piece, numbers >= 0), until) for piece in pieces]
+    parts = [_past(_rows(telemetry, piece, numbers >= 0), piece, until) for piece in pieces]
     rows = pa.concat_tables([_table(part, columns, numbers, last_user=len(telemetry.user_accounts) - 1) for part in parts])
     held = engine.table(engine.hold(rows, name="rows_of_sample"), name="sampled_telemetry")
     return SampledTelemetry(telemetry=telemetry, account_ids=account_ids, rows=len(rows), held=held)
@@ -85,9 +85,9 @@ def _rows(telemetry: NumberedTelemetry, piece: NumberedPiece, of: npt.NDArray[np
     return MonthRows(found["time"], found)
 
 
-def _past(rows: MonthRows, until: int | None) -> MonthRows:
-    """Return what was known by an instant."""
-    if until is None:
+def _past(rows: MonthRows, piece: NumberedPiece, until: int | None) -> MonthRows:
+    """Return what was known by an instant of the rows of a piece."""
+    if until is None or clock.was_known(piece.last_known, until):
         return rows
     return rows.take(np.flatnonzero(~clock.came_after(rows.columns.get("known", rows.time), until)))
 
