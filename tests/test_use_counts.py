@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from features import day_counts, folding, slices, use_counts
+from features import day_counts, day_tallies, folding, slices, use_counts
 from features.catalogue import Catalogue
 from features.day_counts import DayCounts
 from features.day_tallies import DayTallies, DayTally, WeekTally
@@ -267,6 +267,14 @@ def test_an_expression_beside_tallies_of_the_same_window_is_computed_with_them(e
     catalogue = Catalogue((feature("longest", DayTally("longest"), window), own))
     assert not differing(*both(engine, world, MIDNIGHTS, catalogue, tmp_path))
     assert tallied == ["longest"]
+
+
+def test_squares_that_floats_might_round_are_left_to_the_engine(engine, tmp_path, monkeypatch, per_cutoff):
+    monkeypatch.setattr(day_tallies, "EXACT_BELOW", 1.0)
+    monkeypatch.setattr(DayTallies, "fill", None)
+    world = with_events(FULL_SHARED[0].world())
+    catalogue = Catalogue((feature("swing", WeekTally("swing", weeks=13), Window(table="telemetry", days=364, by=("week",))),))
+    assert not differing(*both(engine, world, MIDNIGHTS, catalogue, tmp_path))
 
 
 def test_days_are_left_to_the_engine_where_a_cutoff_is_no_midnight(engine, tmp_path, per_cutoff, answered):
