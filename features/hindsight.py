@@ -7,7 +7,8 @@ Of a book with much telemetry, a sample of its accounts is computed again, alway
 compare accounts are held against themselves among the sample.
 
 But: a leak that shows in few rows may have none in the sample. With 500 accounts, one that shows in one row of a hundred is found 99 times
-of a hundred.
+of a hundred. More rows of fewer accounts would not do, as a leak may show in all rows of an account or in none: so a sample has so many
+accounts, however many events they have.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ Rebuild = Callable[[Mapping[str, ir.Table], SampledTelemetry | None, Spine], pa.
 Rows = npt.NDArray[np.intp]
 
 _ROWS = 1_000_000
-"""A book with more rows of telemetry is looked at in a sample of about so many; computing its features again takes about two seconds."""
+"""A book with more rows of telemetry is looked at in a sample of about so many; computing its features again takes about a second."""
 _FEWEST = 500
 """So many accounts are in a sample at least."""
 _WEEKS = np.timedelta64(28, "D")
