@@ -1,8 +1,9 @@
 """Folding: shorter forms of the numbered rows of a piece, for those who count.
 
 At cutoffs at midnight it does not matter when in a day a row happened, but for the newest and the oldest. So rows of single events that
-agree in account and kind of event, or in user, are folded to one for each day, or a few, which says how many they are; and the rows that
-carry an amount are there once more by themselves. Each form is made only where it is much shorter than the rows.
+agree in account and kind of event, or in user, are folded to one for each day, or a few, which says how many they are; those of a user
+also to one for the whole piece, for whoever does not tell them apart; and the rows that carry an amount are there once more by themselves.
+Each form is made only where it is much shorter than the rows.
 
 A row that was recorded after its day had ended is not folded; it stays one of its own.
 """
@@ -15,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features import clock
-from features.numbered import CARRYING, FOLDED, MonthRows
+from features.numbered import CARRYING, FOLDED, WHOLE, MonthRows
 
 __all__ = ["extracts"]
 
 Ints = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[Any]]
+
+_OF_USERS = "days-of-users"
 
 _WORTH = 3
 """How many times as long the rows must be."""
@@ -44,8 +47,10 @@ def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_singl
     """
     wanted = FOLDED if are_single else {}
     found = {form: _folded(blocks, by) for form, by in wanted.items() if _is_shorter(_folded(_sample(blocks), by), _sample(blocks))}
+    if _OF_USERS in found:
+        found[WHOLE] = [_whole(found[_OF_USERS])]
     found |= {form: [_carrying(rows, name) for rows in blocks] for name, form in CARRYING.items() if name in amounts}
-    return {form: short for form, short in found.items() if _is_shorter(short, blocks)}
+    return {form: short for form, short in found.items() if _is_shorter(short, found[_OF_USERS] if form == WHOLE else blocks)}
 
 
 def _is_shorter(short: Sequence[MonthRows], rows: Sequence[MonthRows]) -> bool:
@@ -61,6 +66,24 @@ def _sample(blocks: Sequence[MonthRows]) -> list[MonthRows]:
     middle = blocks[len(blocks) // 2]
     start = max(0, (len(middle.time) - _SAMPLE) // 2)
     return [middle.take(slice(start, start + _SAMPLE))]
+
+
+def _whole(days: Sequence[MonthRows]) -> MonthRows:
+    """Return one row for each user, of rows that were folded to days."""
+    size = max(int(rows.columns["user_id"].max()) for rows in days) + 2
+    n_rows, newest = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    oldest = np.full(size, np.iinfo(np.int64).max)
+    for rows in days:
+        place = rows.columns["user_id"] + 1
+        np.add.at(n_rows, place, rows.columns["rows"])
+        newest[place] = rows.time
+        np.minimum.at(oldest, place, rows.oldest)
+    there = np.flatnonzero(n_rows)
+    there = there[np.argsort(newest[there])]
+    user = (there - 1).astype(np.int32)
+    return MonthRows(
+        newest[there], {"time": newest[there], "oldest": oldest[there], "rows": n_rows[there].astype(np.int32), "user_id": user}
+    )
 
 
 def _carrying(rows: MonthRows, name: str) -> MonthRows:

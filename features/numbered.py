@@ -24,7 +24,19 @@ from features import clock
 from features.engine import Engine
 from features.queries import QueryEngine
 
-__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "LeftOut", "MonthRows", "NumberedPiece", "NumberedTelemetry", "file_of", "in_order"]
+__all__ = [
+    "CARRYING",
+    "FOLDED",
+    "NOTHING",
+    "TEXTS",
+    "WHOLE",
+    "LeftOut",
+    "MonthRows",
+    "NumberedPiece",
+    "NumberedTelemetry",
+    "file_of",
+    "in_order",
+]
 
 Ints = npt.NDArray[np.int64]
 
@@ -33,6 +45,8 @@ TEXTS = ("event", "product")
 
 FOLDED = {"days-of-kinds": ("account", "event"), "days-of-users": ("user_id",)}
 """The forms of a piece in which rows are folded to days, and by what."""
+WHOLE, OF_WHOLE = "users", ("user_id",)
+"""The form of a piece in which all of its rows are folded, and by what."""
 CARRYING = {"quantity": "with-quantity", "users": "with-users"}
 """The forms of a piece that hold the rows which carry an amount."""
 
@@ -48,6 +62,7 @@ NOTHING: Mapping[str, Any] = {
 """What each row of a piece has of a column that its file does not have; what it knows is known when it happens."""
 
 _NUMBERS = ("events", "quantity", "users")
+_FOLDS = {*FOLDED, WHOLE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +90,7 @@ class NumberedPiece:
     columns
         The contract's columns in it.
     extracts
-        The shorter forms of it that there are, of `FOLDED` and `CARRYING`.
+        The shorter forms of it that there are, of `FOLDED`, `CARRYING` and `WHOLE`.
     """
 
     name: str
@@ -114,17 +129,8 @@ class NumberedPiece:
         wanted = {*FOLDED, *(form for name, form in CARRYING.items() if name in self.columns)}
         return wanted <= {*self.extracts} and not {"recorded_at", "product"} & {*self.columns}
 
-    def form(self, columns: Collection[str], *, carrying: str | None, at_midnight: bool) -> str:
-        """Return the shortest form that has the columns, empty for the rows themselves.
-
-        Parameters
-        ----------
-        carrying
-            An amount that all rows of the form have.
-        at_midnight
-            Whether rows may be folded to days.
-        """
-        forms = {CARRYING[carrying]: {"account", "event", carrying}} if carrying else FOLDED if at_midnight else {}
+    def form(self, columns: Collection[str], forms: Mapping[str, Collection[str]]) -> str:
+        """Return the first of some forms that is there and has the columns, empty for the rows themselves."""
         return next((form for form, there in forms.items() if form in self.extracts and set(columns) <= set(there)), "")
 
 
@@ -285,7 +291,14 @@ class NumberedTelemetry:
         return rows.select(**columns)
 
     def arrivals(
-        self, columns: Sequence[str], cutoffs: Iterable[int], *, days: int | None, lag_days: int = 0, carrying: str | None = None
+        self,
+        columns: Sequence[str],
+        cutoffs: Iterable[int],
+        *,
+        days: int | None,
+        lag_days: int = 0,
+        carrying: str | None = None,
+        ends: Iterable[int] | None = None,
     ) -> Iterator[Iterator[MonthRows]]:
         """Yield, for each cutoff, the rows that come into a window there and were not seen at the cutoff before, a month at a time.
 
@@ -301,9 +314,11 @@ class NumberedTelemetry:
             The window `(cutoff - lag - days, cutoff - lag]`; from the first row if `days` is None.
         carrying
             An amount that all rows have; each then stands for itself.
+        ends
+            Instants by which rows are told apart, beside the window's own. With them, a row may stand for several of several days.
         """
         cutoffs = np.asarray(list(cutoffs), dtype=np.int64)
-        asked = _Asked(tuple(columns), carrying, is_midnight=clock.is_midnight(cutoffs))
+        asked = _Asked(tuple(columns), carrying, is_midnight=clock.is_midnight(cutoffs), ends=None if ends is None else np.sort([*ends]))
         by_month: dict[str, list[NumberedPiece]] = {}
         for piece in self.pieces:
             if carrying is None or carrying in piece.columns:
@@ -320,7 +335,7 @@ class NumberedTelemetry:
 
     def _read(self, pieces: Sequence[NumberedPiece], asked: "_Asked", view: "_View") -> MonthRows:
         is_whole = all(map(view.shows_whole, pieces))
-        rows = self._joined(pieces, asked, [] if is_whole else ["known"])
+        rows = self._joined(pieces, asked, view, [] if is_whole else ["known"])
         if len(pieces) > 1:
             rows = rows.take(np.argsort(rows.time, kind="stable"))
         rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
@@ -328,10 +343,10 @@ class NumberedTelemetry:
             return rows
         return rows.take(clock.newly_seen(rows.time, rows.columns["known"], view.cutoff, before=view.before, lag_days=view.lag_days))
 
-    def _joined(self, pieces: Sequence[NumberedPiece], asked: "_Asked", more: Sequence[str]) -> MonthRows:
+    def _joined(self, pieces: Sequence[NumberedPiece], asked: "_Asked", view: "_View", more: Sequence[str]) -> MonthRows:
         """Return the rows of pieces one after the other, each in its shortest form."""
-        forms = [asked.form_of(piece) for piece in pieces]
-        names = ["time", *asked.columns, *more, *(["rows", "oldest"] if FOLDED.keys() & set(forms) else [])]
+        forms = [piece.form(asked.columns, asked.forms(piece, view)) for piece in pieces]
+        names = ["time", *asked.columns, *more, *(["rows", "oldest"] if _FOLDS & {*forms} else [])]
         read = {name: [self._column(piece, form, name) for piece, form in zip(pieces, forms, strict=True)] for name in names}
         arrays = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in read.items()}
         rows = MonthRows(arrays["time"], arrays)
@@ -355,9 +370,9 @@ class NumberedTelemetry:
 
         Files are read in turn and from the beginning again, so what no longer finds room is not held, and nothing makes room for it.
         """
-        if form not in FOLDED and name == "rows":
+        if form not in _FOLDS and name == "rows":
             return np.broadcast_to(np.int32(1), piece.rows)
-        if (form not in FOLDED and name == "oldest") or (name == "known" and name not in piece.stored):
+        if (form not in _FOLDS and name == "oldest") or (name == "known" and (name not in piece.stored or form == WHOLE)):
             name = "time"
         if not form and name not in piece.stored:
             return np.broadcast_to(NOTHING[name], piece.rows)
@@ -378,10 +393,21 @@ class _Asked:
     columns: tuple[str, ...]
     carrying: str | None
     is_midnight: bool
+    ends: Ints | None
 
-    def form_of(self, piece: NumberedPiece) -> str:
-        """Return the form in which a piece is read."""
-        return piece.form(self.columns, carrying=self.carrying, at_midnight=self.is_midnight)
+    def forms(self, piece: NumberedPiece, view: "_View") -> Mapping[str, Collection[str]]:
+        """Return the forms in which a piece may be read, the shortest first, and the columns of each."""
+        if self.carrying:
+            return {CARRYING[self.carrying]: {"account", "event", self.carrying}}
+        whole = {WHOLE: OF_WHOLE} if self._is_uncut(piece, view) else {}
+        return {**whole, **(FOLDED if self.is_midnight else {})}
+
+    def _is_uncut(self, piece: NumberedPiece, view: "_View") -> bool:
+        """Tell whether all rows of a piece come at once and are not told apart."""
+        if self.ends is None or not (view.shows_whole(piece) and view.holds(piece)):
+            return False
+        before_first, before_last = np.searchsorted(self.ends, [piece.first, piece.last])
+        return bool(before_first == before_last)
 
 
 @dataclass(frozen=True)
@@ -403,6 +429,12 @@ class _View:
     def shows_whole(self, piece: NumberedPiece) -> bool:
         """Tell whether all rows of a piece that happened in the window come."""
         return clock.was_known(piece.last_known, self.cutoff) and not self._was_seen(clock.shifted(piece.first, self.lag_days))
+
+    def holds(self, piece: NumberedPiece) -> bool:
+        """Tell whether the window does not cut a piece."""
+        until = clock.shifted(self.cutoff, -self.lag_days)
+        since = None if self.days is None else clock.shifted(until, -self.days)
+        return all(clock.reaches_into(time, time, since=since, until=until) for time in (piece.first, piece.last))
 
     def _was_seen(self, instant: int) -> bool:
         return self.before is not None and clock.was_known(instant, self.before)

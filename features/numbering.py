@@ -32,7 +32,7 @@ __all__ = ["number_telemetry"]
 Arrays = dict[str, npt.NDArray[Any]]
 Numbers = npt.NDArray[np.int32]
 
-_FORMAT = 3
+_FORMAT = 4
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"
 _BLOCK = 1 << 17

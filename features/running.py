@@ -90,6 +90,11 @@ class Running:
                 self._pass(end)
                 self._count(end, places[start:stop], None if weights is None else weights[start:stop])
 
+    @property
+    def ends(self) -> Ints:
+        """The instants by which is counted, ascending."""
+        return self._ends
+
     def between(self, cutoff: int, span: Ages, places: Ints | slice) -> npt.NDArray[np.number]:
         """Return what places have in a span of ages at a cutoff, once all rows that are seen there were added."""
         youngest, oldest = span

@@ -135,7 +135,8 @@ class UseCounts:
         assert telemetry is not None
         places = Places.of(self.known, window, telemetry)
         sums = UseSums.of(self.known, places, summed, telemetry)
-        arrivals = telemetry.arrivals(sums.columns_of(places), self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        wanted, days, lag_days = sums.columns_of(places), window.days, window.lag_days
+        arrivals = telemetry.arrivals(wanted, self.known.cutoffs, days=days, lag_days=lag_days, ends=sums.ends)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
             for found in arriving:
                 sums.add(found, places)
@@ -223,6 +224,11 @@ class UseSums:
     def columns_of(self, places: Places) -> list[str]:
         """Return the columns of rows that are looked at."""
         return [*places.columns, *(["events"] if self.events is not None else [])]
+
+    @property
+    def ends(self) -> list[int]:
+        """The instants by which is counted."""
+        return [end for sums in (self.rows, self.events) if sums is not None for end in sums.ends.tolist()]
 
     def add(self, rows: MonthRows, places: Places) -> None:
         """Add rows that were not seen before."""

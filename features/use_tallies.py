@@ -94,7 +94,8 @@ class UseTallies:
         assert telemetry is not None
         places = Places.of(self.known, window, telemetry)
         sums = UseSums.of(self.known, places, _summed(window, features), telemetry)
-        arrivals = telemetry.arrivals(sums.columns_of(places), self.known.cutoffs, days=window.days, lag_days=window.lag_days)
+        wanted, days, lag_days = sums.columns_of(places), window.days, window.lag_days
+        arrivals = telemetry.arrivals(wanted, self.known.cutoffs, days=days, lag_days=lag_days, ends=sums.ends)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
             for found in arriving:
                 sums.add(found, places)

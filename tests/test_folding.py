@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from features import folding
 from features.clock import MICROSECONDS_PER_DAY as DAY
 from features.folding import extracts
-from features.numbered import CARRYING, FOLDED, MonthRows
+from features.numbered import CARRYING, FOLDED, WHOLE, MonthRows
 
 TIMES = st.integers(-3 * 8, 3 * 8).map(lambda eighth: eighth * DAY // 8)
 ROWS = st.lists(
@@ -76,6 +76,23 @@ def test_folded_rows_stand_for_the_rows_of_a_day_that_are_known_from_the_same_da
     assert np.all(np.diff(times) >= 0)
 
 
+@given(rows=ROWS, size=st.integers(1, 50), at_once=st.integers(1, 50))
+def test_a_row_for_a_user_stands_for_all_of_its_rows(rows, size, at_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "_AT_ONCE", at_once)
+        patch.setattr(folding, "_WORTH", 0)
+        (found,) = extracts(blocks_of(rows, size), [], are_single=True)[WHOLE]
+    of_users = defaultdict(list)
+    for row in rows:
+        of_users[row["user_id"]].append(row["time"])
+    expected = {user: (len(times), max(times), min(times)) for user, times in of_users.items()}
+    columns = (found.columns["user_id"], found.weights, found.time, found.oldest)
+    assert {user: facts for user, *facts in zip(*(column.tolist() for column in columns), strict=True)} == {
+        user: list(facts) for user, facts in expected.items()
+    }
+    assert np.all(np.diff(found.time) >= 0)
+
+
 @given(rows=ROWS, size=st.integers(1, 50))
 def test_rows_that_carry_an_amount_are_all_there(rows, size):
     with pytest.MonkeyPatch.context() as patch:
@@ -90,6 +107,8 @@ def test_a_form_is_there_only_where_it_is_much_shorter():
     row = {"time": DAY // 2, "late": 0, "account": 0, "event": 0, "user_id": 0, "quantity": None}
     many = [row | {"time": row["time"] + i} for i in range(9)]
     assert extracts(blocks_of(many, 4), [], are_single=True).keys() == FOLDED.keys()
+    for_days = [row | {"time": (day * 9 + i) * DAY // 9 + 1} for day in range(9) for i in range(9)]
+    assert extracts(blocks_of(for_days, 81), [], are_single=True).keys() == {*FOLDED, WHOLE}
     assert not extracts(blocks_of(many, 4), [], are_single=False)
     apart = [row | {"account": i, "user_id": i} for i in range(9)]
     assert not extracts(blocks_of(apart, 4), [], are_single=True)

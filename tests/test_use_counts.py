@@ -16,7 +16,7 @@ from features.families import VIEWS
 from features.feature import Feature, Window
 from features.habits import Habit, Habits
 from features.month_tallies import MonthTallies
-from features.numbered import NumberedTelemetry
+from features.numbered import WHOLE, NumberedTelemetry
 from features.slices import KnownTables
 from features.snapshots import build_matrix
 from features.tally import Tally
@@ -140,6 +140,19 @@ def test_every_feature_is_the_same_where_a_row_stands_for_several_of_a_day(engin
     catalogue = Catalogue((oldest, *(f for f in catalogue_of(world) if f.source and f.source.table == "telemetry")))
     assert not differing(*both(engine, world, MIDNIGHTS, catalogue, tmp_path))
     assert stood_for_several == {("account",), ("account", "event"), ("user_id",)} and len(answered) > 5
+
+
+def test_every_feature_is_the_same_where_a_row_stands_for_all_of_a_user(engine, tmp_path, monkeypatch, per_cutoff, answered):
+    read, forms = NumberedTelemetry.file, set()
+    monkeypatch.setattr(NumberedTelemetry, "file", lambda self, piece, form="": forms.add(form) or read(self, piece, form))
+    monkeypatch.setattr(folding, "_WORTH", 0)
+    world = with_single_events(FULL.world())
+    catalogue = Catalogue(tuple(f for f in catalogue_of(world) if f.source and f.source.by == ("user_id",)))
+    later = [(account, cutoff + timedelta(days=days)) for days in (2000, 2010) for account, cutoff in MIDNIGHTS]
+    assert not differing(*both(engine, world, [*MIDNIGHTS, *later], catalogue, tmp_path / "all"))
+    assert WHOLE not in forms and answered
+    assert not differing(*both(engine, world, later, catalogue, tmp_path / "later"))
+    assert WHOLE in forms
 
 
 def test_every_feature_is_the_same_where_cutoffs_are_computed_at_once(engine, tmp_path, monkeypatch, answered):
