@@ -175,9 +175,9 @@ def probed_cutoffs(spine: Spine) -> list[int]:
 
 
 def probed_instant(spine: Spine) -> np.datetime64:
-    """Return the cutoff to look at, the middle one."""
+    """Return the cutoff to look at, a third of the way: the earlier it is, the more of the future there is, and the less past to read."""
     cutoffs = np.unique(spine.instants)
-    return np.datetime64(int(cutoffs[len(cutoffs) // 2]), "us")
+    return np.datetime64(int(cutoffs[(len(cutoffs) + 1) // 3]), "us")
 
 
 def _in_weeks_before(spine: Spine, instant: np.datetime64) -> npt.NDArray[np.bool_]:
