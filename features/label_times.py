@@ -188,7 +188,7 @@ def _ended_terms(terms: pa.Table, labels: pa.Table, *, days_ahead: int) -> _Ende
     start, end = _times(asked["start_date"]), _times(asked["end_date"])
     days = (end - start) // _DAY
     account_id = asked["account_id"].to_numpy(zero_copy_only=False)
-    return _Ended(account_id, start, end, days.astype(np.int64), _whole_months(start, end), _left(account_id, end, labelled))
+    return _Ended(account_id, start, end, days.astype(np.int64), _whole_months(start, end), _left(asked, labelled))
 
 
 _ROOM = 1_000_000
@@ -227,13 +227,13 @@ def _days(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.where(np.isnat(times), -1, times.astype("M8[D]").astype(np.int64))
 
 
-def _left(account_id: npt.NDArray[np.object_], end: Times, labels: pa.Table) -> Flags:
+def _left(terms: pa.Table, labelled: pa.Table) -> Flags:
     """Tell which terms end on a day on which their account left, give or take one day."""
-    leaving = labels.filter(pc.is_valid(labels["left_at"]))
-    days = leaving["left_at"].to_numpy().astype("M8[D]").astype(int)
-    left = set(zip(leaving["account_id"].to_pylist(), days.tolist(), strict=True))
-    ends = end.astype("M8[D]").astype(int).tolist()
-    return np.array([any((name, day + more) in left for more in (-1, 0, 1)) for name, day in zip(account_id, ends, strict=True)], bool)
+    leaving = labelled.filter(pc.is_valid(labelled["left_at"]))
+    names = pc.unique(leaving["account_id"])
+    left = _account(leaving, names) * _ROOM + _days(leaving["left_at"])
+    ends = _account(terms, names) * _ROOM + _days(terms["end_date"])
+    return np.asarray(np.isin(ends[:, None] + [-1, 0, 1], left).any(axis=1))
 
 
 def _whole_months(start: Times, end: Times) -> npt.NDArray[np.int64]:

@@ -216,10 +216,10 @@ class UseSums:
     @classmethod
     def of(cls, known: KnownTables, places: Places, summed: Summed, telemetry: NumberedTelemetry) -> "UseSums":
         """Return the sums of no rows."""
-        cutoffs, spans = known.cutoffs.tolist(), summed.counted
-        rows = Running(places.size, cutoffs, spans, np.int32) if spans else None
-        events = Running(places.size, cutoffs, spans, np.float64) if spans and summed.counts_events(telemetry) else None
-        return cls(summed, Extremes(places.size, with_oldest="oldest_age_days" in summed.names), rows, events)
+        cutoffs, spans, size = known.cutoffs.tolist(), summed.counted, places.size + 1  # the last, -1, is that of rows without a place
+        rows = Running(size, cutoffs, spans, np.int32) if spans else None
+        events = Running(size, cutoffs, spans, np.float64) if spans and summed.counts_events(telemetry) else None
+        return cls(summed, Extremes(size, with_oldest="oldest_age_days" in summed.names), rows, events)
 
     def columns_of(self, places: Places) -> list[str]:
         """Return the columns of rows that are looked at."""
@@ -233,9 +233,6 @@ class UseSums:
     def add(self, rows: MonthRows, places: Places) -> None:
         """Add rows that were not seen before."""
         at = places.of_rows(rows)
-        nowhere = at < 0
-        if nowhere.any():
-            rows, at = rows.take(~nowhere), at[~nowhere]
         self.times.add(rows.time, at, None if rows.weights is None else rows.oldest)
         if self.rows is not None:
             self.rows.add(rows.time, at, rows.weights)
@@ -250,7 +247,7 @@ class UseSums:
 
     def places_within(self, cutoff: int) -> Ints:
         """Return the places that have a row in the window of a cutoff."""
-        return np.flatnonzero(self.times.are_within(cutoff, ages_of_window(self.summed.window)))
+        return np.flatnonzero(self.times.are_within(cutoff, ages_of_window(self.summed.window))[:-1])
 
     def table(self, cutoff: int, places: Places, row_of: npt.NDArray[np.int32]) -> pa.Table:
         """Return the summed-up rows of a cutoff.
