@@ -13,10 +13,14 @@ All runs on so many cores as `--cores` says (2), queries hold 4 GB before they g
 
 Time and CPU are those of the step without imports. Compare CPU where the machine does other things.
 
-Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of `fightchurn_crm5`: scan 0.4, 3.6, 60 and
-6.2; check 5.1, 33, 394 and 142 (4.1 GiB at most); features of 24, 24, 24 and 25 cutoffs 6.8, 29, 427 and 92 (5.1 GiB); a day later, with
-a scoring cutoff of its own, the check 1.0, 1.0 and 3.5 and the features 1.7, 5.0 and 10 (2.0 GiB), but for 200 M, whose last day had no
-rows then. By the clock 200 M took 209 and 313 s, `fightchurn_crm5` 79 and 66.
+Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of `fightchurn_crm5`: scan 0.3, 3.6, 67 and
+6.3; check 4.7, 35, 366 and 136 (4.1 GiB at most); features of 24, 24, 24 and 25 cutoffs 3.9, 21, 263 and 24 (4.6 GiB); a day later, with
+a scoring cutoff of its own, the check 0.4, 0.6, 2.5 and 0.6 and the features 1.2, 4.1, 38 and 3.7 (2.9 GiB). By the clock 200 M took 197
+and 198 s, `fightchurn_crm5` 75 and 17. After the last savings the newest cutoff of 200 M took 30 s. The machine was one of several on its
+host: the same run took a fifth more or less at other times.
+
+Before telemetry was folded to days and numbered by the dictionaries of its files, features took 6.8, 29, 427 and 92 s, and a day later
+1.7, 5.0, - and 10.
 
 Before each row was counted once for all cutoffs, features of 2 M, 20 M and `fightchurn_crm5` took 8.7, 50 and 157 s (200 M were stopped
 after 796 s, unfinished, at 9.2 GiB); before telemetry was numbered, those of 2 M and 20 M took 15.5 and 127 s (busy machine). A check of
