@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from features import clock
 from features.feature import Expression, Window
-from features.numbered import MonthRows
+from features.forms import MonthRows
 from features.running import Ages
 from features.slices import KnownTables, Spine
 from features.use_counts import Summed, are_cutoffs_of_their_own
@@ -98,15 +98,13 @@ class DayCounts:
 
     def answer(self, window: Window, expressions: Sequence[Expression]) -> bool:
         """Tell whether the rows of this window can be counted."""
-        telemetry = self.known.telemetry
+        telemetry = self.known.countable(window.table)
         return (
             telemetry is not None
-            and window.table == "telemetry"
             and window.by in (("day",), ("week",))
             and window.each is None
             and window.days is not None
             and not telemetry.lacks_events
-            and self.known.is_cut_by_cutoff("telemetry")
             and clock.is_midnight(self.known.cutoffs)
             and "oldest_age_days" not in Summed(window, expressions).names
             and self.known.n_accounts * window.days <= MOST_PLACES

@@ -105,10 +105,9 @@ class DayTallies:
 
     def answer(self, window: Window, features: Sequence[Feature]) -> bool:
         """Tell whether these features of one window can be tallied."""
-        telemetry = self.known.telemetry
+        telemetry = self.known.countable(window.table)
         return (
             telemetry is not None
-            and window.table == "telemetry"
             and window.by in (("day",), ("week",))
             and all(isinstance(feature.expression, DayTally if window.by == ("day",) else WeekTally) for feature in features)
             and window.each is None
@@ -116,7 +115,6 @@ class DayTallies:
             and window.lag_days == 0
             and not telemetry.lacks_events
             and (telemetry.busiest * (1.0 if self._is_single else max(telemetry.largest, 1.0))) ** 2 < EXACT_BELOW
-            and self.known.is_cut_by_cutoff("telemetry")
             and clock.is_midnight(self.known.cutoffs)
             and self.known.n_accounts * window.days <= MOST_PLACES
         )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import clock
-from features.numbered import CARRYING, FOLDED, WHOLE, MonthRows
+from features.forms import CARRYING, FOLDED, WHOLE, MonthRows
 
 __all__ = ["extracts"]
 
@@ -45,8 +45,9 @@ def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_singl
     are_single
         Whether each row stands for one event.
     """
-    wanted = FOLDED if are_single else {}
-    found = {form: _folded(blocks, by) for form, by in wanted.items() if _is_shorter(_folded(_sample(blocks), by), _sample(blocks))}
+    some = _sample(blocks)
+    wanted = {form: by for form, by in FOLDED.items() if are_single and _is_shorter(_folded(some, by), some)}
+    found = {form: _folded(blocks, by) for form, by in wanted.items()}
     if _OF_USERS in found:
         found[WHOLE] = [_whole(found[_OF_USERS])]
     found |= {form: [_carrying(rows, name) for rows in blocks] for name, form in CARRYING.items() if name in amounts}

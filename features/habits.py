@@ -60,17 +60,15 @@ class Habits:
 
     def answer(self, window: Window, features: Sequence[Feature]) -> bool:
         """Tell whether these features of one window can be counted."""
-        telemetry = self.known.telemetry
+        telemetry = self.known.countable(window.table)
         return (
             telemetry is not None
-            and window.table == "telemetry"
             and window.by == ("user_id", "day")
             and window.each is None
             and all(isinstance(feature.expression, Habit) for feature in features)
             and window.days is not None
             and window.days < np.iinfo(np.uint8).max
             and len(telemetry.user_accounts) * window.days <= _MOST_FLAGS
-            and self.known.is_cut_by_cutoff("telemetry")
             and clock.is_midnight(self.known.cutoffs)
         )
 

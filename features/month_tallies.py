@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from features import clock
 from features.feature import Feature, Window
-from features.numbered import MonthRows, NumberedTelemetry
+from features.forms import MonthRows
+from features.numbered import NumberedTelemetry
 from features.running import Extremes, Running, Weights
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, split
@@ -46,11 +47,10 @@ class MonthTallies:
 
     def answer(self, window: Window, features: Sequence[Feature]) -> bool:
         """Tell whether these features of one window can be tallied."""
-        telemetry = self.known.telemetry
+        telemetry = self.known.countable(window.table)
         tallies = tallies_of(features)
         return (
             telemetry is not None
-            and window.table == "telemetry"
             and not window.by
             and window.each in (None, "event")
             and all(isinstance(feature.expression, Tally) for feature in features)
@@ -58,7 +58,6 @@ class MonthTallies:
             and (window.days is None or all(tally.kind != "oldest" for tally in tallies))
             and not telemetry.lacks_events
             and telemetry.busiest * max(telemetry.largest, BILLION) < EXACT_BELOW
-            and self.known.is_cut_by_cutoff("telemetry")
         )
 
     @staticmethod

@@ -6,6 +6,9 @@ is numbered within its account. A new folder takes over what stays as hard links
 Parquet keeps a text that comes often as a number already, in dictionaries of a few thousand rows; so texts are looked up by dictionary
 and not by row. Beside the rows of a piece there are shorter files, where they are much shorter: the rows folded to days, and those that
 carry an amount (see `features.folding`). Where they are likely to do, the rows themselves are written when they are first asked for.
+
+It takes 0.13 microseconds of CPU an event, once, and 11 bytes of disk, of the 98.5 M single events of `fightchurn_crm5`, which are folded;
+0.3 and 33 of 20 M simulated ones, which carry times of recording and hardly ever repeat within a day (on 2 idle cores).
 """
 
 import json
@@ -23,8 +26,9 @@ import pyarrow.parquet as pq
 
 from features.ahead import in_advance
 from features.folding import extracts
+from features.forms import NOTHING, TEXTS, MonthRows, NumberedPiece, file_of
 from features.ledger import fingerprint, link_file, replace_file, replace_folder
-from features.numbered import NOTHING, TEXTS, MonthRows, NumberedPiece, NumberedTelemetry, file_of, in_order
+from features.numbered import NumberedTelemetry, in_order
 from features.pieces import Piece, read_manifest
 
 __all__ = ["number_telemetry"]
@@ -32,7 +36,7 @@ __all__ = ["number_telemetry"]
 Arrays = dict[str, npt.NDArray[Any]]
 Numbers = npt.NDArray[np.int32]
 
-_FORMAT = 4
+_FORMAT = 5
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"
 _BLOCK = 1 << 17

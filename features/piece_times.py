@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from features import clock
 from features.engine import Engine
+from features.forms import MonthRows, NumberedPiece
 from features.ledger import fingerprint, link_file
-from features.numbered import MonthRows, NumberedPiece, NumberedTelemetry
+from features.numbered import NumberedTelemetry
 
 __all__ = ["LATE_DAYS", "PieceTimes", "count_times"]
 

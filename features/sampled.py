@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import clock
-from features.numbered import NOTHING, MonthRows, NumberedPiece, NumberedTelemetry
+from features.forms import NOTHING, MonthRows, NumberedPiece
+from features.numbered import NumberedTelemetry
 from features.queries import QueryEngine
 
 __all__ = ["SampledTelemetry", "sample_telemetry"]

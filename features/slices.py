@@ -213,6 +213,10 @@ class KnownTables:
             self._n_rows[table] = int(self.engine.to_arrow(self.tables[table].aggregate(n=self.tables[table].count()))["n"][0].as_py())
         return self._n_rows[table] * self._rows_per_account > len(self.cutoffs) * ROWS_WORTH_A_QUERY
 
+    def countable(self, table: str) -> NumberedTelemetry | None:
+        """Return what can be read of a table in the order of time, once for all cutoffs; None if it is not numbered or too small."""
+        return self.telemetry if table == "telemetry" and self.telemetry is not None and self.is_cut_by_cutoff(table) else None
+
     def slice_at_once(self, window: Window) -> ir.Table:
         """Return the window's slice in one part; see the module for its columns."""
         if window.table in self.views:

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from features import clock
 from features.feature import LOOKBACKS, Expression, Window
-from features.numbered import MonthRows, NumberedTelemetry
+from features.forms import MonthRows
+from features.numbered import NumberedTelemetry
 from features.running import Ages, Extremes, Running, clipped, held_at_once
 from features.slices import KnownTables, Spine
 
@@ -91,15 +92,14 @@ def are_cutoffs_of_their_own(known: KnownTables, spine: Spine) -> bool:
 
 def can_be_summed(known: KnownTables, summed: Summed) -> bool:
     """Tell whether telemetry can be summed up here, by a column with numbers."""
-    telemetry, window = known.telemetry, summed.window
+    window = summed.window
+    telemetry = known.countable(window.table)
     return (
         telemetry is not None
-        and window.table == "telemetry"
         and len(window.by) == 1
         and window.by[0] in ("user_id", "event", "product")
         and window.each is None
         and not telemetry.lacks_events
-        and known.is_cut_by_cutoff("telemetry")
         and (window.days is None or "oldest_age_days" not in summed.names)
         and _bytes(known, telemetry, summed) <= _MOST_BYTES
     )

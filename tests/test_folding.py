@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from features import folding
 from features.clock import MICROSECONDS_PER_DAY as DAY
 from features.folding import extracts
-from features.numbered import CARRYING, FOLDED, WHOLE, MonthRows
+from features.forms import CARRYING, FOLDED, WHOLE, MonthRows
 
 TIMES = st.integers(-3 * 8, 3 * 8).map(lambda eighth: eighth * DAY // 8)
 ROWS = st.lists(

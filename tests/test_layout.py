@@ -221,6 +221,7 @@ TESTED_WITH = {
     "features.habits": "test_use_counts",
     "features.day_tallies": "test_use_counts",
     "features.use_tallies": "test_use_counts",
+    "features.forms": "test_numbered",
     "features.numbering": "test_numbered",
     "features.databases": "test_sources",
     "features.textfiles": "test_sources",

@@ -14,9 +14,10 @@ from features.day_tallies import DayTallies, DayTally, WeekTally
 from features.engine import Engine
 from features.families import VIEWS
 from features.feature import Feature, Window
+from features.forms import WHOLE
 from features.habits import Habit, Habits
 from features.month_tallies import MonthTallies
-from features.numbered import WHOLE, NumberedTelemetry
+from features.numbered import NumberedTelemetry
 from features.slices import KnownTables
 from features.snapshots import build_matrix
 from features.tally import Tally
