@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CARRYING", "FOLDED", "NOTHING", "OF_WHOLE", "TEXTS", "WHOLE", "MonthRows", "NumberedPiece", "file_of"]
+__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "WHOLE", "MonthRows", "NumberedPiece", "file_of"]
 
 Ints = npt.NDArray[np.int64]
 
 TEXTS = ("event", "product")
 """Columns of texts that have numbers of their own."""
 
-FOLDED = {"days-of-kinds": ("account", "event"), "days-of-users": ("user_id",)}
-"""The forms of a piece in which rows are folded to days, and by what."""
-WHOLE, OF_WHOLE = "users", ("user_id",)
-"""The form of a piece in which all of its rows are folded, and by what."""
+FOLDED = {"days-of-accounts": ("account",), "days-of-kinds": ("account", "event"), "days-of-users": ("user_id",)}
+"""The forms of a piece in which rows are folded to days, and by what; the shorter ones first."""
+WHOLE = {"kinds": ("account", "event"), "users": ("user_id",)}
+"""The forms of a piece in which all of its rows are folded, and by what."""
 CARRYING = {"quantity": "with-quantity", "users": "with-users"}
 """The forms of a piece that hold the rows which carry an amount."""
 
@@ -120,7 +120,8 @@ class MonthRows:
         Microseconds since 1970-01-01 UTC, ascending, shape `(n,)`; the newest, where a row stands for several of one day.
     columns
         Arrays of shape `(n,)`: `account`, `user_id`, `event` and `product` are numbers, -1 where there is none; amounts are floats, NaN
-        where there is none. Where a row stands for several, `rows` says for how many and `oldest` when the oldest happened.
+        where there is none. Where a row stands for several, `rows` says for how many and, if asked for, `oldest` when the oldest
+        happened.
     """
 
     time: Ints
@@ -140,7 +141,7 @@ class MonthRows:
     @property
     def oldest(self) -> Ints:
         """When the oldest of the rows happened for which each stands, shape `(n,)`; not always ascending."""
-        return self.columns.get("oldest", self.time)
+        return self.time if self.weights is None else self.columns["oldest"]
 
     def take(self, rows: slice | npt.NDArray[Any]) -> "MonthRows":
         """Return some of the rows, in the order asked for."""

@@ -16,7 +16,7 @@ from features import clock
 from features.feature import Feature, Window
 from features.forms import MonthRows
 from features.numbered import NumberedTelemetry
-from features.running import Extremes, Running, Weights
+from features.running import Extremes, Running, Weights, needed_until
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, split
 from features.tally import Tally, tallies_of, write_tallies
@@ -72,7 +72,8 @@ class MonthTallies:
         levels = self.known.levels[widest.each] if widest.each else ()
         sums = _Sums(self.known, [(window, tallies_of(features)) for window, features in asked], _level_of(telemetry, widest, levels))
         arrivals = partial(telemetry.arrivals, cutoffs=self.known.cutoffs, days=widest.days, lag_days=widest.lag_days)
-        streams = [arrivals(sums.columns_of(telemetry)), *(arrivals([*sums.keys, name], carrying=name) for name in sums.carried)]
+        counted = arrivals(sums.columns_of(telemetry), ends=sums.ends)
+        streams = [counted, *(arrivals([*sums.keys, name], carrying=name) for name in sums.carried)]
         for (cutoff, rows, accounts), counted, *carrying in zip(self.known.by_cutoff(self.spine), *streams, strict=True):
             for found in counted:
                 sums.add(found)
@@ -131,7 +132,13 @@ class _Sums:
     def columns_of(self, telemetry: NumberedTelemetry) -> list[str]:
         """Return the columns of all rows that are looked at; what each row has once is counted instead."""
         asks_events = any("events" in (tally.kind, tally.column) for tally in self._tallies)
-        return [*self.keys, *(["events"] if asks_events and not all(piece.are_single for piece in telemetry.pieces) else [])]
+        oldest = ["oldest"] if self._times.oldest is not None else []
+        return [*self.keys, *oldest, *(["events"] if asks_events and not all(piece.are_single for piece in telemetry.pieces) else [])]
+
+    @property
+    def ends(self) -> list[int]:
+        """The instants by which is counted."""
+        return sorted(needed_until(self._cutoffs, self._spans))
 
     def add(self, rows: MonthRows) -> None:
         """Add rows that were not seen before."""
@@ -140,7 +147,7 @@ class _Sums:
         if "events" in rows.columns:
             self._add_up("events", rows, places)
         if {"newest", "oldest"} & {tally.kind for tally in self._tallies}:
-            self._times.add(rows.time, places, None if rows.weights is None else rows.oldest)
+            self._times.add(rows.time, places, None if rows.weights is None or self._times.oldest is None else rows.oldest)
 
     def add_amounts(self, column: str, rows: MonthRows) -> None:
         """Add the amounts of rows that were not seen before and carry one."""

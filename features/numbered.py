@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from features import clock
 from features.engine import Engine
-from features.forms import CARRYING, FOLDED, NOTHING, OF_WHOLE, TEXTS, WHOLE, MonthRows, NumberedPiece, file_of
+from features.forms import CARRYING, FOLDED, NOTHING, TEXTS, WHOLE, MonthRows, NumberedPiece, file_of
 from features.queries import QueryEngine
 
 __all__ = ["LeftOut", "NumberedTelemetry", "in_order"]
@@ -30,7 +30,7 @@ __all__ = ["LeftOut", "NumberedTelemetry", "in_order"]
 Ints = npt.NDArray[np.int64]
 
 _NUMBERS = ("events", "quantity", "users")
-_FOLDS = {*FOLDED, WHOLE}
+_FOLDS = {*FOLDED, *WHOLE}
 
 
 class LeftOut(Protocol):
@@ -164,7 +164,7 @@ class NumberedTelemetry:
         Parameters
         ----------
         columns
-            Of `MonthRows`.
+            Of `MonthRows`; `rows` comes by itself where rows stand for several.
         cutoffs
             Microseconds since 1970-01-01 UTC, ascending.
         days, lag_days
@@ -202,8 +202,8 @@ class NumberedTelemetry:
 
     def _joined(self, pieces: Sequence[NumberedPiece], asked: "_Asked", view: "_View", more: Sequence[str]) -> MonthRows:
         """Return the rows of pieces one after the other, each in its shortest form."""
-        forms = [piece.form(asked.columns, asked.forms(piece, view)) for piece in pieces]
-        names = ["time", *asked.columns, *more, *(["rows", "oldest"] if _FOLDS & {*forms} else [])]
+        forms = [piece.form(asked.keys, asked.forms(piece, view)) for piece in pieces]
+        names = ["time", *asked.keys, *more, *(["rows", *asked.oldest] if _FOLDS & {*forms} else [])]
         read = {name: [self._column(piece, form, name) for piece, form in zip(pieces, forms, strict=True)] for name in names}
         arrays = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in read.items()}
         rows = MonthRows(arrays["time"], arrays)
@@ -229,7 +229,7 @@ class NumberedTelemetry:
         """
         if form not in _FOLDS and name == "rows":
             return np.broadcast_to(np.int32(1), piece.rows)
-        if (form not in _FOLDS and name == "oldest") or (name == "known" and (name not in piece.stored or form == WHOLE)):
+        if (form not in _FOLDS and name == "oldest") or (name == "known" and (name not in piece.stored or form in WHOLE)):
             name = "time"
         if not form and name not in piece.stored:
             return np.broadcast_to(NOTHING[name], piece.rows)
@@ -252,12 +252,21 @@ class _Asked:
     is_midnight: bool
     ends: Ints | None
 
+    @property
+    def keys(self) -> list[str]:
+        """The columns that a form must have of its own."""
+        return [name for name in self.columns if name != "oldest"]
+
+    @property
+    def oldest(self) -> list[str]:
+        """The column of rows that stand for several, if it is asked for."""
+        return [name for name in self.columns if name == "oldest"]
+
     def forms(self, piece: NumberedPiece, view: "_View") -> Mapping[str, Collection[str]]:
         """Return the forms in which a piece may be read, the shortest first, and the columns of each."""
         if self.carrying:
             return {CARRYING[self.carrying]: {"account", "event", self.carrying}}
-        whole = {WHOLE: OF_WHOLE} if self._is_uncut(piece, view) else {}
-        return {**whole, **(FOLDED if self.is_midnight else {})}
+        return (WHOLE if self._is_uncut(piece, view) else {}) | (FOLDED if self.is_midnight else {})
 
     def _is_uncut(self, piece: NumberedPiece, view: "_View") -> bool:
         """Tell whether all rows of a piece come at once and are not told apart."""

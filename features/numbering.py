@@ -21,22 +21,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.ahead import in_advance
 from features.folding import extracts
 from features.forms import NOTHING, TEXTS, MonthRows, NumberedPiece, file_of
 from features.ledger import fingerprint, link_file, replace_file, replace_folder
-from features.numbered import NumberedTelemetry, in_order
+from features.numbered import NumberedTelemetry
 from features.pieces import Piece, read_manifest
+from features.vocabulary import Vocabulary
 
 __all__ = ["number_telemetry"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Numbers = npt.NDArray[np.int32]
 
-_FORMAT = 5
+_FORMAT = 6
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"
 _BLOCK = 1 << 17
@@ -44,7 +44,6 @@ _BLOCK = 1 << 17
 _AMOUNTS = ("events", "quantity", "users")
 _CODED = ("account_id", "user_id", *TEXTS)
 _READ = (*_CODED, "occurred_at", "recorded_at", "known_at", *_AMOUNTS)
-_ASIDE = "\x1f"
 
 
 def number_telemetry(pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -> NumberedTelemetry | None:
@@ -98,7 +97,7 @@ def _read_index(folder: Path) -> _Index:
 def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, pieces: Path, earlier: Path) -> _Index:
     """Fill a new folder: keep the files of pieces that stay, number the others, and write what is there to the index."""
     kept = [piece for piece in before.pieces if piece.key in wanted]
-    names = _Names.read(earlier, before) if kept else _Names()
+    names = Vocabulary.read(earlier, before.texts) if kept else Vocabulary()
     shared = [*names.files(earlier), *(earlier / file_of(piece.name, form) for piece in kept for form in ("", *piece.extracts))]
     for file in shared if kept else ():
         if file.exists():  # rows that nobody asked for were not written
@@ -113,7 +112,7 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
     return found
 
 
-def _numbered(read: pa.Table, names: "_Names", folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
+def _numbered(read: pa.Table, names: Vocabulary, folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
     """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
     name, columns = f"{month}-{key[:16]}.parquet", tuple(read.column_names)
     blocks = _in_time(_with_numbers(read, names))
@@ -148,8 +147,8 @@ class _LeftOut:
             _write_rows(self.read(piece), piece.stored, file)
 
     @cached_property
-    def _names(self) -> "_Names":
-        return _Names.read(self.folder, self.index)
+    def _names(self) -> Vocabulary:
+        return Vocabulary.read(self.folder, self.index.texts)
 
 
 def _read(file: Path) -> pa.Table:
@@ -165,7 +164,7 @@ def _read(file: Path) -> pa.Table:
     return read.unify_dictionaries()
 
 
-def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: "_Names") -> pa.Table:
+def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
     """Return the rows of some accounts, given by number, and in the dictionary of users only those who are in them."""
     accounts = read["account_id"].chunks
     chosen = of[names.of_accounts(accounts[0].dictionary)]
@@ -189,7 +188,7 @@ def _has_dictionary(file: pq.FileMetaData, column: str) -> bool:
     return any("DICTIONARY" in encoding for encoding in found.encodings)
 
 
-def _with_numbers(read: pa.Table, names: "_Names") -> list[MonthRows]:
+def _with_numbers(read: pa.Table, names: Vocabulary) -> list[MonthRows]:
     """Return the rows of a piece, whose texts are places in dictionaries, with numbers for texts, as they stand."""
     blocks = read.to_batches(max_chunksize=_BLOCK)
     found = {name: read[name].chunk(0).dictionary for name in _CODED if name in read.column_names}
@@ -205,7 +204,7 @@ def _with_numbers(read: pa.Table, names: "_Names") -> list[MonthRows]:
         )
         for of_block, numbered in zip(rows, users, strict=True):
             of_block["user_id"] = numbered
-    return [MonthRows(of_block["time"], _completed(of_block)) for of_block in rows]
+    return [MonthRows(of_block["time"], of_block) for of_block in rows]
 
 
 def _microseconds_of(block: pa.RecordBatch) -> Arrays:
@@ -227,18 +226,19 @@ def _codes(column: pa.DictionaryArray) -> Numbers:
     return np.asarray((column.indices.fill_null(-1) if column.null_count else column.indices).to_numpy())
 
 
-def _completed(columns: Arrays) -> Arrays:
-    """Add what there is of columns that a piece does not have; where it does not have `events`, nobody knows for how many rows stand."""
-    return {name: np.broadcast_to(nothing, len(columns["time"])) for name, nothing in ({**NOTHING, "events": np.nan}).items()} | columns
-
-
 def _in_time(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:
-    """Return rows in the order of time, in which those of a piece without times of recording mostly are."""
+    """Return rows in the order of time, in which those of a piece without times of recording mostly are, with all columns."""
     edges = np.array([edge for rows in blocks for edge in (rows.time[0], rows.time[-1])])
-    if not np.any(np.diff(edges) < 0) and not any(np.any(np.diff(rows.time) < 0) for rows in blocks):
-        return blocks
-    rows = MonthRows.joined(blocks)
-    return [rows.take(np.argsort(rows.time, kind="stable"))]
+    if np.any(np.diff(edges) < 0) or any(np.any(np.diff(rows.time) < 0) for rows in blocks):
+        rows = MonthRows.joined(blocks)
+        blocks = [rows.take(np.argsort(rows.time, kind="stable"))]
+    return [_completed(rows) for rows in blocks]
+
+
+def _completed(rows: MonthRows) -> MonthRows:
+    """Add what there is of columns that a piece does not have; where it does not have `events`, nobody knows for how many rows stand."""
+    missing = {name: np.broadcast_to(nothing, len(rows.time)) for name, nothing in ({**NOTHING, "events": np.nan}).items()}
+    return MonthRows(rows.time, missing | {**rows.columns})
 
 
 def _write_rows(blocks: Sequence[MonthRows], columns: Iterable[str], file: Path) -> None:
@@ -291,102 +291,3 @@ def _counted(blocks: Sequence[MonthRows], name: str) -> npt.NDArray[np.int64]:
     """Return how many rows there are of each number of a column."""
     size = max(int(rows.columns[name].max()) for rows in blocks) + 1
     return np.asarray(sum(np.bincount(rows.columns[name], minlength=size) for rows in blocks))
-
-
-class _Names:
-    """The texts that have numbers: a text's number is its place."""
-
-    def __init__(self) -> None:
-        self._accounts = pa.array([], pa.string())
-        self._users = pa.array([], pa.string())  # the account's number and the user's name
-        self._texts = {name: pa.array([], pa.string()) for name in TEXTS}
-        self._written = {"accounts": 0, "users": 0}
-
-    @classmethod
-    def read(cls, folder: Path, index: _Index) -> "_Names":
-        """Read what was numbered before."""
-        names = cls()
-        names._accounts = in_order(folder, "accounts")["account_id"].combine_chunks()
-        users = in_order(folder, "users")
-        names._users = _paired(users["account"].combine_chunks(), users["user_id"].combine_chunks())
-        names._texts = {name: pa.array(texts, pa.string()) for name, texts in index.texts.items()}
-        names._written = {"accounts": len(names._accounts), "users": len(names._users)}
-        return names
-
-    @property
-    def texts(self) -> dict[str, tuple[str, ...]]:
-        """The kinds of event and the products by their numbers."""
-        return {name: tuple(texts.to_pylist()) for name, texts in self._texts.items()}
-
-    @staticmethod
-    def files(folder: Path) -> Iterable[Path]:
-        """Return the files of accounts and users."""
-        return [file for name in ("accounts", "users") for file in sorted(folder.glob(f"{name}-*.parquet"))]
-
-    def write(self, folder: Path) -> None:
-        """Write the accounts and users that are new, even if there are none at all yet."""
-        n_accounts, n_users = self._written["accounts"], self._written["users"]
-        accounts, users = self._accounts[n_accounts:], self._users[n_users:]
-        if len(accounts) or not n_accounts:
-            numbers = pa.array(np.arange(n_accounts, n_accounts + len(accounts), dtype=np.int32))
-            pq.write_table(pa.table({"account_id": accounts, "number": numbers}), folder / f"accounts-{n_accounts:010}.parquet")
-        if len(users) or not n_users:
-            parts = pc.split_pattern(users, _ASIDE, max_splits=1)
-            numbers = pa.array(np.arange(n_users, n_users + len(users), dtype=np.int32))
-            account = pc.list_element(parts, 0).cast(pa.int32())
-            found = pa.table({"account": account, "user_id": pc.list_element(parts, 1), "number": numbers})
-            pq.write_table(found, folder / f"users-{n_users:010}.parquet")
-
-    def of_accounts(self, found: pa.Array) -> Numbers:
-        """Return the numbers of different accounts."""
-        numbers, self._accounts = _looked_up(found, self._accounts)
-        return numbers
-
-    def of_texts(self, name: str, found: pa.Array) -> Numbers:
-        """Return the numbers of different kinds of event or products, and -1 after them."""
-        numbers, self._texts[name] = _looked_up(found, self._texts[name])
-        return numbers
-
-    def of_users(self, blocks: Sequence[tuple[Numbers, Numbers]], found: pa.Array) -> list[Numbers]:
-        """Return the number of each row's user, -1 without one.
-
-        Parameters
-        ----------
-        blocks
-            The number of each row's account, and the place of its user's name among the different names, -1 without one.
-        found
-            The names.
-        """
-        account_of = np.full(len(found) + 1, -1, dtype=np.int32)
-        for account, code in blocks:
-            account_of[code] = account
-        if any(np.any((account_of[code] != account) & (code >= 0)) for account, code in blocks):
-            return self._of_shared_names(blocks, found)
-        numbers, self._users = _looked_up(_paired(pa.array(account_of[:-1]), found), self._users)
-        return [numbers[code] for _, code in blocks]
-
-    def _of_shared_names(self, blocks: Sequence[tuple[Numbers, Numbers]], found: pa.Array) -> list[Numbers]:
-        """Do as `of_users` where users of several accounts have the same name."""
-        account, code = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        named = code >= 0
-        pairs, place = np.unique(account[named].astype(np.int64) * len(found) + code[named], return_inverse=True)
-        names = found.take(pa.array(pairs % len(found)))
-        numbers, self._users = _looked_up(_paired(pa.array((pairs // len(found)).astype(np.int32)), names), self._users)
-        every = np.full(len(code), -1, dtype=np.int32)
-        every[named] = numbers[place]
-        return np.split(every, np.cumsum([len(code) for _, code in blocks])[:-1])
-
-
-def _paired(account: pa.Array, user: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise(account.cast(pa.string()), user, _ASIDE)
-
-
-def _looked_up(found: pa.Array, known: pa.Array) -> tuple[Numbers, pa.Array]:
-    """Return the number of each of these different texts, and -1 after them, and all texts, the new ones in their order at the end."""
-    numbers = np.append(pc.index_in(found, value_set=known).fill_null(-1).to_numpy(), np.int32(-1))
-    new = np.flatnonzero(numbers[:-1] < 0)
-    if len(new):
-        new = new[pc.sort_indices(found.take(pa.array(new))).to_numpy()]
-        numbers[new] = np.arange(len(known), len(known) + len(new))
-        known = pa.concat_arrays([known, found.take(pa.array(new))])
-    return numbers, known

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from features import clock
 
-__all__ = ["Ages", "Extremes", "Running", "Weights", "clipped", "held_at_once"]
+__all__ = ["Ages", "Extremes", "Running", "Weights", "clipped", "held_at_once", "needed_until"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -42,7 +42,7 @@ def clipped(span: Ages, window: Ages) -> Ages | None:
 
 def held_at_once(cutoffs: Iterable[int], spans: Iterable[Ages]) -> int:
     """Return how many notes of the total are held at most at one time."""
-    needed = _needed_until(cutoffs, spans)
+    needed = needed_until(cutoffs, spans)
     begun = np.sort(np.array(list(needed), dtype=np.int64))
     ended = np.sort(np.array(list(needed.values()), dtype=np.int64))
     held = [_come_by(begun, instant) - _come_by(ended, instant) for instant in begun.tolist()]
@@ -67,7 +67,7 @@ class Running:
     def __init__(self, size: int, cutoffs: Iterable[int], spans: Iterable[Ages], kind: type[np.number]) -> None:
         spans = set(spans)
         self._total: npt.NDArray[np.number] = np.zeros(size, dtype=kind)
-        self._needed_until = _needed_until(cutoffs, spans)
+        self._needed_until = needed_until(cutoffs, spans)
         self._ends = np.sort(np.array(list(self._needed_until), dtype=np.int64))
         self._passed = 0
         self._left = int(_NEVER)
@@ -133,7 +133,7 @@ def _add_at(counts: npt.NDArray[np.number], places: npt.NDArray[np.integer], wei
     np.add.at(counts, places, counts.dtype.type(1) if weights is None else weights)  # of another type it takes 40 times as long
 
 
-def _needed_until(cutoffs: Iterable[int], spans: Iterable[Ages]) -> dict[int, int]:
+def needed_until(cutoffs: Iterable[int], spans: Iterable[Ages]) -> dict[int, int]:
     """Return by which instants is counted, and the last cutoff that needs each."""
     ages = {age for span in spans for age in span if age is not None}
     return {clock.shifted(cutoff, -age): cutoff for cutoff in cutoffs for age in ages}

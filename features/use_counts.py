@@ -223,7 +223,8 @@ class UseSums:
 
     def columns_of(self, places: Places) -> list[str]:
         """Return the columns of rows that are looked at."""
-        return [*places.columns, *(["events"] if self.events is not None else [])]
+        oldest = ["oldest"] if self.times.oldest is not None else []
+        return [*places.columns, *oldest, *(["events"] if self.events is not None else [])]
 
     @property
     def ends(self) -> list[int]:
@@ -233,7 +234,7 @@ class UseSums:
     def add(self, rows: MonthRows, places: Places) -> None:
         """Add rows that were not seen before."""
         at = places.of_rows(rows)
-        self.times.add(rows.time, at, None if rows.weights is None else rows.oldest)
+        self.times.add(rows.time, at, None if rows.weights is None or self.times.oldest is None else rows.oldest)
         if self.rows is not None:
             self.rows.add(rows.time, at, rows.weights)
         if self.events is not None:

@@ -5,9 +5,16 @@ import shutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features import folding
 from features.numbering import number_telemetry
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter
 from tests.random_worlds import as_arrow
+
+
+def make_all_forms(patch):
+    """Let each numbered piece of single events have all shorter forms, be they short or not."""
+    patch.setattr(folding, "_WORTH", 0)
+    patch.setattr(folding, "_PLACES_A_ROW", 10**9)
 
 
 def deliver(engine, world, numbers, folder):

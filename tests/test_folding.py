@@ -9,6 +9,7 @@ from features import folding
 from features.clock import MICROSECONDS_PER_DAY as DAY
 from features.folding import extracts
 from features.forms import CARRYING, FOLDED, WHOLE, MonthRows
+from tests.numbered_books import make_all_forms
 
 TIMES = st.integers(-3 * 8, 3 * 8).map(lambda eighth: eighth * DAY // 8)
 ROWS = st.lists(
@@ -76,27 +77,28 @@ def test_folded_rows_stand_for_the_rows_of_a_day_that_are_known_from_the_same_da
     assert np.all(np.diff(times) >= 0)
 
 
+@pytest.mark.parametrize("folded", [True, False], ids=["from days", "from rows"])
+@pytest.mark.parametrize("form", list(WHOLE))
 @given(rows=ROWS, size=st.integers(1, 50), at_once=st.integers(1, 50))
-def test_a_row_for_a_user_stands_for_all_of_its_rows(rows, size, at_once):
+def test_a_row_of_a_whole_piece_stands_for_all_of_its_rows(form, folded, rows, size, at_once):
     with pytest.MonkeyPatch.context() as patch:
+        make_all_forms(patch)
         patch.setattr(folding, "_AT_ONCE", at_once)
-        patch.setattr(folding, "_WORTH", 0)
-        (found,) = extracts(blocks_of(rows, size), [], are_single=True)[WHOLE]
-    of_users = defaultdict(list)
+        patch.setattr(folding, "FOLDED", FOLDED if folded else {})
+        (found,) = extracts(blocks_of(rows, size), [], are_single=True)[form]
+    times_of = defaultdict(list)
     for row in rows:
-        of_users[row["user_id"]].append(row["time"])
-    expected = {user: (len(times), max(times), min(times)) for user, times in of_users.items()}
-    columns = (found.columns["user_id"], found.weights, found.time, found.oldest)
-    assert {user: facts for user, *facts in zip(*(column.tolist() for column in columns), strict=True)} == {
-        user: list(facts) for user, facts in expected.items()
-    }
+        times_of[tuple(row[name] for name in WHOLE[form])].append(row["time"])
+    keys = zip(*(found.columns[name].tolist() for name in WHOLE[form]), strict=True)
+    facts = zip(*(column.tolist() for column in (found.weights, found.time, found.oldest)), strict=True)
+    assert dict(zip(keys, facts, strict=True)) == {key: (len(times), max(times), min(times)) for key, times in times_of.items()}
     assert np.all(np.diff(found.time) >= 0)
 
 
 @given(rows=ROWS, size=st.integers(1, 50))
 def test_rows_that_carry_an_amount_are_all_there(rows, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folding, "_WORTH", 0)
+        make_all_forms(patch)
         found = extracts(blocks_of(rows, size), ["quantity"], are_single=False)
     assert found.keys() == {CARRYING["quantity"]}
     carrying = [(i, q) for part in found[CARRYING["quantity"]] for i, q in zip(part.time.tolist(), part.columns["quantity"], strict=True)]
@@ -108,9 +110,11 @@ def test_a_form_is_there_only_where_it_is_much_shorter():
     many = [row | {"time": row["time"] + i} for i in range(9)]
     assert extracts(blocks_of(many, 4), [], are_single=True).keys() == FOLDED.keys()
     for_days = [row | {"time": (day * 9 + i) * DAY // 9 + 1} for day in range(9) for i in range(9)]
-    assert extracts(blocks_of(for_days, 81), [], are_single=True).keys() == {*FOLDED, WHOLE}
+    assert extracts(blocks_of(for_days, 81), [], are_single=True).keys() == {*FOLDED, *WHOLE}
     assert not extracts(blocks_of(many, 4), [], are_single=False)
     apart = [row | {"account": i, "user_id": i} for i in range(9)]
     assert not extracts(blocks_of(apart, 4), [], are_single=True)
     of_one_user = [row | {"account": i} for i in range(9)]
     assert extracts(blocks_of(of_one_user, 4), [], are_single=True).keys() == {"days-of-users"}
+    many_accounts = [row | {"account": 99 * i} for i in (0, 1)] * 9
+    assert extracts(blocks_of(many_accounts, 4), [], are_single=True).keys() == {"days-of-users"}, "a place for each would not pay"

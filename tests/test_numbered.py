@@ -9,7 +9,7 @@ from features.clock import microseconds
 from features.engine import Engine
 from features.numbering import number_telemetry
 from tests.brute_force import known_since
-from tests.numbered_books import deliver, numbered
+from tests.numbered_books import deliver, make_all_forms, numbered
 from tests.random_worlds import FULL, KINDS, ORIGIN, Recipe, columns_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning:ibis")  # by Ibis 12 on DuckDB 2
@@ -95,7 +95,7 @@ SINGLE["telemetry"] = [row | {"events": 1.0} for row in SINGLE["telemetry"]]
 
 
 def test_rows_that_nobody_asked_for_are_not_there_until_somebody_does(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("features.folding._WORTH", 0)  # so that every form is made
+    make_all_forms(monkeypatch)
     numbers = NUMBERS[: len(SINGLE["telemetry"])]
     telemetry = numbered(engine, SINGLE, numbers, tmp_path)
     files = [telemetry.folder / piece.name for piece in telemetry.pieces]

@@ -3,12 +3,11 @@ import random
 import pyarrow as pa
 import pytest
 
-from features import folding
 from features.clock import microseconds
 from features.engine import Engine
 from features.sampled import sample_telemetry
 from tests.brute_force import known_since
-from tests.numbered_books import numbered
+from tests.numbered_books import make_all_forms, numbered
 from tests.random_worlds import FULL, KINDS, ORIGIN
 
 LEVELS = {"event": KINDS[:2]}
@@ -23,7 +22,7 @@ def engine():
 @pytest.fixture(params=[set(), {"recorded_at", "product"}], ids=["files of rows", "rows left out"])
 def book(request, engine, tmp_path, monkeypatch):
     """Return the rows of a book in three deliveries, and its numbered telemetry."""
-    monkeypatch.setattr(folding, "_WORTH", 0)
+    make_all_forms(monkeypatch)
     rows = [{name: row[name] for name in row if name not in request.param} | {"events": 1.0} for row in FULL.world()["telemetry"]]
     numbers = [random.Random(i).randrange(3) for i in range(len(rows))]
     telemetry = numbered(engine, FULL.world() | {"telemetry": rows}, numbers, tmp_path)
