@@ -4,11 +4,11 @@ Features read telemetry many times, and most of the time goes into comparing tex
 accounts, users, kinds of event and products as whole numbers, instants as microseconds. `features.numbering` writes it.
 
 Whoever reads takes them in the order in which they are seen, those of one month after the other, so that a row is read once for all
-cutoffs and memory holds a month and what is made of it, not the book.
+cutoffs and memory holds a part of a month and what is made of it, not the book.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,16 +53,12 @@ class NumberedTelemetry:
         The kinds of event and the products by their numbers.
     left_out
         The rows of pieces that have no file of their rows, only shorter forms.
-    held_bytes
-        How much of what was read stays in memory to be read again.
     """
 
     folder: Path
     pieces: tuple[NumberedPiece, ...]
     texts: Mapping[str, tuple[str, ...]]
     left_out: LeftOut
-    held_bytes: int = 1 << 30
-    _held: dict[tuple[str, str, str], npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -157,9 +153,10 @@ class NumberedTelemetry:
         carrying: str | None = None,
         ends: Iterable[int] | None = None,
     ) -> Iterator[Iterator[MonthRows]]:
-        """Yield, for each cutoff, the rows that come into a window there and were not seen at the cutoff before, a month at a time.
+        """Yield, for each cutoff, the rows that come into a window there and were not seen at the cutoff before, some at a time.
 
-        What lies outside of the window by the time it is seen never comes.
+        Months come one after the other, and of a month one piece after the other, each in the order of time. What lies outside of the
+        window by the time it is seen never comes.
 
         Parameters
         ----------
@@ -187,29 +184,38 @@ class NumberedTelemetry:
 
     def _arriving(self, by_month: Mapping[str, Sequence[NumberedPiece]], asked: "_Asked", view: "_View") -> Iterator[MonthRows]:
         for month in sorted(by_month):
-            if pieces := view.shows(by_month[month]):
-                yield self._read(pieces, asked, view)
+            for piece in view.shows(by_month[month]):
+                yield from self._coming(piece, asked, view)
 
-    def _read(self, pieces: Sequence[NumberedPiece], asked: "_Asked", view: "_View") -> MonthRows:
-        is_whole = all(map(view.shows_whole, pieces))
-        rows = self._joined(pieces, asked, view, [] if is_whole else ["known"])
-        if len(pieces) > 1:
-            rows = rows.take(np.argsort(rows.time, kind="stable"))
-        rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
-        if is_whole:
-            return rows
-        return rows.take(clock.newly_seen(rows.time, rows.columns["known"], view.cutoff, before=view.before, lag_days=view.lag_days))
+    def _coming(self, piece: NumberedPiece, asked: "_Asked", view: "_View") -> Iterator[MonthRows]:
+        """Yield the rows of a piece that come, from its shortest form that will do."""
+        form, is_whole = piece.form(asked.keys, asked.forms(piece, view)), view.shows_whole(piece)
+        names = ["time", *asked.keys, *([] if is_whole else ["known"]), *(["rows", *asked.oldest] if form in _FOLDS else [])]
+        for rows in self._blocks(piece, form, names, view):
+            rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
+            if not is_whole:
+                known = rows.columns["known"]
+                rows = rows.take(clock.newly_seen(rows.time, known, view.cutoff, before=view.before, lag_days=view.lag_days))
+            if asked.carrying and not form:
+                rows = rows.take(np.flatnonzero(~np.isnan(rows.columns[asked.carrying])))
+            if len(rows.time):
+                yield rows
 
-    def _joined(self, pieces: Sequence[NumberedPiece], asked: "_Asked", view: "_View", more: Sequence[str]) -> MonthRows:
-        """Return the rows of pieces one after the other, each in its shortest form."""
-        forms = [piece.form(asked.keys, asked.forms(piece, view)) for piece in pieces]
-        names = ["time", *asked.keys, *more, *(["rows", *asked.oldest] if _FOLDS & {*forms} else [])]
-        read = {name: [self._column(piece, form, name) for piece, form in zip(pieces, forms, strict=True)] for name in names}
-        arrays = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in read.items()}
-        rows = MonthRows(arrays["time"], arrays)
-        if asked.carrying is None or all(forms):
-            return rows
-        return rows.take(np.flatnonzero(~np.isnan(arrays[asked.carrying])))
+    def _blocks(self, piece: NumberedPiece, form: str, names: Sequence[str], view: "_View") -> Iterator[MonthRows]:
+        """Yield columns of a form of a piece, block by block; those that files do not have are made up.
+
+        What was read is not held to be read again: that takes memory which is new each time, and so ten times as long as reading.
+        """
+        there = {name: column for name in names if (column := _column_of(piece, form, name))}
+        with pq.ParquetFile(self.file(piece, form)) as file:
+            time = file.schema_arrow.get_field_index("time")
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                if view.reaches(group.column(time).statistics.min, group.column(time).statistics.max):
+                    read = file.read_row_group(number, columns=[*{*there.values()}], use_threads=False)  # threads cost twice the time here
+                    made_up = {name: np.broadcast_to(NOTHING[name], group.num_rows) for name in names if name not in there}
+                    found = {name: np.asarray(read[column].to_numpy()) for name, column in there.items()}
+                    yield MonthRows(found["time"], made_up | found)
 
     def file(self, piece: NumberedPiece, form: str = "") -> Path:
         """Return the file of a piece, of its rows or of a shorter form of them, which must be one that it has."""
@@ -217,30 +223,6 @@ class NumberedTelemetry:
         if not form and not file.exists():
             self.left_out.write(piece)
         return file
-
-    def release(self) -> None:
-        """Let go of what is held in memory."""
-        self._held.clear()
-
-    def _column(self, piece: NumberedPiece, form: str, name: str) -> npt.NDArray[Any]:
-        """Read a column of a file, or take it from what was read before.
-
-        Files are read in turn and from the beginning again, so what no longer finds room is not held, and nothing makes room for it.
-        """
-        if form not in _FOLDS and name == "rows":
-            return np.broadcast_to(np.int32(1), piece.rows)
-        if (form not in _FOLDS and name == "oldest") or (name == "known" and (name not in piece.stored or form in WHOLE)):
-            name = "time"
-        if not form and name not in piece.stored:
-            return np.broadcast_to(NOTHING[name], piece.rows)
-        key = piece.name, form, name
-        if key not in self._held:
-            with pq.ParquetFile(self.file(piece, form)) as file:
-                values = np.asarray(file.read(columns=[name], use_threads=False)[name].to_numpy())  # threads cost twice the time here
-            if sum(held.nbytes for held in self._held.values()) + values.nbytes > self.held_bytes:
-                return values
-            self._held[key] = values
-        return self._held[key]
 
 
 @dataclass(frozen=True)
@@ -287,9 +269,7 @@ class _View:
 
     def shows(self, pieces: Sequence[NumberedPiece]) -> list[NumberedPiece]:
         """Return the pieces of which rows may come."""
-        until = clock.shifted(self.cutoff, -self.lag_days)
-        since = None if self.days is None else clock.shifted(until, -self.days)
-        there = [piece for piece in pieces if clock.reaches_into(piece.first, piece.last, since=since, until=until)]
+        there = [piece for piece in pieces if self.reaches(piece.first, piece.last)]
         return [piece for piece in there if not self._was_seen(max(clock.shifted(piece.last, self.lag_days), piece.last_known))]
 
     def shows_whole(self, piece: NumberedPiece) -> bool:
@@ -298,12 +278,23 @@ class _View:
 
     def holds(self, piece: NumberedPiece) -> bool:
         """Tell whether the window does not cut a piece."""
+        return all(self.reaches(time, time) for time in (piece.first, piece.last))
+
+    def reaches(self, first: int, last: int) -> bool:
+        """Tell whether the window holds a time between two, each included."""
         until = clock.shifted(self.cutoff, -self.lag_days)
         since = None if self.days is None else clock.shifted(until, -self.days)
-        return all(clock.reaches_into(time, time, since=since, until=until) for time in (piece.first, piece.last))
+        return clock.reaches_into(first, last, since=since, until=until)
 
     def _was_seen(self, instant: int) -> bool:
         return self.before is not None and clock.was_known(instant, self.before)
+
+
+def _column_of(piece: NumberedPiece, form: str, name: str) -> str:
+    """Return the column of a piece's file in which there is what is asked for, empty if there is none."""
+    if form in WHOLE or (name == "known" and name not in piece.stored):
+        return "time" if name == "known" else name
+    return name if form or name in piece.stored else ""
 
 
 def _completed(rows: ir.Table) -> ir.Table:

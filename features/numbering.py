@@ -36,9 +36,11 @@ __all__ = ["number_telemetry"]
 Arrays = dict[str, npt.NDArray[Any]]
 Numbers = npt.NDArray[np.int32]
 
-_FORMAT = 6
+_FORMAT = 7
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"
+_ROWS_PER_GROUP = 1 << 19
+"""Rows that are read at a time: few enough that the memory they take is used again for the next."""
 _BLOCK = 1 << 17
 """Rows that are numbered at a time: they stay in the cache, and their memory is used again."""
 _AMOUNTS = ("events", "quantity", "users")
@@ -46,7 +48,7 @@ _CODED = ("account_id", "user_id", *TEXTS)
 _READ = (*_CODED, "occurred_at", "recorded_at", "known_at", *_AMOUNTS)
 
 
-def number_telemetry(pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -> NumberedTelemetry | None:
+def number_telemetry(pieces: Path, folder: Path) -> NumberedTelemetry | None:
     """Bring the numbered files up to date with the pieces of a check, and open them.
 
     Parameters
@@ -70,7 +72,7 @@ def number_telemetry(pieces: Path, folder: Path, *, held_bytes: int = 1 << 30) -
         with replace_folder(folder) as new:
             stored = _written(new, wanted, stored, pieces=pieces, earlier=folder)
     left_out = _LeftOut(pieces, folder, stored)
-    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, left_out=left_out, held_bytes=held_bytes)
+    return NumberedTelemetry(folder=folder, pieces=stored.pieces, texts=stored.texts, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ def _write_rows(blocks: Sequence[MonthRows], columns: Iterable[str], file: Path)
     tables = [pa.table({name: pa.array(rows.columns[name], from_pandas=True) for name in columns}) for rows in blocks]
     fields = [field.with_nullable(field.name in _AMOUNTS) for field in tables[0].schema]
     table = pa.concat_tables(tables).cast(pa.schema(fields))
-    pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=["time", "known"])
+    how = {"compression": "none", "use_dictionary": False, "write_statistics": ["time", "known"], "row_group_size": _ROWS_PER_GROUP}
+    pq.write_table(table, file, **how)
 
 
 def _described(blocks: Sequence[MonthRows], *, columns: tuple[str, ...], **known: Any) -> NumberedPiece:

@@ -127,8 +127,7 @@ class _Step:
     def of(cls, engine: Engine, workspace: Workspace) -> "_Step":
         """Bring numbered telemetry up to date and find out what there is to compute."""
         tables = open_tables(engine, workspace.tables)
-        held_bytes = int((1 - _HELD_BY_QUERIES) * workspace.config.memory_gigabytes * 1e9)
-        telemetry = number_telemetry(workspace.tables / "telemetry.parquet", workspace.numbered, held_bytes=held_bytes)
+        telemetry = number_telemetry(workspace.tables / "telemetry.parquet", workspace.numbered)
         plan = plan_snapshots(engine, workspace, tables, telemetry=telemetry)
         return cls(workspace=workspace, engine=engine, tables=tables, telemetry=telemetry, plan=plan)
 

@@ -54,8 +54,6 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
         for _ in fill(columns, asked):
             done += 1
             on_progress("features", done, parts)
-    if known.telemetry is not None:
-        known.telemetry.release()
     found = {feature.name: _arrow(_with_empty(feature, columns.pop(feature.name))) for feature in measured}
     matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | found)
     return add_derived(known, matrix, catalogue)

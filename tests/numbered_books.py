@@ -38,12 +38,12 @@ def deliver(engine, world, numbers, folder):
     ).write(folder)
 
 
-def numbered(engine, world, numbers, folder, *, held_bytes=1 << 20):
+def numbered(engine, world, numbers, folder):
     """Return numbered telemetry that was brought up to date after each delivery; None without any."""
     found = None
     for last in sorted(set(numbers)):
         came = [number <= last for number in numbers]
         so_far = world | {"telemetry": [row for row, is_here in zip(world["telemetry"], came, strict=True) if is_here]}
         deliver(engine, so_far, [number for number in numbers if number <= last], folder / "pieces")
-        found = number_telemetry(folder / "pieces", folder / "numbered", held_bytes=held_bytes)
+        found = number_telemetry(folder / "pieces", folder / "numbered")
     return found

@@ -5,6 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
+from features import numbering
 from features.clock import microseconds
 from features.engine import Engine
 from features.numbering import number_telemetry
@@ -152,10 +153,11 @@ def test_there_is_nothing_to_number_without_pieces_or_rows(engine, tmp_path):
     assert number_telemetry(tmp_path / "pieces", tmp_path / "numbered").rows == 1
 
 
-@pytest.mark.parametrize("held_bytes", [0, 1 << 20], ids=["nothing stays in memory", "all stays"])
+@pytest.mark.parametrize("rows_per_group", [7, 1 << 19], ids=["many blocks", "one block"])
 @pytest.mark.parametrize(("days", "lag_days"), list(product((None, 7, 91), (0, 28))))
-def test_a_row_arrives_once_at_the_first_cutoff_that_sees_it(engine, tmp_path, held_bytes, days, lag_days):
-    telemetry = numbered(engine, WORLD, NUMBERS, tmp_path, held_bytes=held_bytes)
+def test_a_row_arrives_once_at_the_first_cutoff_that_sees_it(engine, tmp_path, monkeypatch, rows_per_group, days, lag_days):
+    monkeypatch.setattr(numbering, "_ROWS_PER_GROUP", rows_per_group)
+    telemetry = numbered(engine, WORLD, NUMBERS, tmp_path)
     accounts = telemetry.account_ids.to_pylist()
     cutoffs = [ORIGIN - timedelta(days=400), ORIGIN, ORIGIN + timedelta(hours=7, minutes=20), ORIGIN + timedelta(days=40)]
     arrivals = telemetry.arrivals(["account"], [microseconds(cutoff) for cutoff in cutoffs], days=days, lag_days=lag_days)
@@ -164,13 +166,13 @@ def test_a_row_arrives_once_at_the_first_cutoff_that_sees_it(engine, tmp_path, h
         until = cutoff - timedelta(days=lag_days)
         since = datetime.min if days is None else until - timedelta(days=days)
         visible = {n for n, row in enumerate(WORLD["telemetry"]) if known_since("telemetry", row) <= cutoff and row["occurred_at"] <= until}
-        months = list(arriving)
-        found = sorted((accounts[a], t) for rows in months for a, t in zip(rows.columns["account"], rows.time.tolist(), strict=True))
+        parts = list(arriving)
+        found = sorted((accounts[a], t) for rows in parts for a, t in zip(rows.columns["account"], rows.time.tolist(), strict=True))
         new = [WORLD["telemetry"][n] for n in visible - seen]
         assert found == sorted((row["account_id"], microseconds(row["occurred_at"])) for row in new if row["occurred_at"] > since)
-        times = [rows.time for rows in months if len(rows.time)]
-        assert all(np.all(np.diff(time) >= 0) for time in times)
-        assert all(one[-1] <= other[0] for one, other in pairwise(times))
+        assert all(len(rows.time) and np.all(np.diff(rows.time) >= 0) for rows in parts)
+        years = [rows.time.astype("datetime64[us]").astype("datetime64[Y]") for rows in parts]
+        assert all(one[-1] <= other[0] for one, other in pairwise(years)), "a piece of these books is of a year"
         seen |= visible
 
 
