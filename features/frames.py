@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from features.contracts import CONTRACT
 from features.errors import WorkspaceError, explain, nearest
+from features.snapshot_files import snapshot_files
 from features.workspace import Workspace
 
 __all__ = ["SnapshotPart", "read_snapshot", "read_table"]
@@ -29,7 +30,8 @@ def read_table(workspace: Workspace, table: str) -> pd.DataFrame:
     todo = "Run `renewcast check`." if table in workspace.config.tables else f"Add [tables.{table}] to the config."
     if workspace.config.engine == "spark":
         todo = "On Spark tables stay where they lie: read it there."
-    return _read(workspace.tables / f"{table}.parquet", f"the table {table} is not there", todo)
+    path = workspace.tables / f"{table}.parquet"
+    return _read(path, path, f"the table {table} is not there", todo)
 
 
 def read_snapshot(workspace: Workspace, part: SnapshotPart) -> pd.DataFrame:
@@ -43,12 +45,13 @@ def read_snapshot(workspace: Workspace, part: SnapshotPart) -> pd.DataFrame:
     WorkspaceError
         If it has not been computed yet.
     """
-    return _read(workspace.snapshots / f"{part}.parquet", f"the {part} of this workspace are not there", "Run `renewcast features`.")
+    path = workspace.snapshots / f"{part}.parquet"
+    return _read(path, snapshot_files(path), f"the {part} of this workspace are not there", "Run `renewcast features`.")
 
 
-def _read(path: Path, wrong: str, todo: str) -> pd.DataFrame:
+def _read(path: Path, source: Path | list[Path], wrong: str, todo: str) -> pd.DataFrame:
     try:
-        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+        frame: pd.DataFrame = pq.read_table(source).to_pandas()
     except FileNotFoundError as error:
         raise WorkspaceError(explain(wrong, given=path, todo=todo)) from error
     return frame

@@ -13,7 +13,7 @@ account and cutoff, and two rows of features for each account.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from features.preparation import PreparationSummary, probe_snapshots, summarise
 from features.probes import PROBES_FILE
 from features.progress import Progress, silent
 from features.slices import KnownTables, Spine
+from features.snapshot_files import matrix_schema, snapshot_files, write_matrix
 from features.spark_engine import SparkEngine
 from features.spine import earlier_rows, scoring_cutoff
 from features.workspace import Workspace
@@ -146,16 +147,13 @@ def _fetch(engine: SparkEngine, workspace: Workspace, catalogue: Catalogue, rows
     """Bring rows of the lake's features to this machine, so many at once that memory stays bounded, and return them."""
     lake = engine.read_parquet(lake_folder(workspace, "features"))
     wanted = engine.hold(pa.table({"row": rows.astype(np.int32)}), name="sampled_rows")
-    sampled = lake.semi_join(wanted, "row")
-    with pq.ParquetWriter(path, _schema(catalogue), compression="zstd") as writer:
+    sampled, schema = lake.semi_join(wanted, "row"), matrix_schema(catalogue)
+
+    def blocks() -> Iterator[pa.Table]:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[start : start + _ROWS_AT_ONCE]
             found = engine.to_arrow(sampled.filter(sampled.row.between(int(part[0]), int(part[-1]))).order_by("row"))
-            writer.write_table(found.select(writer.schema.names).cast(writer.schema))
-    return pq.read_table(path)
+            yield found.select(schema.names).cast(schema)
 
-
-def _schema(catalogue: Catalogue) -> pa.Schema:
-    types = {"account_id": pa.string(), "cutoff": pa.timestamp("us")}
-    types |= {feature.name: pa.string() if feature.kind == "category" else pa.float64() for feature in catalogue}
-    return pa.schema(list(types.items()))
+    write_matrix(path, schema, blocks())
+    return pq.read_table(snapshot_files(path))

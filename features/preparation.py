@@ -1,10 +1,9 @@
 """The step from checked tables to features, labels, groups and movements of ARR: what `renewcast features` does."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +20,7 @@ from features.findings import Audit
 from features.groups import build_groups
 from features.hindsight import probed_accounts, probed_cutoffs, probed_instant
 from features.labels import build_labels
-from features.ledger import code_digest, fingerprint, link_file, replace_folder
+from features.ledger import code_digest, fingerprint, replace_folder
 from features.movements import build_movements
 from features.numbered import NumberedTelemetry
 from features.numbering import number_telemetry
@@ -35,6 +34,7 @@ from features.reuse import Keys, Reusable, cutoff_keys, find_labels, find_reusab
 from features.row_times import beginnings
 from features.sampled import SampledTelemetry
 from features.slices import KnownTables, Spine
+from features.snapshot_files import matrix_schema, snapshot_files
 from features.spine import scoring_cutoff
 from features.workspace import Workspace
 
@@ -156,18 +156,20 @@ class _Step:
     def _known(self, spine: Spine) -> KnownTables:
         return KnownTables(self.engine, self.tables, spine, levels=self.plan.levels, views=VIEWS, telemetry=self.telemetry)
 
-    def write_features(self, file: Path, keys: Keys, *, accounts: pa.Array, on_progress: Progress) -> pa.Table:
+    def write_features(self, path: Path, keys: Keys, *, accounts: pa.Array, on_progress: Progress) -> pa.Table:
         """Write the features of every row, computed only where the last snapshots do not have them, and return those of some accounts."""
-        reusable = find_reusable(self.workspace.snapshots, self.plan.spine, keys.cutoffs, columns=self.plan.catalogue.names)
-        if reusable.is_whole and not len(accounts):
-            link_file(reusable.file, file)
-            return pa.table({})
-        return _written(file, reusable.blocks(self._computed(reusable, on_progress=on_progress)), accounts)
+        schema = matrix_schema(self.plan.catalogue)
+        reusable = find_reusable(self.workspace.snapshots, self.plan.spine, keys.cutoffs, schema=schema)
+        computed = self._computed(reusable, on_progress=on_progress)
+        reusable.write(path, computed)
+        if not len(accounts):
+            return schema.empty_table()
+        return _rows_of(accounts, [computed] if len(computed) == len(self.plan.spine) else map(pq.read_table, snapshot_files(path)))
 
-    def _computed(self, reusable: Reusable, *, on_progress: Progress) -> pa.Table | None:
+    def _computed(self, reusable: Reusable, *, on_progress: Progress) -> pa.Table:
         """Return the features of the rows that are not there."""
         if not len(reusable.stale):
-            return None
+            return reusable.schema.empty_table()
         spine = self.plan.spine.take(reusable.stale)
         return build_matrix_of_own(self._known(spine), spine, self.plan.catalogue, self.plan.own, on_progress=on_progress)
 
@@ -197,15 +199,9 @@ class _Step:
         return count_times(self.engine, self.telemetry, beginnings(self.tables), earlier=earlier, folder=folder)
 
 
-def _written(file: Path, blocks: Iterator[pa.Table], accounts: pa.Array) -> pa.Table:
-    """Write one block after the other to a file, and return the rows of some accounts."""
-    first = next(blocks)
-    found = []
-    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-        for block in chain([first], blocks):
-            writer.write_table(block)
-            found.append(block.filter(pc.is_in(block["account_id"], value_set=accounts)))
-    return pa.concat_tables(found)
+def _rows_of(accounts: pa.Array, tables: Iterable[pa.Table]) -> pa.Table:
+    """Return the rows of some accounts from tables of which memory need not hold more than one."""
+    return pa.concat_tables([table.filter(pc.is_in(table["account_id"], value_set=accounts)) for table in tables])
 
 
 def probe_snapshots(

@@ -34,8 +34,9 @@ from features.engine import ROWS_PER_GROUP, Engine, quoted, quoted_name
 from features.ledger import fingerprint
 from features.pieces import read_manifest
 from features.slices import Spine
+from features.snapshot_files import months_of, write_matrix
 
-__all__ = ["KEYS_FILE", "KeptLabels", "Keys", "Reusable", "cutoff_keys", "find_labels", "find_reusable", "label_keys", "read_keys"]
+__all__ = ["KEYS_FILE", "KeptLabels", "Keys", "Month", "Reusable", "cutoff_keys", "find_labels", "find_reusable", "label_keys", "read_keys"]
 
 KEYS_FILE = "cutoffs.json"
 
@@ -48,57 +49,79 @@ Days = dict[int, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Reusable:
-    """What stays and what is to be computed.
+class Month:
+    """The rows of a calendar month: which of the last snapshots stay, and which are to be computed.
 
     Parameters
     ----------
     file
-        The features of the last snapshots.
-    columns
-        The columns to take, in their order.
+        The month's file in the last snapshots; there is none if nothing stays.
     kept
         Which of the file's rows stay, in the order of the spine; shape `(n_rows_of_the_file,)`, `(0,)` if there are none.
     stale
-        Numbers of the spine's rows that must be computed, ascending.
+        Which of the spine's rows must be computed; shape `(n_rows,)`.
     """
 
     file: Path
-    columns: Sequence[str]
     kept: npt.NDArray[np.bool_]
-    stale: npt.NDArray[np.int64]
+    stale: npt.NDArray[np.bool_]
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the file stays as it is."""
-        return not len(self.stale) and bool(self.kept.all())
+    def stays(self, schema: pa.Schema) -> bool:
+        """Return whether the file stays as it is, with these columns."""
+        return not self.stale.any() and bool(self.kept.all()) and pq.read_schema(self.file).equals(schema)
 
-    def blocks(self, computed: pa.Table | None) -> Iterator[pa.Table]:
-        """Yield the whole matrix in the order of the spine, `ROWS_PER_GROUP` rows at a time, so that memory holds a few of them.
-
-        Parameters
-        ----------
-        computed
-            The rows that did not stay, in their order; None if all do.
-        """
-        is_stale = np.zeros(int(self.kept.sum()) + len(self.stale), dtype=bool)
-        is_stale[self.stale] = True
-        rows = {False: _Rows(self._kept_rows()), True: _Rows(iter([] if computed is None else [computed]))}
-        for start in range(0, len(is_stale), ROWS_PER_GROUP):
-            block = is_stale[start : start + ROWS_PER_GROUP]
+    def blocks(self, schema: pa.Schema, computed: "_Rows") -> Iterator[pa.Table]:
+        """Yield the month in the order of the spine, `ROWS_PER_GROUP` rows at a time, so that memory holds a few of them."""
+        rows = {False: _Rows(self._kept_rows(schema.names)), True: computed}
+        for start in range(0, len(self.stale), ROWS_PER_GROUP):
+            block = self.stale[start : start + ROWS_PER_GROUP]
             edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
             parts = [part for first, end in pairwise(edges) for part in rows[bool(block[first])].take(end - first)]
-            yield pa.concat_tables([part.cast(parts[0].schema) for part in parts]).combine_chunks()
+            yield pa.concat_tables([part.cast(schema) for part in parts]).combine_chunks()
 
-    def _kept_rows(self) -> Iterator[pa.Table]:
+    def _kept_rows(self, columns: list[str]) -> Iterator[pa.Table]:
         with pq.ParquetFile(self.file) as file:
             start = 0
             for group in range(file.num_row_groups):
                 kept = self.kept[start : start + file.metadata.row_group(group).num_rows]
                 start += len(kept)
                 if kept.any():
-                    rows = file.read_row_group(group, columns=list(self.columns)).select(self.columns)
+                    rows = file.read_row_group(group, columns=columns).select(columns)
                     yield rows if kept.all() else rows.filter(pa.array(kept))
+
+
+@dataclass(frozen=True, eq=False)
+class Reusable:
+    """What of a feature matrix stays, by month, and what is to be computed.
+
+    Parameters
+    ----------
+    schema
+        The columns of the matrix.
+    months
+        All that the spine has, in their order.
+    """
+
+    schema: pa.Schema
+    months: Sequence[Month]
+
+    @property
+    def stale(self) -> npt.NDArray[np.int64]:
+        """Numbers of the spine's rows that must be computed, ascending."""
+        return np.flatnonzero(np.concatenate([month.stale for month in self.months]))
+
+    def write(self, path: Path, computed: pa.Table) -> None:
+        """Write the whole matrix to a new folder.
+
+        Parameters
+        ----------
+        computed
+            The rows that did not stay, in their order.
+        """
+        unchanged = [month for month in self.months if month.stays(self.schema)]
+        rows = _Rows(iter([computed]))
+        blocks = (block for month in self.months if month not in unchanged for block in month.blocks(self.schema, rows))
+        write_matrix(path, self.schema, blocks, unchanged=[month.file for month in unchanged])
 
 
 @dataclass(eq=False)
@@ -266,29 +289,45 @@ def find_labels(folder: Path, spine: Spine, keys: Mapping[int, str]) -> KeptLabe
     return KeptLabels(None, np.arange(len(spine), dtype=np.int64))
 
 
-def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, columns: Sequence[str]) -> Reusable:
+def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, schema: pa.Schema) -> Reusable:
     """Take the rows of the last snapshots whose cutoffs have the keys that they had.
 
     Parameters
     ----------
     folder
         The folder of the snapshots; it may not be there.
-    columns
-        The features, in their order.
+    schema
+        The columns of the matrix.
     """
-    file, instants, taken = folder / "features.parquet", spine.instants, ["account_id", "cutoff", *columns]
-    nothing = Reusable(file, taken, np.zeros(0, dtype=bool), np.arange(len(spine), dtype=np.int64))
-    stored = read_keys(folder)
-    same = np.array([cutoff for cutoff, key in keys.items() if stored.cutoffs.get(cutoff) == key], dtype=np.int64)
-    fresh = np.isin(instants, same)
-    if not fresh.any():
+    stored = read_keys(folder).cutoffs
+    same = np.array([cutoff for cutoff, key in keys.items() if stored.get(cutoff) == key], dtype=np.int64)
+    months = [
+        _month(folder / "features.parquet" / f"{month}.parquet", Spine(spine.account_id[rows], spine.cutoff[rows]), same, schema)
+        for month, rows in months_of(spine.instants.astype("M8[us]"))
+    ]
+    return Reusable(schema, months)
+
+
+def _month(file: Path, spine: Spine, same: npt.NDArray[np.int64], schema: pa.Schema) -> Month:
+    """Return what stays of a month: nothing, unless its file has the accounts of the spine at each cutoff that stays."""
+    fresh = np.isin(spine.instants, same)
+    nothing = Month(file, np.zeros(0, dtype=bool), np.ones(len(spine), dtype=bool))
+    there = _keys_of(file, schema) if fresh.any() else None
+    if there is None:
         return nothing
-    there = pq.read_table(file, columns=["account_id", "cutoff"])
-    stays = np.isin(there["cutoff"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), same)
-    there, kept = there.filter(pa.array(stays)), spine.take(np.flatnonzero(fresh))
-    if not (there["account_id"].combine_chunks().equals(kept.account_id) and there["cutoff"].combine_chunks().equals(kept.cutoff)):
-        return nothing
-    return Reusable(file, taken, stays, np.flatnonzero(~fresh))
+    kept = np.isin(there["cutoff"].cast(pa.int64()).to_numpy(), same)
+    there = there.filter(pa.array(kept))
+    wanted = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff}).filter(pa.array(fresh))
+    return Month(file, kept, ~fresh) if there.equals(wanted) else nothing
+
+
+def _keys_of(file: Path, schema: pa.Schema) -> pa.Table | None:
+    """Read accounts and cutoffs of a month; None if there is no such file, or one with other columns."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            return opened.read(columns=["account_id", "cutoff"]) if set(opened.schema_arrow) == set(schema) else None
+    except (OSError, pa.ArrowInvalid):
+        return None
 
 
 @dataclass(frozen=True)

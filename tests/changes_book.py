@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from features.workspace import Workspace, load_workspace
 from serving.scores.batch import score_workspace
-from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages, write
+from tests.feature_files import write_features
+from tests.serving_book import CUTOFF, EARLIER, make_workspace, packages
 from training.calibration import PlattCalibrator
 
 __all__ = ["CUTOFFS", "MIDDLE", "make_scored_thrice", "older_churn"]
@@ -37,10 +38,9 @@ def make_scored_thrice(folder: Path) -> Workspace:
 
 def score_thrice(folder: Path) -> None:
     workspace = make_workspace(folder)
-    path = workspace.snapshots / "features.parquet"
-    whole = pq.read_table(path).to_pandas()
+    whole = pq.read_table(workspace.snapshots / "features.parquet").to_pandas()
     whole = whole[~((whole["account_id"] == "acc-0239") & (whole["cutoff"] == CUTOFF))]
     for cutoff in CUTOFFS:
         (packages()["churn"] if cutoff == CUTOFF else older_churn()).save(workspace.training / "champion" / "churn")
-        write(path, whole[~whole["cutoff"].isin([later for later in CUTOFFS if later > cutoff])])
+        write_features(workspace.snapshots, whole[~whole["cutoff"].isin([later for later in CUTOFFS if later > cutoff])])
         score_workspace(workspace)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from features.catalogue import Catalogue
 from features.feature import Feature
 from features.workspace import Workspace, load_workspace
+from tests.feature_files import write_features
 from tests.postgres import SERVING_ROLE, Postgres, postgres_programs
 
 # how long an example takes tells how busy the machine is
@@ -159,7 +160,7 @@ def synthetic_groups(features):
 
 def write_snapshots(folder: Path, features: pd.DataFrame, labels: pd.DataFrame, catalogue: Catalogue) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    features.to_parquet(folder / "features.parquet", index=False)
+    write_features(folder, features)
     labels.to_parquet(folder / "labels.parquet", index=False)
     synthetic_groups(features).to_parquet(folder / "groups.parquet", index=False)
     (folder / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")

@@ -15,6 +15,7 @@ from starlette.exceptions import StarletteDeprecationWarning
 from features.catalogue import Catalogue
 from features.feature import Feature, Window
 from features.workspace import Workspace, load_workspace
+from tests.feature_files import write_features
 from training.calibration import BetaCalibrator, PlattCalibrator
 from training.dataset import encode_features, learn_categories
 from training.model import model_names
@@ -225,7 +226,7 @@ def write_snapshots(snapshots: Path, ids, rng):
     cutoffs = (datetime(2024, 7, 1), EARLIER, datetime(2025, 6, 24), CUTOFF)
     frames = [frame.assign(account_id=ids, cutoff=cutoff) for cutoff, frame in zip(cutoffs, (older, past, older, now), strict=True)]
     frames[1] = frames[1].iloc[1:]  # the new account was not there a quarter ago
-    write(snapshots / "features.parquet", pd.concat(frames, ignore_index=True).astype({"cutoff": "datetime64[us]"}))
+    write_features(snapshots, pd.concat(frames, ignore_index=True))
     arr = np.round(now["seats"] * now["price_per_seat"] * (1 - now["discount"]))
     renewal = [CUTOFF + timedelta(days=int(days)) for days in now["days_to_renewal"]]
     labels = {

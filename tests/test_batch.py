@@ -1,5 +1,6 @@
 import dataclasses
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -94,9 +95,10 @@ def test_a_missing_champion_is_said(tmp_path):
 
 def test_missing_snapshots_are_said(tmp_path):
     workspace = make_workspace(tmp_path)
-    (workspace.snapshots / "features.parquet").unlink()
-    with pytest.raises(WorkspaceError, match="renewcast features"):
-        score_workspace(workspace)
+    for missing in ("features.parquet/2025-04.parquet", "features.parquet"):
+        (workspace.snapshots / missing).rename(tmp_path / Path(missing).name)
+        with pytest.raises(WorkspaceError, match="renewcast features"):
+            score_workspace(workspace)
 
 
 def test_scores_that_are_not_there_or_damaged_are_said(tmp_path, workspace):

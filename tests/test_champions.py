@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from features.errors import ConfigError, PackageError, RegistryError, WorkspaceError
+from tests.feature_files import write_features
 from training.champions import history, list_versions, promote, rollback
 from training.copies import champion_folder
 from training.dataset import encode_features, load_dataset
@@ -146,10 +147,9 @@ def test_a_champion_that_has_seen_the_rows_cannot_be_compared_with(workspace, tr
 def test_rows_that_are_gone_cannot_be_compared_on(workspace, train):
     train("champion", noise=0.9)
     train("challenger")
-    for name in ("features", "labels"):
-        file = workspace.snapshots / f"{name}.parquet"
-        frame = pd.read_parquet(file)
-        frame[frame["cutoff"] < pd.Timestamp("2022-10-01")].to_parquet(file, index=False)
+    features, labels = (pd.read_parquet(workspace.snapshots / f"{name}.parquet") for name in ("features", "labels"))
+    write_features(workspace.snapshots, features[features["cutoff"] < pd.Timestamp("2022-10-01")])
+    labels[labels["cutoff"] < pd.Timestamp("2022-10-01")].to_parquet(workspace.snapshots / "labels.parquet", index=False)
     change = promote(workspace, "churn")
     assert not change.moved
     assert "no longer in the snapshots" in change.reason
@@ -242,8 +242,7 @@ def test_a_damaged_or_lost_version_is_refused_and_the_champion_stays(workspace, 
 def test_a_version_that_reads_what_is_no_longer_there_is_refused(workspace, train):
     train("champion")
     train("challenger")
-    file = workspace.snapshots / "features.parquet"
-    pd.read_parquet(file).drop(columns="noise").to_parquet(file, index=False)
+    write_features(workspace.snapshots, pd.read_parquet(workspace.snapshots / "features.parquet").drop(columns="noise"))
     with pytest.raises(PackageError, match="features that the model reads are missing: noise"):
         promote(workspace, "churn", reason="by hand")
     assert aliases(workspace)["champion"] == "1"

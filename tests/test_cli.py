@@ -70,10 +70,11 @@ def test_scores_of_an_earlier_cutoff_are_kept_beside_the_present_ones(book):
 
 
 def test_a_deleted_result_is_made_again_and_nothing_else(book):
-    (book / ".renewcast" / "snapshots" / "labels.parquet").unlink()
+    month = sorted((book / ".renewcast" / "snapshots" / "features.parquet").glob("*.parquet"))[3]
+    month.unlink()
     found = summary_of(run("up", "--workspace", book, "--no-serve", "--json"))
     assert [step["status"] for step in found["steps"]] == ["unchanged", "done", "unchanged", "unchanged"]
-    assert (book / ".renewcast" / "snapshots" / "labels.parquet").exists()
+    assert month.exists()
 
 
 def test_the_report_shows_measures_beside_baselines(finished_book):

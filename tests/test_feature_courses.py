@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from serving.answers import schema
@@ -21,6 +20,7 @@ from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
 from serving.web.charts_feature import feature_plot
+from tests.feature_files import write_features
 from tests.serving_book import CUTOFF, TestClient, make_workspace
 from tests.test_pages import Elements, signed_in
 
@@ -31,11 +31,9 @@ PARTNER = Caller("p1")
 def workspace(tmp_path_factory):
     """Return a book with twenty cutoffs, 30 days apart, of which the newest fourteen lie within thirteen months."""
     workspace = make_workspace(tmp_path_factory.mktemp("book"))
-    path = workspace.snapshots / "features.parquet"
-    now = pd.read_parquet(path).query("cutoff == @CUTOFF")
+    now = pd.read_parquet(workspace.snapshots / "features.parquet").query("cutoff == @CUTOFF")
     older = [now.assign(cutoff=CUTOFF - timedelta(days=30 * step), open_tickets=float(step)) for step in range(1, 20)]
-    pq.write_table(pq.read_table(path).schema.empty_table(), path)
-    pd.concat([now, *older]).astype({"cutoff": "datetime64[us]"}).sample(frac=1, random_state=1).to_parquet(path, index=False)
+    write_features(workspace.snapshots, pd.concat([now, *older]).sample(frac=1, random_state=1))
     score_workspace(workspace)
     return workspace
 

@@ -16,6 +16,7 @@ from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
 from tests.changes_book import make_scored_thrice
+from tests.feature_files import write_features
 from tests.serving_book import CUTOFF, write
 
 NOW = datetime.now(UTC).replace(tzinfo=None)
@@ -126,9 +127,8 @@ def test_an_account_that_came_by_a_change_of_hands_is_new_and_one_that_went_is_n
         path,
         pd.concat([rows, moved], ignore_index=True).astype(dict.fromkeys(("valid_from", "valid_to", "known_at"), "datetime64[us]")),
     )
-    path = workspace.snapshots / "features.parquet"
-    values = pq.read_table(path).to_pandas()
-    write(path, values[~((values["account_id"] == mine[6]) & (values["cutoff"] == CUTOFF))])
+    values = pq.read_table(workspace.snapshots / "features.parquet").to_pandas()
+    write_features(workspace.snapshots, values[~((values["account_id"] == mine[6]) & (values["cutoff"] == CUTOFF))])
     score_workspace(workspace)
     score_set, latest = load_score_set(workspace.scores), change_sets(workspace)[-1]
     assert told(latest, PARTNERS[1], score_set)[mine[5]].kinds == ("new_account",)

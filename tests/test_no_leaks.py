@@ -36,6 +36,7 @@ from serving.scores.batch import score_workspace
 from serving.scores.fragments import read_fragments
 from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
+from tests.feature_files import write_features
 from tests.serving_book import CATALOGUE, CUTOFF, TestClient, make_workspace, stamps, write
 
 PARTNERS = {f"quagga-{letter}": f"Quagga Holdings {letter.upper()}" for letter in "abc"}
@@ -60,11 +61,15 @@ def plant(workspace):
     """Put canaries where ids, names and the vendor's own numbers are, and fewer accounts than the small book has."""
     tables, snapshots = workspace.tables, workspace.snapshots
     ids = [f"acc-{number:04d}" for number in range(ACCOUNTS)]
-    for path in (*tables.glob("*.parquet"), *snapshots.glob("*.parquet")):
+
+    def renamed(path):
         frame = pq.read_table(path).to_pandas()
-        if "account_id" in frame:
-            frame = frame[frame["account_id"].isin(ids)]
-            write(path, frame.assign(account_id=frame["account_id"].str.replace("acc-", "zebra-")))
+        frame = frame[frame["account_id"].isin(ids)]
+        return frame.assign(account_id=frame["account_id"].str.replace("acc-", "zebra-"))
+
+    for path in (*tables.glob("*.parquet"), snapshots / "labels.parquet"):
+        if "account_id" in pq.read_schema(path).names:
+            write(path, renamed(path))
     accounts = pq.read_table(tables / "accounts.parquet").to_pandas()
     numbers = [f"{number:04d}" for number in range(ACCOUNTS)]
     names = {"name": [f"Zebu {number} Holdings" for number in numbers], "csm": [f"Gnu {number} Caretaker" for number in numbers]}
@@ -77,8 +82,7 @@ def plant(workspace):
         "valid_from": start,
     }
     write(tables / "assignments.parquet", assigned | {"valid_to": stamps([None] * ACCOUNTS), "known_at": start})
-    features = pq.read_table(snapshots / "features.parquet").to_pandas()
-    write(snapshots / "features.parquet", features.assign(partner_tier=SECRET_LEVEL, **SECRET_NUMBERS))
+    write_features(snapshots, renamed(snapshots / "features.parquet").assign(partner_tier=SECRET_LEVEL, **SECRET_NUMBERS))
 
 
 class Fixed:

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from features.catalogue import Catalogue
 from features.errors import ConfigError, NotEnoughDataError, RegistryError, WorkspaceError
 from features.workspace import load_workspace
+from tests.feature_files import write_features
 from training import pipeline
 from training.backtest import read_backtest
 from training.copies import champion_folder, load_champion, provisional_reason, sync_champions
@@ -158,8 +159,7 @@ def test_a_champion_that_cannot_be_compared_is_said_to_be_so(workspace, old, new
 def test_a_champion_whose_features_are_gone_makes_way(workspace, synthetic_catalogue):
     train(workspace)
     fewer = Catalogue(tuple(feature for feature in synthetic_catalogue if feature.name != "noise"))
-    features = pd.read_parquet(workspace.snapshots / "features.parquet").drop(columns="noise")
-    features.to_parquet(workspace.snapshots / "features.parquet")
+    write_features(workspace.snapshots, pd.read_parquet(workspace.snapshots / "features.parquet").drop(columns="noise"))
     (workspace.snapshots / "catalogue.json").write_text(fewer.to_json())
     second = train(workspace).targets[0]
     assert second.role == "champion"

@@ -1,5 +1,6 @@
 from datetime import datetime, timedelta
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -80,6 +81,10 @@ def read(workspace):
     return features, found, read_catalogue(workspace.snapshots / "catalogue.json")
 
 
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_snapshots_of_a_random_book_are_those_of_its_twin(workspace):
     world = FULL.world()
     sources = "".join(f'[tables.{name}]\nsource = "{name}.csv"\n' for name in world if name not in ("accounts", "telemetry"))
@@ -153,11 +158,13 @@ def test_no_account_is_there_twice_at_a_cutoff(workspace):
 def test_unchanged_tables_give_the_same_snapshots_byte_for_byte(workspace):
     made = workspace(FULL.world(), SUBSCRIPTIONS + MONTHLY)
     prepare_workspace(made)
-    before = {path.name: path.read_bytes() for path in made.snapshots.iterdir()}
+    before = contents(made.snapshots)
     prepare_workspace(made)
-    assert {path.name: path.read_bytes() for path in made.snapshots.iterdir()} == before
-    made_of = {"features.parquet", "labels.parquet", "groups.parquet", "movements.parquet"}
-    assert set(before) == {*made_of, "catalogue.json", "cutoffs.json", "probes.json"}
+    assert contents(made.snapshots) == before
+    months = {f"features.parquet/{month}.parquet" for month in pc.strftime(read(made)[0]["cutoff"], format="%Y-%m").unique().to_pylist()}
+    assert len(months) > 3
+    made_of = {"labels.parquet", "groups.parquet", "movements.parquet"}
+    assert set(before) == {*months, "features.parquet/_parts.json", *made_of, "catalogue.json", "cutoffs.json", "probes.json"}
 
 
 def test_the_order_of_rows_does_not_matter(workspace):
@@ -199,10 +206,10 @@ def test_nobody_is_a_customer_at_the_end_of_the_data(workspace):
 def test_the_last_snapshots_stay_when_a_run_fails(workspace):
     made = workspace(small_world(), '[targets]\nkind = "usage"\n')
     prepare_workspace(made)
-    before = {path.name: path.read_bytes() for path in made.snapshots.iterdir()}
+    before = contents(made.snapshots)
     with pytest.raises(NotEnoughDataError):
         prepare_workspace(workspace({"telemetry": []}, '[targets]\nkind = "usage"\n'))
-    assert {path.name: path.read_bytes() for path in made.snapshots.iterdir()} == before
+    assert contents(made.snapshots) == before
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import json
 import shutil
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,8 @@ from features import reuse
 from features.intake import check_workspace
 from features.preparation import prepare_workspace
 from features.probes import earlier_hindsight
-from features.reuse import KEYS_FILE, Reusable
+from features.reuse import KEYS_FILE, Month, Reusable
+from features.snapshot_files import months_of, snapshot_files
 from features.workspace import load_workspace
 
 START = datetime(2024, 1, 1)
@@ -89,6 +91,10 @@ class Book:
         shutil.rmtree(self.workspace.snapshots)
         return self.run()
 
+    def months(self):
+        """Return by month the number of its file, which stays while the file does."""
+        return {file.stem: file.stat().st_ino for file in snapshot_files(self.workspace.snapshots / "features.parquet")}
+
     def labels(self):
         return pq.read_table(self.workspace.snapshots / "labels.parquet")
 
@@ -137,9 +143,10 @@ ALL = ["02-01", "03-01", "04-01", "05-01", "06-01", "06-15"]
 
 def test_a_late_row_is_computed_where_it_was_known_and_past_cutoffs_keep_their_answer(tmp_path, computed):
     book = Book(tmp_path / "book")
-    first = book.run()
+    first, months = book.run(), book.months()
     book.give("1", [("A", 40.0, "u9", 60)])  # happened on 10 February, known on 10 April
     second = book.run()
+    assert {month for month, file in book.months().items() if file == months[month]} == {"2024-02", "2024-03", "2024-04"}
     assert computed == [ALL, ["05-01", "06-01", "06-15"]]
     same(second.slice(0, 8), first.slice(0, 8))
     same(second, book.rebuilt())
@@ -148,12 +155,86 @@ def test_a_late_row_is_computed_where_it_was_known_and_past_cutoffs_keep_their_a
 
 def test_nothing_is_computed_where_nothing_has_changed(tmp_path, computed):
     book = Book(tmp_path / "book")
-    first = book.run()
-    made = (book.workspace.snapshots / "features.parquet").stat()
+    first, months = book.run(), book.months()
     book.accounts(ACCOUNTS, csm="Mina")
     same(book.run(), first)
     assert computed == [ALL]
-    assert (book.workspace.snapshots / "features.parquet").stat().st_ino == made.st_ino, "a file that stays is not written again"
+    assert book.months() == months, "a file that stays is not written again"
+
+
+def test_a_later_end_of_the_data_changes_the_file_of_its_month_only(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    book.run()
+    months = book.months()
+    (book.folder / "renewcast.toml").write_text(CONFIG.replace("2024-06-15", "2024-06-30"), encoding="utf-8")
+    book.workspace = load_workspace(book.folder, {})
+    found = book.run()
+    assert computed[1:] == [["06-30"]]
+    assert {month for month, file in book.months().items() if file != months[month]} == {"2024-06"}
+    same(found, book.rebuilt())
+
+
+def rewritten(change):
+    """Return what writes a month anew with other rows or columns."""
+
+    def write(file):
+        table = change(pq.read_table(file))
+        file.unlink()  # what other snapshots link to stays
+        pq.write_table(table, file)
+
+    return write
+
+
+def not_parquet(file):
+    file.unlink()
+    file.write_text("account_id,cutoff")
+
+
+@pytest.mark.parametrize(
+    "damages",
+    [
+        {
+            "02-01": Path.unlink,
+            "03-01": not_parquet,
+            "04-01": rewritten(lambda rows: rows.slice(1)),
+            "05-01": rewritten(lambda rows: rows.take([1, 0, 2])),
+        },
+        {
+            "02-01": lambda file: shutil.copy(file.with_stem("2024-03"), file),
+            "03-01": rewritten(lambda rows: rows.take([0, 0, 1, 2])),
+            "04-01": rewritten(lambda rows: rows.drop(["users_ever"])),
+            "05-01": rewritten(lambda rows: rows.set_column(2, rows.field(2).name, rows.column(2).cast(pa.string()))),
+        },
+    ],
+)
+def test_a_month_that_is_not_as_it_was_written_is_computed_again(tmp_path, computed, damages):
+    book = Book(tmp_path / "book")
+    first = book.run()
+    for cutoff, damage in damages.items():
+        damage(book.workspace.snapshots / "features.parquet" / f"2024-{cutoff[:2]}.parquet")
+    same(book.run(), first)
+    assert computed == [ALL, list(damages)]
+
+
+def test_a_month_with_its_columns_in_another_order_keeps_its_rows(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    first = book.run()
+    rewritten(lambda rows: rows.select(rows.column_names[::-1]))(book.workspace.snapshots / "features.parquet" / "2024-04.parquet")
+    months = book.months()
+    same(book.run(), first)
+    assert computed == [ALL]
+    assert {month for month, file in book.months().items() if file != months[month]} == {"2024-04"}
+
+
+def test_snapshots_of_an_earlier_version_whose_features_are_one_file_are_computed_again(tmp_path, computed):
+    book = Book(tmp_path / "book")
+    first = book.run()
+    path = book.workspace.snapshots / "features.parquet"
+    shutil.rmtree(path)
+    pq.write_table(first, path)
+    same(book.run(), first)
+    assert computed == [ALL] * 2
+    assert "2024-04" in book.months()
 
 
 def test_a_field_that_becomes_known_changes_the_cutoffs_after_it(tmp_path, computed):
@@ -233,24 +314,32 @@ def test_any_split_into_deliveries_gives_the_snapshots_of_a_rebuild(tmp_path_fac
     assert labels.equals(book.labels())
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    stays=st.lists(st.booleans(), min_size=1, max_size=9),
-    gone=st.lists(st.integers(0, 9), max_size=3),
-    rows_an_instant=st.integers(1, 4),
-    group=st.integers(1, 12),
-)
-def test_rows_that_stay_and_computed_ones_come_in_the_order_of_the_spine(tmp_path_factory, stays, gone, rows_an_instant, group):
-    """Instants are numbers here, and each row carries its place in the spine; rows of instants that are gone lie between them."""
-    file = tmp_path_factory.mktemp("snapshots") / "features.parquet"
-    place = np.arange(len(stays) * rows_an_instant)
-    fresh = np.repeat(stays, rows_an_instant)
-    kept = np.insert(np.where(fresh, place, -1), np.minimum(np.sort(gone).astype(int), len(place)), -1)
-    pq.write_table(pa.table({"other": kept * 2, "place": kept}), file, row_group_size=group)
-    reusable = Reusable(file, ["place"], kept >= 0, np.flatnonzero(~fresh))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), stays=st.lists(st.booleans(), min_size=1, max_size=9), group=st.integers(1, 12), rows_a_cutoff=st.integers(1, 4))
+def test_rows_that_stay_and_computed_ones_come_in_the_order_of_the_spine(tmp_path_factory, data, stays, group, rows_a_cutoff):
+    """Cutoffs are ten days apart, and each row carries its place in the spine; rows of cutoffs that are gone lie between them."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    schema = pa.schema([("cutoff", pa.timestamp("us")), ("place", pa.int64())])
+    cutoff = np.datetime64(START, "us") + np.repeat(np.arange(len(stays)), rows_a_cutoff) * np.timedelta64(10, "D")
+    place, stale = np.arange(len(cutoff)), ~np.repeat(stays, rows_a_cutoff)
+    months, unchanged = [], []
+    for month, rows in months_of(cutoff):
+        gone = data.draw(st.lists(st.integers(0, 9), max_size=3))
+        there = np.insert(np.where(stale, -1, place)[rows], np.minimum(np.sort(gone).astype(int), len(place[rows])), -1)
+        taken = data.draw(st.sampled_from([["cutoff", "place"], ["place", "cutoff"]]))
+        table = pa.table({"cutoff": cutoff[np.maximum(there, 0)], "place": there}).select(taken)
+        pq.write_table(table, folder / f"{month}.parquet", row_group_size=group)
+        months.append(Month(folder / f"{month}.parquet", there >= 0, stale[rows]))
+        unchanged += [month] if (there >= 0).all() and taken == schema.names else []
+    reusable = Reusable(schema, months)
+    assert reusable.stale.tolist() == np.flatnonzero(stale).tolist()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reuse, "ROWS_PER_GROUP", 5)
-        blocks = list(reusable.blocks(pa.table({"place": place[~fresh]}) if not all(stays) else None))
-    assert [len(block) for block in blocks[:-1]] == [5] * (len(blocks) - 1)
-    assert pa.concat_tables(blocks)["place"].to_pylist() == place.tolist()
-    assert reusable.is_whole == (all(stays) and not gone)
+        reusable.write(folder / "new", pa.table({"cutoff": cutoff[stale], "place": place[stale]}))
+    files = snapshot_files(folder / "new")
+    assert pq.read_table(files).equals(pa.table({"cutoff": cutoff, "place": place}))
+    assert [file.stem for file in files if file.samefile(folder / file.name)] == unchanged
+    for file in files:
+        metadata = pq.read_metadata(file)
+        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        assert file.stem in unchanged or sizes[:-1] == [5] * (len(sizes) - 1)

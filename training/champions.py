@@ -7,12 +7,11 @@ next scores are its own.
 from dataclasses import dataclass
 from typing import NoReturn
 
-import pyarrow.parquet as pq
-
 from features.catalogue import read_catalogue
 from features.errors import ConfigError, NotEnoughDataError, PackageError, RegistryError, WorkspaceError, explain
 from features.feature import Target
 from features.ledger import replace_folder
+from features.snapshot_files import snapshot_columns
 from features.workspace import Workspace
 from training import versions
 from training.copies import champion_folder
@@ -199,7 +198,7 @@ def _require_fit(workspace: Workspace, package: Package) -> None:
     """See that the workspace has the features that a package reads, as far as they were computed."""
     snapshot = workspace.snapshots / "features.parquet"
     if snapshot.exists():
-        require_columns(pq.read_schema(snapshot).names, package.features)
+        require_columns(snapshot_columns(snapshot), package.features)
 
 
 def _given(reason: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from features.catalogue import Catalogue
 from features.errors import PackageError, WorkspaceError, explain
 from features.feature import Feature, Target
+from features.snapshot_files import snapshot_files
 
 __all__ = [
     "CONTEXT",
@@ -263,7 +264,7 @@ def _numbers(column: pd.Series) -> Array:
 
 def _read(path: Path, *, columns: list[str] | None = None) -> pd.DataFrame:
     try:
-        frame: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas()
+        frame: pd.DataFrame = pq.read_table(snapshot_files(path), columns=columns).to_pandas()
     except FileNotFoundError as error:
         raise WorkspaceError(explain("the snapshots have not been made yet", given=path, todo="Run `renewcast features` first.")) from error
     return frame

@@ -23,6 +23,7 @@ from features.findings import Audit
 from features.ledger import replace_file, replace_folder
 from features.probes import audit_tables
 from features.progress import Progress, silent
+from features.snapshot_files import snapshot_files
 from features.workspace import Config, Workspace
 from training.backtest import BACKTEST, held_out_frame
 from training.card import render_card
@@ -372,14 +373,12 @@ def _catalogue(snapshots: Path) -> Catalogue:
 
 def _fingerprint(snapshots: Path) -> str:
     digest = hashlib.sha256()
-    for name in ("features.parquet", "labels.parquet", "catalogue.json"):
+    for path in (*snapshot_files(snapshots / "features.parquet"), snapshots / "labels.parquet", snapshots / "catalogue.json"):
         try:
-            with (snapshots / name).open("rb") as file:
+            with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except FileNotFoundError as error:
-            raise WorkspaceError(
-                explain("the snapshots are not complete", given=snapshots / name, todo="Run `renewcast features` first.")
-            ) from error
+            raise WorkspaceError(explain("the snapshots are not complete", given=path, todo="Run `renewcast features` first.")) from error
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from scipy.special import expit, logit
 from features.catalogue import Catalogue, read_catalogue
 from features.errors import ConfigError, NotEnoughDataError, PackageError, WorkspaceError, explain
 from features.feature import Target
+from features.snapshot_files import snapshot_files
 from features.workspace import Workspace
 from training.backtest import BACKTEST, read_backtest
 from training.copies import champion_folder, load_champion, provisional_reason
@@ -123,7 +124,7 @@ def _catalogue(snapshots: Path) -> Catalogue:
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        frame: pd.DataFrame = pq.read_table(path, columns=list(columns)).to_pandas()
+        frame: pd.DataFrame = pq.read_table(snapshot_files(path), columns=list(columns)).to_pandas()
     except FileNotFoundError as error:
         raise _missing(path) from error
     return frame
@@ -231,7 +232,7 @@ def _log_odds(snapshots: Path, labels: pd.DataFrame, package: Package, scores: p
     """Return the calibrated scores: of past rows those of the backtest, of today's rows those of the package in use."""
     last = labels["cutoff"].max()
     known = scores.set_index(_KEY)["probability"].reindex(pd.MultiIndex.from_frame(labels[_KEY])).to_numpy(dtype=np.float64, copy=True)
-    table = pq.read_table(snapshots / "features.parquet", filters=[("cutoff", "==", last)])
+    table = pq.read_table(snapshot_files(snapshots / "features.parquet")[-1], filters=[("cutoff", "==", last)])
     frame: pd.DataFrame = table.to_pandas()
     today = (labels["cutoff"] == last).to_numpy()
     known[today] = package.score_rows(frame.iloc[_positions(frame, labels[today])]).probability

@@ -195,8 +195,11 @@ def _features(workspace: Workspace, on_progress: Progress) -> Summary:
 
 
 def _features_places(workspace: Workspace, _summary: Summary) -> tuple[Path, ...]:
+    from features.snapshot_files import snapshot_files
+
     folder = workspace.snapshots
-    return folder, *(folder / name for name in ("features.parquet", "labels.parquet", "groups.parquet", "catalogue.json"))
+    matrix = snapshot_files(folder / "features.parquet")
+    return folder, *matrix, *(folder / name for name in ("labels.parquet", "groups.parquet", "catalogue.json"))
 
 
 def _features_line(summary: Summary) -> str:

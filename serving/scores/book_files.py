@@ -12,12 +12,12 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features import clock
 from features.engine import Engine
 from features.errors import NotEnoughDataError, WorkspaceError, explain
 from features.feature import Feature
+from features.snapshot_files import snapshot_columns, snapshot_files
 from features.spine import EARLIER_DAYS, EARLIEST_DAYS, LATEST_DAYS
 from serving.scores.score_files import Column, ColumnWriter, StoredColumns
 from training.dataset import require_columns
@@ -59,7 +59,7 @@ def write_book(engine: Engine, snapshots: Path, features: Sequence[Feature], *, 
     Parameters
     ----------
     snapshots
-        The file of the snapshots' features.
+        The path of the snapshots' features.
     cutoff
         The latest one if None.
 
@@ -73,13 +73,13 @@ def write_book(engine: Engine, snapshots: Path, features: Sequence[Feature], *, 
         If they lack a feature.
     """
     try:
-        columns = pq.read_schema(snapshots).names
+        columns = snapshot_columns(snapshots)
     except FileNotFoundError as error:
         raise WorkspaceError(
             explain("the snapshots have not been made yet", given=snapshots, todo="Run `renewcast features` first.")
         ) from error
     require_columns(columns, [feature.name for feature in features])
-    rows = engine.read_parquet(snapshots)
+    rows = engine.read_parquet(snapshot_files(snapshots))
     at = _cutoff(engine, rows, snapshots, cutoff)
     present = rows.filter(rows.cutoff == ibis.literal(at, rows.cutoff.type()))
     instant = ibis.literal(clock.microseconds(at), "int64")

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import clock
+from features.snapshot_files import snapshot_files
 from serving.permissions.policy import Policy
 from serving.scores.changes import log_odds_of
 from serving.scores.drivers import DriverGroups
@@ -107,10 +108,10 @@ class _Kept:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Snapshot:
-    """A cutoff of the snapshots, at which nothing was said."""
+    """A cutoff of the snapshots, at which nothing was said; its rows are in the file."""
 
     cutoff: datetime
-    path: Path
+    file: Path
     names: Sequence[str]
 
     def of(self, window: ScoreSet) -> _Before | None:
@@ -118,7 +119,7 @@ class _Snapshot:
         ids = window.accounts["account_id"]
         span = [("account_id", ">=", min(ids)), ("account_id", "<=", max(ids))]
         chosen = [("cutoff", "=", pa.scalar(self.cutoff, pa.timestamp("us"))), *span]
-        frame = pq.read_table(self.path, columns=["account_id", *self.names], filters=chosen).to_pandas()
+        frame = pq.read_table(self.file, columns=["account_id", *self.names], filters=chosen).to_pandas()
         rows = pd.Index(ids).get_indexer(frame.pop("account_id"))
         there = rows >= 0
         return _Before(rows=rows[there], values=frame[there].reset_index(drop=True), log_odds=None) if there.any() else None
@@ -212,12 +213,12 @@ def _kept_before(score_set: ScoreSet, archive: Archive) -> _Kept | None:
 
 def _snapshot_before(score_set: ScoreSet, path: Path) -> _Snapshot | None:
     """Return the cutoff before in the snapshots."""
-    with pq.ParquetFile(path) as file:
-        cutoffs = pc.unique(file.read(columns=["cutoff"])["cutoff"]).to_numpy().astype("datetime64[us]")
-    earlier = cutoffs[~clock.not_after(np.full(len(cutoffs), score_set.manifest.cutoff, dtype="datetime64[us]"), cutoffs)]
-    if not len(earlier):
-        return None
-    return _Snapshot(cutoff=earlier.max().item(), path=path, names=score_set.packages["churn"].features)
+    for file in reversed(snapshot_files(path)):
+        cutoffs = pc.unique(pq.read_table(file, columns=["cutoff"])["cutoff"]).to_numpy().astype("datetime64[us]")
+        earlier = cutoffs[~clock.not_after(np.full(len(cutoffs), score_set.manifest.cutoff, dtype="datetime64[us]"), cutoffs)]
+        if len(earlier):
+            return _Snapshot(cutoff=earlier.max().item(), file=file, names=score_set.packages["churn"].features)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,10 +11,12 @@ But: who changes the policy afterwards, so that other drivers are named, sees th
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import clock
+from features.snapshot_files import snapshot_files
 from serving.permissions.policy import Policy
 from serving.permissions.supplies import ABOUT_PARTNERS, fed_by
 from serving.scores.drivers import DriverGroups
@@ -71,7 +74,7 @@ class _Cells:
     Parameters
     ----------
     place
-        Where each stands in the file.
+        Where each stands in the files.
     row
         The account's row in the score set.
     cutoff
@@ -93,13 +96,30 @@ def write_feature_courses(score_set: ScoreSet, folder: Path, *, policy: Policy, 
     snapshots
         The folder with `features.parquet`.
     """
-    with TemporaryDirectory(prefix=".courses-", dir=folder) as place, pq.ParquetFile(snapshots / "features.parquet") as file:
-        cells = _cells(score_set, file)
+    with TemporaryDirectory(prefix=".courses-", dir=folder) as place, _opened(score_set, snapshots) as files:
+        cells = _cells(score_set, files)
         parts = [
-            _kept(_lines(name, wanted, cells, file), Path(place) / f"{number}.arrow")
+            _kept(_lines(name, wanted, cells, files), Path(place) / f"{number}.arrow")
             for number, (name, wanted) in enumerate(sorted(_wanted(score_set, policy).items()))
         ]
         _write(folder / FEATURE_COURSES, parts, accounts=len(score_set))
+
+
+@contextmanager
+def _opened(score_set: ScoreSet, snapshots: Path) -> Iterator[list[pq.ParquetFile]]:
+    """Open the files of features with cutoffs that may be kept: each is read a column at a time."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(pq.ParquetFile(file)) for file in snapshot_files(snapshots / "features.parquet")]
+        yield [file for file in files if _recent(score_set, _column([file], "cutoff")).any()]
+
+
+def _column(files: Sequence[pq.ParquetFile], name: str) -> npt.NDArray[Any]:
+    return np.concatenate([file.read(columns=[name])[name].to_numpy() for file in files])
+
+
+def _recent(score_set: ScoreSet, cutoff: npt.NDArray[np.datetime64]) -> Flags:
+    until = score_set.manifest.cutoff
+    return clock.not_after(cutoff, until) & ~clock.not_after(cutoff, until - _LONGEST)
 
 
 def _kept(lines: pa.Table, path: Path) -> pa.Table:
@@ -175,14 +195,14 @@ def _leading(groups: DriverGroups, parts: npt.NDArray[np.float64], policy: Polic
                     yield row, ranked.members(driver)[0]
 
 
-def _cells(score_set: ScoreSet, file: pq.ParquetFile) -> _Cells:
+def _cells(score_set: ScoreSet, files: Sequence[pq.ParquetFile]) -> _Cells:
     """Find the newest cutoffs of each account of the score set, up to its own."""
-    ids, until = pd.Index(score_set.accounts["account_id"]), score_set.manifest.cutoff
-    cutoff = file.read(columns=["cutoff"])["cutoff"].to_numpy().astype("datetime64[us]")
-    recent = clock.not_after(cutoff, until) & ~clock.not_after(cutoff, until - _LONGEST)
+    ids = pd.Index(score_set.accounts["account_id"])
+    cutoff = _column(files, "cutoff").astype("datetime64[us]")
+    recent = _recent(score_set, cutoff)
     row = np.full(len(cutoff), -1, dtype=np.int32)
     start = 0
-    for batch in file.iter_batches(columns=["account_id"]):
+    for batch in (batch for file in files for batch in file.iter_batches(columns=["account_id"])):
         here = slice(start, start := start + len(batch))
         row[here][recent[here]] = ids.get_indexer(batch["account_id"].to_numpy(zero_copy_only=False)[recent[here]])
     place = np.flatnonzero(row >= 0)
@@ -192,10 +212,10 @@ def _cells(score_set: ScoreSet, file: pq.ParquetFile) -> _Cells:
     return _Cells(place=place, row=row[place], cutoff=cutoff[place])
 
 
-def _lines(name: str, wanted: Flags, cells: _Cells, file: pq.ParquetFile) -> pa.Table:
+def _lines(name: str, wanted: Flags, cells: _Cells, files: Sequence[pq.ParquetFile]) -> pa.Table:
     """Return the courses of one feature, a line an account."""
     chosen = np.flatnonzero(wanted[cells.row])
-    values = file.read(columns=[name])[name].to_numpy().astype(np.float32)[cells.place[chosen]]
+    values = _column(files, name).astype(np.float32)[cells.place[chosen]]
     rows, lengths = np.unique(cells.row[chosen], return_counts=True)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
     columns = {

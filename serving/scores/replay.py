@@ -4,7 +4,7 @@ It shows how an account came to where it is, and nothing else. The models have l
 it, and every point that comes from here is marked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from features import clock
 from features.feature import Target
+from features.snapshot_files import snapshot_files
 from serving.scores.scoring import ScoreSet
 
 __all__ = ["Replayed", "replay_scores"]
@@ -78,12 +79,17 @@ def replay_scores(score_set: ScoreSet, snapshots: Path, *, before: datetime) -> 
 
 def _batches(score_set: ScoreSet, path: Path, names: tuple[str, ...]) -> Iterator[tuple[Rows, Instants, pa.RecordBatch]]:
     """Yield the rows of the present accounts with their rows in the score set and their cutoffs."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["account_id", "cutoff", *names]):
-            rows = np.array([score_set.index.get(account_id, -1) for account_id in batch["account_id"].to_pylist()], dtype=np.int64)
-            there = rows >= 0
-            known = batch.filter(pa.array(there))
-            yield rows[there], known["cutoff"].to_numpy(zero_copy_only=False).astype("datetime64[us]"), known
+    for batch in _read(path, ["account_id", "cutoff", *names]):
+        rows = np.array([score_set.index.get(account_id, -1) for account_id in batch["account_id"].to_pylist()], dtype=np.int64)
+        there = rows >= 0
+        known = batch.filter(pa.array(there))
+        yield rows[there], known["cutoff"].to_numpy(zero_copy_only=False).astype("datetime64[us]"), known
+
+
+def _read(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for file in snapshot_files(path):
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(_ROWS_AT_ONCE, columns=list(columns))
 
 
 def _arr(score_set: ScoreSet, snapshots: Path, row: Rows, cutoff: Instants) -> Array:

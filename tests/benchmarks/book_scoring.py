@@ -185,14 +185,15 @@ def tile(workspace: Workspace, folder: Path, *, accounts: int) -> int:
     for target in champions.iterdir():
         load_package(target).save(larger.training / "champion" / target.name)
     with duckdb.connect() as connection:
-        features = workspace.snapshots / "features.parquet"
+        features = workspace.snapshots / "features.parquet/*.parquet"
         newest = f"cutoff > (SELECT max(cutoff) FROM '{features}') - INTERVAL 100 DAY"
         latest = f"(SELECT count(*) FROM '{features}' WHERE cutoff = (SELECT max(cutoff) FROM '{features}'))"
         times, own = connection.sql(f"SELECT ceil({accounts} / {latest})::INT, {latest}").fetchall()[0]
         for source, target in ((workspace.tables, larger.tables), (workspace.snapshots, larger.snapshots)):
             for file in source.glob("*.parquet"):
-                columns = pq.read_schema(file).names
-                rows = f"(SELECT * FROM '{file}' WHERE {newest})" if "cutoff" in columns else f"'{file}'"
+                columns = pq.ParquetDataset(file).schema.names
+                there = f"'{file}/*.parquet'" if file.is_dir() else f"'{file}'"
+                rows = f"(SELECT * FROM {there} WHERE {newest})" if "cutoff" in columns else there
                 select = f"SELECT * REPLACE (copy || '-' || account_id AS account_id) FROM {rows}, range({times}) copies(copy)"
                 connection.sql(f"COPY ({select if 'account_id' in columns else f'FROM {rows}'}) TO '{target / file.name}' (FORMAT parquet)")
     return int(times * own)

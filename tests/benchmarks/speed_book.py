@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from features.catalogue import Catalogue
 from features.feature import Feature, Target, Window
+from features.snapshot_files import write_matrix
 from features.workspace import Workspace, load_workspace
 from training.calibration import BetaCalibrator
 from training.dataset import encode_features, learn_categories
@@ -163,7 +164,8 @@ def _write_tables(tables: Path, ids: list[str], rng: np.random.Generator) -> Non
 def _write_snapshots(snapshots: Path, ids: list[str], rng: np.random.Generator) -> None:
     (snapshots / "catalogue.json").write_text(CATALOGUE.to_json())
     frames = [_rows(rng, len(ids)).assign(account_id=ids, cutoff=cutoff) for cutoff in (EARLIER, CUTOFF)]
-    pd.concat(frames, ignore_index=True).astype({"cutoff": "datetime64[us]"}).to_parquet(snapshots / "features.parquet", index=False)
+    rows = pa.Table.from_pandas(pd.concat(frames, ignore_index=True).astype({"cutoff": "datetime64[us]"}), preserve_index=False)
+    write_matrix(snapshots / "features.parquet", rows.schema, [rows])
     labels = {
         "account_id": ids,
         "cutoff": _stamps([CUTOFF] * len(ids)),
