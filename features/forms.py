@@ -3,14 +3,14 @@
 `features.numbering` writes them, with `features.folding` for the shorter ones, and `features.numbered` reads them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "WHOLE", "MonthRows", "NumberedPiece", "file_of"]
+__all__ = ["CARRYING", "FOLDED", "NOTHING", "TEXTS", "WHOLE", "MonthRows", "NumberedPiece", "file_of", "in_parts"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -130,8 +130,10 @@ class MonthRows:
     @classmethod
     def joined(cls, parts: Sequence["MonthRows"]) -> "MonthRows":
         """Return the rows of several, one after the other."""
-        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        return cls(np.concatenate([part.time for part in parts]), columns)
+        time = np.concatenate([part.time for part in parts])
+        others = [name for name in parts[0].columns if any(part.columns[name] is not part.time for part in parts)]
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in others}
+        return cls(time, dict.fromkeys(parts[0].columns, time) | columns)
 
     @property
     def weights(self) -> npt.NDArray[np.int32] | None:
@@ -145,4 +147,12 @@ class MonthRows:
 
     def take(self, rows: slice | npt.NDArray[Any]) -> "MonthRows":
         """Return some of the rows, in the order asked for."""
-        return MonthRows(self.time[rows], {name: values[rows] for name, values in self.columns.items()})
+        time = self.time[rows]
+        return MonthRows(time, {name: time if values is self.time else values[rows] for name, values in self.columns.items()})
+
+
+def in_parts(blocks: Sequence[MonthRows], n_rows: int) -> Iterator[Sequence[MonthRows]]:
+    """Yield blocks that follow each other, as many as have so many rows together, at least one."""
+    n_blocks = max(1, n_rows // max(1, *(len(rows.time) for rows in blocks)))
+    for first in range(0, len(blocks), n_blocks):
+        yield blocks[first : first + n_blocks]

@@ -34,6 +34,8 @@ Floats = npt.NDArray[np.float64]
 _MOST_BYTES = 1 << 31
 """Beyond so much memory the engine counts, and spills."""
 
+_PLACES_AT_ONCE = 1 << 17
+
 _KEY_TYPES = {"user_id": "int32", "event": "string", "product": "string", "day": "int32", "week": "int32"}
 
 
@@ -191,6 +193,22 @@ class Places:
         """Return the account of each place."""
         return self.accounts[places] if self.accounts is not None else places // len(self.texts)
 
+    def by_accounts(self, n_accounts: int) -> Iterator[tuple[slice, Ints]]:
+        """Yield some accounts at a time with their places: so few that what is made of these takes memory that is used again."""
+        n_at_once = max(1, n_accounts * _PLACES_AT_ONCE // max(1, self.size))
+        for first in range(0, n_accounts, n_at_once):
+            some = slice(first, min(first + n_at_once, n_accounts))
+            if self.accounts is None:
+                yield some, np.arange(some.start * len(self.texts), some.stop * len(self.texts))
+            else:
+                bounds = np.searchsorted(self.accounts, [some.start, some.stop], sorter=self._by_account)
+                yield some, self._by_account[slice(*bounds)]
+
+    @cached_property
+    def _by_account(self) -> Ints:
+        assert self.accounts is not None
+        return np.argsort(self.accounts, kind="stable")
+
     def key_of(self, places: Ints) -> pa.Array:
         """Return the key of each place, as `features.slices.summed` has it."""
         if self.key == "user_id":
@@ -248,7 +266,11 @@ class UseSums:
 
     def places_within(self, cutoff: int) -> Ints:
         """Return the places that have a row in the window of a cutoff."""
-        return np.flatnonzero(self.times.are_within(cutoff, ages_of_window(self.summed.window))[:-1])
+        return np.flatnonzero(self.are_within(cutoff))
+
+    def are_within(self, cutoff: int) -> npt.NDArray[np.bool_]:
+        """Tell which places have a row in the window of a cutoff, shape `(places.size,)`."""
+        return self.times.are_within(cutoff, ages_of_window(self.summed.window))[:-1]
 
     def table(self, cutoff: int, places: Places, row_of: npt.NDArray[np.int32]) -> pa.Table:
         """Return the summed-up rows of a cutoff.

@@ -4,7 +4,7 @@ As Ibis expressions they take a row for each of them at every cutoff. Where tele
 place for each, and a statistic of all accounts is a count over them; the numbers are those of the expressions, to the bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -60,6 +60,9 @@ class UseTally:
                 return rows[f"events_{days}d"].max() / rows[f"events_{days}d"].sum().nullif(0)
 
 
+_EVER = UseTally("ever")
+
+
 @dataclass(frozen=True, eq=False)
 class UseTallies:
     """The statistics of numbered telemetry at the shared cutoffs of a spine.
@@ -97,12 +100,12 @@ class UseTallies:
         wanted, days, lag_days = sums.columns_of(places), window.days, window.lag_days
         arrivals = telemetry.arrivals(wanted, self.known.cutoffs, days=days, lag_days=lag_days, ends=sums.ends)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
-            for found in arriving:
-                sums.add(found, places)
-            tallied = _Tallied(sums, places, cutoff, self.known.n_accounts)
-            there = tallied.of(UseTally("ever"))[accounts] > 0
+            for part in arriving:
+                sums.add(part, places)
+            found = _tallied(sums, places, cutoff, self.known.n_accounts, tallies={_EVER, *(feature.expression for feature in features)})
+            there = found[_EVER][accounts] > 0
             for feature in features:
-                columns[feature.name][rows[there]] = tallied.of(feature.expression)[accounts[there]]
+                columns[feature.name][rows[there]] = found[feature.expression][accounts[there]]
             sums.leave(cutoff)
             yield
 
@@ -111,25 +114,35 @@ def _summed(window: Window, features: Sequence[Feature]) -> Summed:
     return Summed(window, [feature.expression for feature in features])
 
 
+def _tallied(sums: UseSums, places: Places, cutoff: int, n_accounts: int, *, tallies: Collection[object]) -> Mapping[object, Floats]:
+    """Return statistics of all accounts at a cutoff, NaN where there is none, shape `(n_accounts,)` each."""
+    found = {tally: np.empty(n_accounts) for tally in tallies}
+    is_within = sums.are_within(cutoff)
+    for accounts, at in places.by_accounts(n_accounts):
+        there = at[is_within[at]]
+        account = places.account_of(there).astype(np.intp) - accounts.start
+        tallied = _Tallied(sums, cutoff, there, account, accounts.stop - accounts.start)
+        for tally, values in found.items():
+            values[accounts] = tallied.of(tally)
+    return found
+
+
 @dataclass(eq=False)
 class _Tallied:
-    """The statistics at one cutoff."""
+    """The statistics of some accounts at one cutoff, from those of their places that have a row in the window."""
 
     sums: UseSums
-    places: Places
     cutoff: int
+    there: Ints
+    account: npt.NDArray[np.intp]
     n_accounts: int
     _found: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._there = self.sums.places_within(self.cutoff)
-        self._account = self.places.account_of(self._there).astype(np.intp, copy=False)
-
     def of(self, tally: object) -> npt.NDArray[np.number]:
-        """Return a statistic of all accounts, NaN where there is none, shape `(n_accounts,)`."""
+        """Return a statistic, NaN where there is none, shape `(n_accounts,)`."""
         match tally:
             case UseTally(kind="ever"):
-                return np.bincount(self._account, minlength=self.n_accounts)
+                return np.bincount(self.account, minlength=self.n_accounts)
             case UseTally(kind="active", days=days):
                 return self._count(self._value("newest_age_days") < days)
             case UseTally(kind="before", days=days):
@@ -148,15 +161,15 @@ class _Tallied:
 
     def _value(self, name: str) -> npt.NDArray[Any]:
         if name not in self._found:
-            self._found[name] = self.sums.values_of(name, self.cutoff, self._there)
+            self._found[name] = self.sums.values_of(name, self.cutoff, self.there)
         return self._found[name]
 
     def _count(self, counted: npt.NDArray[np.bool_]) -> Ints:
-        return np.bincount(self._account[counted], minlength=self.n_accounts)
+        return np.bincount(self.account[counted], minlength=self.n_accounts)
 
     def _top(self, events: Floats) -> Floats:
         there = ~np.isnan(events)
-        account, events = self._account[there], events[there]
+        account, events = self.account[there], events[there]
         most = np.full(self.n_accounts, -np.inf)
         np.maximum.at(most, account, events)
         return _share(most, np.bincount(account, weights=events, minlength=self.n_accounts))

@@ -14,6 +14,7 @@ from tests.random_worlds import as_arrow
 def make_all_forms(patch):
     """Let each numbered piece of single events have all shorter forms, be they short or not."""
     patch.setattr(folding, "_WORTH", 0)
+    patch.setattr(folding, "_WORTH_WHOLE", 0)
     patch.setattr(folding, "_PLACES_A_ROW", 10**9)
 
 
