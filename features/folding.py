@@ -22,7 +22,7 @@ __all__ = ["extracts"]
 
 Ints = npt.NDArray[np.int64]
 
-_WORTH, _WORTH_WHOLE = 2, 4
+_WORTH, _WORTH_WHOLE = 2, 3
 """How many times as long the rows must be; for a form of a whole piece, which has two more columns than they."""
 _SAMPLE = 1 << 18
 """So many rows of the middle are folded first, to see whether it is worth it."""

@@ -36,7 +36,7 @@ from features.slices import KnownTables, Spine, gather
 from features.sums import exact_sum
 from features.terms import NEVER, final_terms, spells
 
-__all__ = ["build_labels", "eligible_rows"]
+__all__ = ["build_labels", "eligible_rows", "is_closed"]
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -119,11 +119,15 @@ def build_labels(known: KnownTables, spine: Spine, targets: Targets, *, data_unt
     )
 
 
+def is_closed(cutoff: datetime, targets: Targets, *, data_until: datetime) -> bool:
+    """Tell whether a cutoff's label window, and the grace period of payments, have closed by the end of the data."""
+    grace_days = targets.grace_days if targets.kind == "subscription" else 0
+    return clock.closed_by(cutoff, data_until, horizon_days=targets.horizon_days, lead_days=targets.lead_days, grace_days=grace_days)
+
+
 def _closed(spine: Spine, targets: Targets, data_until: datetime) -> Flags:
-    grace = targets.grace_days if targets.kind == "subscription" else 0
-    window = {"horizon_days": targets.horizon_days, "lead_days": targets.lead_days, "grace_days": grace}
     cutoffs, which = np.unique(spine.cutoff.to_numpy(zero_copy_only=False).astype("datetime64[us]"), return_inverse=True)
-    return np.array([clock.closed_by(cutoff, data_until, **window) for cutoff in cutoffs.tolist()], dtype=bool)[which]
+    return np.array([is_closed(cutoff, targets, data_until=data_until) for cutoff in cutoffs.tolist()], dtype=bool)[which]
 
 
 def _change(before: Floats, after: Floats, churn: Floats, target: ChangeTarget, sign: int) -> Floats:

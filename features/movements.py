@@ -10,6 +10,7 @@ Amounts are in the workspace's currency at its fixed rates, so exchange rates ma
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import takewhile
 
 import ibis.expr.types as ir
 import numpy as np
@@ -24,13 +25,17 @@ from features.spine import every_pair
 from features.sums import exact_sum
 from features.terms import bridged, final_terms
 
-__all__ = ["MOVEMENT_GROUPS", "build_movements"]
+__all__ = ["MOVEMENTS_OF", "MOVEMENT_GROUPS", "build_movements"]
 
+MOVEMENTS_OF = ("accounts", "subscriptions", "partners", "assignments")
+"""The tables that movements are made of."""
 MOVEMENT_GROUPS = ("segment", "partner_id", "partner_type")
 """The groups of an account that its movements carry."""
 
 
-def build_movements(engine: QueryEngine, tables: Mapping[str, ir.Table], *, data_until: datetime, grace_days: int) -> pa.Table:
+def build_movements(
+    engine: QueryEngine, tables: Mapping[str, ir.Table], *, data_until: datetime, grace_days: int, earlier: pa.Table | None = None
+) -> pa.Table:
     """Return the ARR of every account that pays, at the first midnight of each month and at the last midnight of the data.
 
     Parameters
@@ -41,6 +46,8 @@ def build_movements(engine: QueryEngine, tables: Mapping[str, ir.Table], *, data
         The end of the data, UTC; the first month is the one after payment began.
     grace_days
         Terms less than so many days apart are one spell of payment.
+    earlier
+        What this returned of the same tables and grace period for an end of the data before; its months are not computed again.
 
     Returns
     -------
@@ -51,10 +58,17 @@ def build_movements(engine: QueryEngine, tables: Mapping[str, ir.Table], *, data
     accounts = engine.to_arrow(tables["accounts"].select("account_id").order_by("account_id"))["account_id"].combine_chunks()
     known = KnownTables(engine, tables, every_pair(accounts, [clock.midnight(data_until)]))
     terms = engine.table(bridged(final_terms(known), grace_days), name="bridged_terms")
-    paid = _paid(known, terms, _instants(engine, terms, data_until))
+    instants = _instants(engine, terms, data_until)
+    months = set() if earlier is None else {*pc.unique(earlier["month"]).to_pylist()}
+    there = list(takewhile(lambda instant: instant in months, instants))
+    paid = _paid(known, terms, instants[len(there) :])
     spine = Spine(paid["account_id"].combine_chunks(), paid["month"].combine_chunks())
     groups = build_groups(KnownTables(engine, tables, spine), spine)
-    return pa.table({name: paid[name] for name in paid.column_names} | {name: groups[name] for name in MOVEMENT_GROUPS})
+    found = pa.table({name: paid[name] for name in paid.column_names} | {name: groups[name] for name in MOVEMENT_GROUPS})
+    if earlier is None or not there:
+        return found
+    kept = earlier.filter(pc.is_in(earlier["month"], value_set=pa.array(there, pa.timestamp("us"))))
+    return pa.concat_tables([kept.cast(found.schema), found]).combine_chunks()
 
 
 def _instants(engine: QueryEngine, terms: ir.Table, data_until: datetime) -> list[datetime]:

@@ -21,7 +21,7 @@ from features.groups import build_groups
 from features.hindsight import probed_accounts, probed_cutoffs, probed_instant
 from features.labels import build_labels
 from features.ledger import code_digest, fingerprint, replace_folder
-from features.movements import build_movements
+from features.movements import MOVEMENTS_OF, build_movements
 from features.numbered import NumberedTelemetry
 from features.numbering import number_telemetry
 from features.own import build_matrix_of_own, own_fingerprint
@@ -30,7 +30,7 @@ from features.plan import SnapshotPlan, open_tables, plan_snapshots
 from features.probes import PROBES_FILE, Book, earlier_hindsight, probe_tables
 from features.progress import Progress, silent
 from features.queries import QueryEngine
-from features.reuse import Keys, Reusable, cutoff_keys, find_labels, find_reusable, label_keys, read_keys
+from features.reuse import Keys, Reusable, cutoff_keys, find_labels, find_movements, find_reusable, label_keys, read_keys, table_digest
 from features.row_times import beginnings
 from features.sampled import SampledTelemetry
 from features.slices import KnownTables, Spine
@@ -40,7 +40,7 @@ from features.workspace import Workspace
 
 _SPILL = ".unfinished-spill-"
 _HELD_BY_QUERIES = 0.75
-"""The share of the memory that queries may hold; the rest may hold what was read of telemetry."""
+"""The share of the memory that queries may hold; in the rest telemetry is counted."""
 _TIMES = "times"
 """The folder of the snapshots in which there is what was counted of the times of telemetry."""
 _NOBODY = pa.array([], pa.string())
@@ -135,13 +135,17 @@ class _Step:
         """Return the keys of the cutoffs, and of those that are probed."""
         spine, mark = self.plan.spine, self._mark()
         keys = Keys(cutoff_keys(self.engine, self.workspace.tables, self.tables, spine, mark=mark, own=bool(self.plan.own)))
-        return replace(keys, hindsight=keys.of(probed_cutoffs(spine)), labels=self._label_keys())
+        keys = replace(keys, hindsight=keys.of(probed_cutoffs(spine)), labels=self._label_keys())
+        return replace(keys, movements=fingerprint(self._made_of(*MOVEMENTS_OF), self.workspace.config.targets.grace_days))
 
     def _label_keys(self) -> dict[int, str]:
-        if "subscriptions" in self.tables:
-            return {}
-        made, until = fingerprint(self.engine.version, code_digest()), self.plan.data_until
-        return label_keys(self.workspace.tables, self.plan.spine, self.workspace.config.targets, data_until=until, mark=made)
+        mark, until = self._made_of("subscriptions"), self.plan.data_until
+        return label_keys(self.workspace.tables, self.plan.spine, self.workspace.config.targets, data_until=until, mark=mark)
+
+    def _made_of(self, *tables: str) -> str:
+        """Return a digest of some of the tables, as far as they are there, and of what makes something of them."""
+        digests = [table_digest(self.engine, self.tables[name]) for name in tables if name in self.tables]
+        return fingerprint(digests, self.engine.version, code_digest())
 
     def probed(self) -> pa.Array:
         """Return the accounts whose features are computed again."""
@@ -181,14 +185,12 @@ class _Step:
 
     def beside_features(self, keys: Keys) -> dict[str, pa.Table]:
         """Return labels and groups of all rows, and movements where there are subscriptions."""
-        known, targets = self._known(self.plan.spine), self.workspace.config.targets
-        found = {
-            "labels": self._labels(keys),
-            "groups": build_groups(known, self.plan.spine),
-        }
+        groups, targets = build_groups(self._known(self.plan.spine), self.plan.spine), self.workspace.config.targets
+        found = {"labels": self._labels(keys), "groups": groups}
         if "subscriptions" in self.tables:
+            earlier = find_movements(self.workspace.snapshots, keys.movements)
             until, grace_days = self.plan.data_until, targets.grace_days
-            found["movements"] = build_movements(self.engine, self.tables, data_until=until, grace_days=grace_days)
+            found["movements"] = build_movements(self.engine, self.tables, data_until=until, grace_days=grace_days, earlier=earlier)
         return found
 
     def times(self, folder: Path) -> PieceTimes | None:

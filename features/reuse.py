@@ -5,9 +5,9 @@ were known by then, of the accounts that are looked at, and of the features and 
 that it had when its rows were made keeps them; a row that comes late changes the keys of the cutoffs after the day on which it became
 known, and of no other. Telemetry is not read for this: its pieces say what became known on each day.
 
-Labels see all that is known today. Where they are made of telemetry alone, a cutoff's key is a digest of all rows that happened in the
-months that its windows touch, and of whether the label window has closed; a late row changes those of the cutoffs around the month in
-which it happened. Where there are subscriptions, labels are made anew.
+Labels see all that is known today. A cutoff's key is a digest of all subscriptions, of whether the label window has closed, and, where
+labels are made of telemetry, of all rows that happened in the months that its windows touch; a late row changes those of the cutoffs
+around the month in which it happened. Movements of ARR have one key, of all tables that they are made of.
 
 But: what an own feature reads from elsewhere than the tables does not change a key.
 """
@@ -26,17 +26,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import clock
 from features.clock import day_number, day_of
 from features.config import ATTRIBUTE, Targets
 from features.contracts import CONTRACT
 from features.engine import ROWS_PER_GROUP, Engine, quoted, quoted_name
+from features.labels import is_closed
 from features.ledger import fingerprint
 from features.pieces import read_manifest
 from features.slices import Spine
 from features.snapshot_files import months_of, write_matrix
 
-__all__ = ["KEYS_FILE", "KeptLabels", "Keys", "Month", "Reusable", "cutoff_keys", "find_labels", "find_reusable", "label_keys", "read_keys"]
+__all__ = [
+    "KEYS_FILE",
+    "KeptLabels",
+    "Keys",
+    "Month",
+    "Reusable",
+    "cutoff_keys",
+    "find_labels",
+    "find_movements",
+    "find_reusable",
+    "label_keys",
+    "read_keys",
+    "table_digest",
+]
 
 KEYS_FILE = "cutoffs.json"
 
@@ -225,17 +238,26 @@ def _account_hashes(engine: Engine, accounts: ir.Table, spine: Spine, *, without
     return hashes
 
 
+def table_digest(engine: Engine, table: ir.Table) -> str:
+    """Return a digest of the rows of a table, in whatever order they are."""
+    columns = ", ".join(quoted_name(column) for column in sorted(table.columns))
+    counted = f"SELECT count(*) AS n_rows, sum(hash({columns}))::VARCHAR AS total FROM {quoted_name(engine.layer(table).get_name())}"
+    return fingerprint(sorted(table.schema().items(), key=str), engine.fetch(counted).to_pylist())
+
+
 def label_keys(folder: Path, spine: Spine, targets: Targets, *, data_until: datetime, mark: str) -> dict[int, str]:
-    """Return the key of each cutoff's labels, which are made of telemetry alone.
+    """Return the key of each cutoff's labels.
 
     Parameters
     ----------
     folder
         The folder of the checked tables.
     mark
-        Digest of the code and of the engine.
+        Digest of all but telemetry of which labels are made: the subscriptions, the code and the engine.
     """
-    manifest = read_manifest(folder / "telemetry.parquet")
+    measures = {targets.contraction.measure, targets.expansion.measure}
+    is_used = targets.kind == "usage" or bool(measures & {"active_users", "events"})
+    manifest = read_manifest(folder / "telemetry.parquet") if is_used else None
     pieces = [] if manifest is None else sorted(manifest.pieces, key=lambda piece: piece.month)
     months = {month: _added(piece.days for piece in alike) for month, alike in groupby(pieces, key=lambda piece: piece.month)}
     keys = {}
@@ -243,7 +265,7 @@ def label_keys(folder: Path, spine: Spine, targets: Targets, *, data_until: date
         cutoff: datetime = np.datetime64(instant, "us").item()
         end = cutoff + timedelta(days=targets.lead_days + targets.horizon_days)
         first, last = (f"{time:%Y-%m}" for time in (cutoff - timedelta(days=targets.horizon_days), end))
-        closed = clock.closed_by(cutoff, data_until, horizon_days=targets.horizon_days, lead_days=targets.lead_days)
+        closed = is_closed(cutoff, targets, data_until=data_until)
         seen = [(month, sorted(days.items())) for month, days in months.items() if first <= month <= last] if closed else []
         keys[instant] = fingerprint(mark, asdict(targets), closed, seen)
     return keys
@@ -289,6 +311,12 @@ def find_labels(folder: Path, spine: Spine, keys: Mapping[int, str]) -> KeptLabe
     return KeptLabels(None, np.arange(len(spine), dtype=np.int64))
 
 
+def find_movements(folder: Path, key: str) -> pa.Table | None:
+    """Take the movements of the last snapshots, up to the end that the data had then, if they have this key; None if not."""
+    file = folder / "movements.parquet"
+    return pq.read_table(file) if read_keys(folder).movements == key and file.exists() else None
+
+
 def find_reusable(folder: Path, spine: Spine, keys: Mapping[int, str], *, schema: pa.Schema) -> Reusable:
     """Take the rows of the last snapshots whose cutoffs have the keys that they had.
 
@@ -332,11 +360,12 @@ def _keys_of(file: Path, schema: pa.Schema) -> pa.Table | None:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that snapshots were made with: of each cutoff, of the rows that were computed again without the future, of labels."""
+    """The keys that snapshots were made with: of each cutoff, of rows computed again without the future, of labels and movements."""
 
     cutoffs: Mapping[int, str] = field(default_factory=dict)
     hindsight: str = ""
     labels: Mapping[int, str] = field(default_factory=dict)
+    movements: str = ""
 
     def of(self, cutoffs: Sequence[int]) -> str:
         """Return a key of several cutoffs."""
@@ -354,4 +383,4 @@ def read_keys(folder: Path) -> Keys:
     except FileNotFoundError:
         return Keys()
     cutoffs, labels = ({int(cutoff): key for cutoff, key in stored.get(name, {}).items()} for name in ("cutoffs", "labels"))
-    return Keys(cutoffs, stored["hindsight"], labels)
+    return Keys(cutoffs, stored["hindsight"], labels, stored.get("movements", ""))

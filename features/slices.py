@@ -130,7 +130,7 @@ class KnownTables:
         self._rows_per_account = len(spine) / max(1, len(accounts))
         self.accounts = engine.hold(
             pa.table({"account_id": self._account_ids, "account": pa.array(np.arange(self.n_accounts, dtype=np.int32))}),
-            name="spine_accounts",
+            name=self._own_name("spine_accounts"),
         )
         self.spine = engine.hold(
             pa.table(
@@ -140,8 +140,12 @@ class KnownTables:
                     "cutoff": pa.array(spine.instants),
                 }
             ),
-            name="spine",
+            name=self._own_name("spine"),
         )
+
+    def _own_name(self, name: str) -> str:
+        """Return a name that no other tables of the engine have while these are there: queries find what they read by its name."""
+        return f"{name}_{id(self)}"
 
     def __contains__(self, table: str) -> bool:
         return table in self.tables
@@ -185,7 +189,7 @@ class KnownTables:
         if name not in self._loaded:
             rows = self.numbered(name)
             is_there = name == "telemetry" and self._numbers is not None
-            self._loaded[name] = rows if is_there else self.engine.table(rows, name=f"loaded_{name}")
+            self._loaded[name] = rows if is_there else self.engine.table(rows, name=self._own_name(f"loaded_{name}"))
         return self._loaded[name]
 
     def _with_numbered_users(self, rows: ir.Table, source: ir.Table) -> ir.Table:

@@ -20,8 +20,8 @@ def engine():
         yield engine
 
 
-def movements_of(engine, world, *, data_until, grace_days=30):
-    return build_movements(engine, as_tables(engine, world), data_until=data_until, grace_days=grace_days)
+def movements_of(engine, world, **options):
+    return build_movements(engine, as_tables(engine, world), **{"grace_days": 30, **options})
 
 
 @settings(
@@ -34,8 +34,11 @@ def movements_of(engine, world, *, data_until, grace_days=30):
 )
 def test_movements_are_those_of_their_twin(engine, recipe, grace_days, days):
     world, data_until = recipe.world(), ORIGIN + timedelta(days=days, hours=7)
-    found = movements_of(engine, world, data_until=data_until, grace_days=grace_days).to_pylist()
-    assert found == movements(world, data_until, grace_days)
+    found = movements_of(engine, world, data_until=data_until, grace_days=grace_days)
+    assert found.to_pylist() == movements(world, data_until, grace_days)
+    for earlier in (data_until - timedelta(days=1), data_until - timedelta(days=60), data_until):
+        before = movements_of(engine, world, data_until=earlier, grace_days=grace_days)
+        assert movements_of(engine, world, data_until=data_until, grace_days=grace_days, earlier=before).equals(found)
 
 
 # Known answers

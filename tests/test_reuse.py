@@ -98,6 +98,9 @@ class Book:
     def labels(self):
         return pq.read_table(self.workspace.snapshots / "labels.parquet")
 
+    def movements(self):
+        return pq.read_table(self.workspace.snapshots / "movements.parquet")
+
 
 @pytest.fixture
 def labelled(monkeypatch):
@@ -282,6 +285,59 @@ def test_labels_are_made_anew_where_something_happened_in_their_windows_or_they_
     labels = book.labels()
     book.rebuilt()
     assert labels.equals(book.labels())
+
+
+PAID = CONFIG.replace('kind = "usage"', 'kind = "subscription"').replace("eligible_events = 1\n", "")
+PAID = PAID.replace("[targets]", '[tables.subscriptions]\nsource = "subscriptions.csv"\n[targets]')
+TERMS = {"A": "2024-12-31", "B": "2024-12-31", "C": "2024-04-20"}
+
+
+class PaidBook(Book):
+    """The workspace with subscriptions."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        (folder / "renewcast.toml").write_text(PAID, encoding="utf-8")
+        self.workspace = load_workspace(folder, {})
+        self.terms(TERMS)
+
+    def terms(self, ends):
+        lines = "".join(f"{name},s{name},100,2024-01-01,{end}\n" for name, end in ends.items())
+        (self.folder / "subscriptions.csv").write_text(f"account_id,subscription_id,arr,start_date,end_date\n{lines}", encoding="utf-8")
+
+
+@pytest.mark.usefixtures("computed")
+def test_labels_of_payments_stay_while_subscriptions_do(tmp_path, labelled):
+    book = PaidBook(tmp_path / "book")
+    book.run()
+    book.give("1", [("A", 40.0, "u9", 60)])
+    book.run()
+    book.terms(dict(reversed(TERMS.items())))
+    book.run()
+    assert [len(cutoffs) for cutoffs in labelled] == [6, 0, 0], "neither telemetry nor the order of terms changes a label"
+    labels, movements = book.labels(), book.movements()
+    book.terms(TERMS | {"B": "2024-03-10"})
+    book.run()
+    assert len(labelled[-1]) == 6
+    assert not labels.equals(book.labels()) and not movements.equals(book.movements())
+    labels, movements = book.labels(), book.movements()
+    book.rebuilt()
+    assert labels.equals(book.labels()) and movements.equals(book.movements())
+
+
+@pytest.mark.usefixtures("computed")
+def test_labels_of_payments_are_made_anew_when_their_windows_have_closed(tmp_path, labelled):
+    book = PaidBook(tmp_path / "book")
+    book.run()
+    assert book.labels()["churn"].null_count
+    (book.folder / "renewcast.toml").write_text(PAID.replace("2024-06-15", "2024-07-10"), encoding="utf-8")
+    book.workspace = load_workspace(book.folder, {})
+    book.run()
+    assert labelled[-1] == ["05-01", "07-01", "07-10"], "28 days and the 30 of grace after 1 May end before 10 July"
+    labels, movements = book.labels(), book.movements()
+    assert datetime(2024, 6, 15) not in movements["month"].to_pylist()
+    book.rebuilt()
+    assert labels.equals(book.labels()) and movements.equals(book.movements())
 
 
 def test_damaged_or_missing_keys_mean_that_all_is_computed(tmp_path, computed):

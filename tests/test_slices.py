@@ -50,6 +50,16 @@ def test_a_slice_holds_the_rows_that_were_known_in_the_window(engine, cut, case,
     assert found
 
 
+def test_each_spine_has_its_own_rows_while_others_are_looked_at(engine, cut):
+    world, pairs, window = FULL.world(), FULL_SHARED[1], Window(table="tickets")
+    alone = rows_of(engine, known_tables(engine, world, pairs).slices(window))
+    known, other = known_tables(engine, world, pairs), known_tables(engine, world, pairs[:2])
+    few = rows_of(engine, other.slices(window))
+    found = rows_of(engine, known.slices(window))
+    assert sorted(found, key=repr) == sorted(alone, key=repr)
+    assert {row["row"] for row in few} < {row["row"] for row in found}
+
+
 def test_fields_of_a_slice_are_those_known_at_its_cutoff(engine, cut):
     pairs = FULL_SHARED[1]
     world = FULL.world()
