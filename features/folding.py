@@ -22,6 +22,10 @@ __all__ = ["extracts"]
 
 Ints = npt.NDArray[np.int64]
 
+_FROM = {"days-of-accounts": "days-of-kinds"}
+"""A form that is folded further, if it is there."""
+_OF_FOLDED = {"rows", "oldest"}
+
 _WORTH, _WORTH_WHOLE = 2, 3
 """How many times as long the rows must be; for a form of a whole piece, which has two more columns than they."""
 _SAMPLE = 1 << 18
@@ -48,7 +52,9 @@ def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_singl
     places = {by: math.prod(_sizes(blocks, by)) for by in (*FOLDED.values(), *WHOLE.values())}
     few = {by for by, size in places.items() if are_single and size <= _PLACES_A_ROW * _n_rows(blocks)}
     wanted = {form: by for form, by in FOLDED.items() if by in few and _is_shorter(_folded(some, by), some)}
-    found = {form: _folded(blocks, by) for form, by in wanted.items()}
+    found: dict[str, list[MonthRows]] = {}
+    for form, by in reversed(wanted.items()):
+        found[form] = _folded(found.get(_FROM.get(form, ""), blocks), by)
     found |= {form: [_carrying(rows, name) for rows in blocks] for name, form in CARRYING.items() if name in amounts}
     found = {form: short for form, short in found.items() if _is_shorter(short, blocks)}
     for form, by in WHOLE.items():
@@ -89,7 +95,7 @@ def _carrying(rows: MonthRows, name: str) -> MonthRows:
 def _folded(blocks: Sequence[MonthRows], by: Sequence[str]) -> list[MonthRows]:
     """Return rows folded by some columns to days."""
     places = _Places(by, _sizes(blocks, by))
-    wanted = [_only(rows, ["time", "known", *by]) for rows in blocks]
+    wanted = [_only(rows, ["time", "known", *by, *_OF_FOLDED & rows.columns.keys()]) for rows in blocks]
     return [_by_day(MonthRows.joined(part), places) for part in in_parts(wanted, _AT_ONCE)]
 
 
@@ -109,7 +115,7 @@ def _by_day(rows: MonthRows, places: "_Places") -> MonthRows:
     if known is not rows.time:
         is_late = clock.came_after(clock.day_number_of(known), clock.day_number_of(rows.time))
         late, rows = rows.take(is_late), rows.take(~is_late)
-        found.append(MonthRows(late.time, {**late.columns, "oldest": late.time, "rows": np.ones(len(late.time), dtype=np.int32)}))
+        found.append(MonthRows(late.time, {"rows": np.ones(len(late.time), dtype=np.int32), "oldest": late.time, **late.columns}))
     for start, stop in pairwise(clock.stretches_of_days(rows.time).tolist()):
         folded = places.folded([rows.take(slice(start, stop))])
         found.append(MonthRows(folded.time, {**folded.columns, "known": folded.time}))
