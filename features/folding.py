@@ -28,7 +28,7 @@ _OF_FOLDED = {"rows", "oldest"}
 
 _WORTH, _WORTH_WHOLE = 2, 3
 """How many times as long the rows must be; for a form of a whole piece, which has two more columns than they."""
-_SAMPLE = 1 << 18
+_SAMPLE = 1 << 17
 """So many rows of the middle are folded first, to see whether it is worth it."""
 _AT_ONCE = 1 << 20
 """So many rows are folded at a time; a day that reaches over two of such parts has two rows where it might have one."""

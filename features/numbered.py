@@ -211,7 +211,7 @@ class NumberedTelemetry:
             time = file.schema_arrow.get_field_index("time")
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
-                if view.reaches(group.column(time).statistics.min, group.column(time).statistics.max):
+                if group.num_rows and view.reaches(group.column(time).statistics.min, group.column(time).statistics.max):
                     read = file.read_row_group(number, columns=[*{*there.values()}], use_threads=False)  # threads cost twice the time here
                     made_up = {name: np.broadcast_to(NOTHING[name], group.num_rows) for name in names if name not in there}
                     found = {name: np.asarray(read[column].to_numpy()) for name, column in there.items()}

@@ -274,18 +274,19 @@ def _write_rows(blocks: Sequence[MonthRows], columns: Sequence[str], file: Path)
 def _described(blocks: Sequence[MonthRows], *, columns: tuple[str, ...], **known: Any) -> NumberedPiece:
     """Return what is to be known of the rows of a piece, which are there."""
     events = [rows.columns["events"] for rows in blocks]
-    amounts = [rows.columns[name] for name in _AMOUNTS if name in columns for rows in blocks]
+    are_single = all(bool(np.all(counted == 1)) for counted in events)
+    amounts = [rows.columns[name] for name in _AMOUNTS if name in columns and (name, are_single) != ("events", True) for rows in blocks]
     return NumberedPiece(
         rows=sum(len(rows.time) for rows in blocks),
         first=int(blocks[0].time[0]),
         last=int(blocks[-1].time[-1]),
         first_known=min(int(rows.columns["known"].min()) for rows in blocks),
         last_known=max(int(rows.columns["known"].max()) for rows in blocks),
-        are_single=all(bool(np.all(counted == 1)) for counted in events),
-        lacks_events=any(bool(np.isnan(counted).any()) for counted in events),
-        largest=max((_largest(values) for values in amounts), default=0.0),
+        are_single=are_single,
+        lacks_events=not are_single and any(bool(np.isnan(counted).any()) for counted in events),
+        largest=max([float(are_single), *map(_largest, amounts)]),
         busiest=int(_counted(blocks, "account").max()),
-        kinds=_kinds(blocks, has_quantity="quantity" in columns),
+        kinds=_kinds(blocks, has_quantity="quantity" in columns, are_single=are_single),
         columns=columns,
         extracts=(),
         **known,
@@ -297,13 +298,14 @@ def _largest(values: npt.NDArray[np.float64]) -> float:
     return max(float(np.fmax.reduce(values, initial=0.0)), -float(np.fmin.reduce(values, initial=0.0)))
 
 
-def _kinds(blocks: Sequence[MonthRows], *, has_quantity: bool) -> tuple[tuple[int, float, int], ...]:
+def _kinds(blocks: Sequence[MonthRows], *, has_quantity: bool, are_single: bool) -> tuple[tuple[int, float, int], ...]:
     """Return the number of each kind of event there is, its events, and the rows of it that carry a quantity."""
     n_rows = _counted(blocks, "event")
-    events, carried = np.zeros(len(n_rows)), np.zeros(len(n_rows), dtype=np.int64)
+    events, carried = n_rows * float(are_single), np.zeros(len(n_rows), dtype=np.int64)
     for rows in blocks:
         event = rows.columns["event"]
-        events += np.bincount(event, weights=np.nan_to_num(rows.columns["events"]), minlength=len(n_rows))
+        if not are_single:
+            events += np.bincount(event, weights=np.nan_to_num(rows.columns["events"]), minlength=len(n_rows))
         if has_quantity:
             carried += np.bincount(event[~np.isnan(rows.columns["quantity"])], minlength=len(n_rows))
     return tuple((kind, float(events[kind]), int(carried[kind])) for kind in np.flatnonzero(n_rows).tolist())

@@ -176,6 +176,14 @@ def test_a_row_arrives_once_at_the_first_cutoff_that_sees_it(engine, tmp_path, m
         seen |= visible
 
 
+def test_no_row_arrives_of_a_piece_in_which_none_carries_the_amount(engine, tmp_path):
+    rows = [row | {"quantity": None} for row in SINGLE["telemetry"]]
+    telemetry = numbered(engine, SINGLE | {"telemetry": rows}, NUMBERS[: len(rows)], tmp_path)
+    assert all("with-quantity" in piece.extracts for piece in telemetry.pieces)
+    (arriving,) = telemetry.arrivals(["account", "quantity"], [microseconds(ORIGIN)], days=None, carrying="quantity")
+    assert not list(arriving)
+
+
 def test_columns_that_telemetry_does_not_have_are_not_there(engine, tmp_path):
     world = Recipe(1, FULL.sizes, tuple(("telemetry", name) for name in ("user_id", "product", "recorded_at", "quantity", "users"))).world()
     telemetry = numbered(engine, world, NUMBERS, tmp_path)
