@@ -13,11 +13,15 @@ All runs on so many cores as `--cores` says (2), queries hold 4 GB before they g
 
 Time and CPU are those of the step without imports. Compare CPU where the machine does other things.
 
-Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of `fightchurn_crm5`: scan 0.3, 3.6, 67 and
-6.3; check 4.7, 35, 366 and 136 (4.1 GiB at most); features of 24, 24, 24 and 25 cutoffs 3.9, 21, 263 and 24 (4.6 GiB); a day later, with
-a scoring cutoff of its own, the check 0.4, 0.6, 2.5 and 0.6 and the features 1.2, 4.1, 38 and 3.7 (2.9 GiB). By the clock 200 M took 197
-and 198 s, `fightchurn_crm5` 75 and 17. After the last savings the newest cutoff of 200 M took 30 s. The machine was one of several on its
-host: the same run took a fifth more or less at other times.
+Measured so on two idle cores, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of `fightchurn_crm5`: scan 0.5, 4.7, 73 and
+7.3; check 6.2, 40, 447 and 174 (4.1 GiB at most); features of 24, 24, 24 and 25 cutoffs 5.9, 24, 278 and 31 (3.3 GiB); a day later, with
+a scoring cutoff of its own, the check 0.5, 1.0, 4.5 and 0.7 and the features 1.3, 2.6, 28 and 2.8 (1.3 GiB). By the clock 200 M took 240
+and 218 s, `fightchurn_crm5` 95 and 23. The machine was one of several on its host, and this a slow day: some hours before, 200 M took 68 s
+to scan, and features of them 235 s, and 23 s a day later. The five runs of `fightchurn_crm5` had ratios of features to the scan from 3.6
+to 4.4.
+
+Before forms of whole months, blocks instead of months in memory, and a file for each month of the matrix, on a better day: scan 0.3, 3.6,
+67 and 6.3; features 3.9, 21, 263 and 24 (4.6 GiB); a day later 1.2, 4.1, 38 and 3.7.
 
 Before telemetry was folded to days and numbered by the dictionaries of its files, features took 6.8, 29, 427 and 92 s, and a day later
 1.7, 5.0, - and 10.
