@@ -35,6 +35,7 @@ _MOST_BYTES = 1 << 31
 """Beyond so much memory the engine counts, and spills."""
 
 _PLACES_AT_ONCE = 1 << 17
+"""Users, or accounts and kinds, of which statistics are made at once."""
 
 _KEY_TYPES = {"user_id": "int32", "event": "string", "product": "string", "day": "int32", "week": "int32"}
 
