@@ -15,7 +15,13 @@ from serving.permissions.caller import VENDOR, Caller
 from serving.permissions.policy import default_policy
 from serving.permissions.supplies import ABOUT_PARTNERS, SUPPLIED, Supplies, Supply
 from serving.scores.batch import score_workspace
-from serving.scores.feature_courses import MOST_POINTS, FeatureCourse, read_feature_courses, seen_feature_courses
+from serving.scores.feature_courses import (
+    MOST_POINTS,
+    FeatureCourse,
+    read_feature_courses,
+    seen_feature_courses,
+    write_feature_courses,
+)
 from serving.scores.scoring import load_score_set
 from serving.scores.sharing import View
 from serving.scores.standings import Archive
@@ -107,6 +113,13 @@ def test_a_policy_that_shares_no_earlier_values_shares_no_courses(score_set, arc
 
 def test_score_sets_from_before_have_none(tmp_path):
     assert read_feature_courses(tmp_path, 0) == {}
+
+
+def test_snapshots_of_long_ago_give_none(workspace, score_set, tmp_path):
+    rows = pd.read_parquet(workspace.snapshots / "features.parquet").query("cutoff == @CUTOFF")
+    write_features(tmp_path, rows.assign(cutoff=CUTOFF - timedelta(days=2000)))
+    write_feature_courses(score_set, tmp_path, policy=default_policy(), snapshots=tmp_path)
+    assert read_feature_courses(tmp_path, 4) == {}
 
 
 def test_the_page_draws_them_with_words(workspace):

@@ -107,10 +107,10 @@ def write_feature_courses(score_set: ScoreSet, folder: Path, *, policy: Policy, 
 
 @contextmanager
 def _opened(score_set: ScoreSet, snapshots: Path) -> Iterator[list[pq.ParquetFile]]:
-    """Open the files of features with cutoffs that may be kept: each is read a column at a time."""
+    """Open the files of features with cutoffs that may be kept, the last if there are none: each is read a column at a time."""
     with ExitStack() as stack:
         files = [stack.enter_context(pq.ParquetFile(file)) for file in snapshot_files(snapshots / "features.parquet")]
-        yield [file for file in files if _recent(score_set, _column([file], "cutoff")).any()]
+        yield [file for file in files if _recent(score_set, _column([file], "cutoff")).any()] or files[-1:]
 
 
 def _column(files: Sequence[pq.ParquetFile], name: str) -> npt.NDArray[Any]:
