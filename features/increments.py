@@ -275,7 +275,9 @@ class Increment:
             touched = new if touched is None else touched.union(new)
         if touched is None:
             return None
-        found = kept.semi_join(touched.filter(touched[HASH].notnull()), [SOURCE, HASH])
+        touched = touched.filter(touched[HASH].notnull())
+        hashes = self.engine.table(earlier.select(HASH).semi_join(touched, HASH).distinct(), name="hashes_that_come_again")
+        found = kept.semi_join(hashes, HASH).semi_join(touched, [SOURCE, HASH])  # all columns are read of the few rows only that have one
         members = self.engine.table(found.mutate(**{ID: -1 - ibis.row_number()}), name="earlier_members")
         return members if self.engine.count(members) else None
 
