@@ -109,7 +109,7 @@ class NumberedTelemetry:
     @cached_property
     def user_accounts(self) -> npt.NDArray[np.int32]:
         """The number of each user's account, shape `(n_users,)`."""
-        return np.asarray(in_order(self.folder, "users", columns=["account", "number"])["account"].to_numpy(), dtype=np.int32)
+        return np.asarray(in_order(self.folder, "users", columns=["account"])["account"].to_numpy(), dtype=np.int32)
 
     def table(self, engine: QueryEngine, levels: Mapping[str, Sequence[str]]) -> ir.Table:
         """Return all rows as `features.slices.KnownTables` has them, computed only where they are asked for.
@@ -314,6 +314,5 @@ def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> i
 
 
 def in_order(folder: Path, name: str, **options: Any) -> pa.Table:
-    """Read the accounts or users that were numbered, in the order of their numbers."""
-    files = sorted(folder.glob(f"{name}-*.parquet"))
-    return pa.concat_tables([pq.read_table(file, **options) for file in files]).sort_by("number")
+    """Read the accounts or users that were numbered, in the order of their numbers: each file goes on where the one before ends."""
+    return pa.concat_tables([pq.read_table(file, **options) for file in sorted(folder.glob(f"{name}-*.parquet"))])

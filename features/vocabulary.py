@@ -24,6 +24,8 @@ Numbers = npt.NDArray[np.int32]
 _ASIDE = "\x1f"
 _SHARDS = 64
 """Users lie in so many parts, by account: that the hash table of a part fits into a processor's cache halves the time of looking up."""
+_FEW = 8
+"""How many times as many users there are as are looked up where no tables are made."""
 
 
 class Vocabulary:
@@ -42,7 +44,7 @@ class Vocabulary:
         found._accounts = in_order(folder, "accounts")["account_id"].combine_chunks()
         users = in_order(folder, "users")
         account = np.asarray(users["account"].combine_chunks().to_numpy(), dtype=np.int32)
-        found._users.numbers_of(account, users["user_id"].combine_chunks())
+        found._users.add(account, users["user_id"].combine_chunks())
         found._texts = {name: pa.array(words, pa.string()) for name, words in texts.items()}
         found._written = {"accounts": len(found._accounts), "users": len(found._users)}
         return found
@@ -108,11 +110,17 @@ class Vocabulary:
 
 
 class _Users:
-    """The users' numbers, by the account's number and the user's name."""
+    """The users' numbers, by the account's number and the user's name.
+
+    Hash tables are made of those only that many are looked up among. A few are looked for the other way round, in one pass over all that
+    are known: a day's users are a small part of them, and making the tables would cost more than all else that is done with a day.
+    """
 
     def __init__(self) -> None:
         self._shards = [_Shard(pa.array([], pa.string()), np.zeros(0, dtype=np.int32))] * _SHARDS
-        self._accounts: list[Numbers] = []
+        self._in_shards = 0
+        self._beside_shards: list[tuple[Numbers, pa.Array]] = []
+        self._accounts: list[Numbers] = [np.zeros(0, dtype=np.int32)]
         self._names: list[pa.Array] = []
         self._count = 0
 
@@ -121,29 +129,66 @@ class _Users:
 
     def since(self, first: int) -> pa.Table:
         """Return the users from a number on, in the order of their numbers: `account`, `user_id` and `number`."""
-        accounts = np.concatenate([np.zeros(0, dtype=np.int32), *self._accounts])
-        names = pa.chunked_array(self._names, pa.string())
-        numbers = np.arange(first, self._count, dtype=np.int32)
-        return pa.table({"account": pa.array(accounts[first:]), "user_id": names[first:], "number": pa.array(numbers)})
+        accounts, names = np.concatenate(self._accounts)[first:], pa.chunked_array(self._names, pa.string())[first:]
+        return pa.table({"account": accounts, "user_id": names, "number": np.arange(first, self._count, dtype=np.int32)})
+
+    def add(self, account: Numbers, name: pa.Array) -> None:
+        """Give the next numbers to different users who have none."""
+        self._count += len(account)
+        self._accounts.append(account)
+        self._names.append(name)
+        self._beside_shards.append((account, name))
 
     def numbers_of(self, account: Numbers, name: pa.Array) -> Numbers:
         """Return the numbers of different users; those who are new get the next ones, in the order in which they come."""
-        shard = (account % _SHARDS).astype(np.uint8)
-        order = np.argsort(shard, kind="stable")
-        paired = pc.binary_join_element_wise(pa.array(account).cast(pa.string()), name, _ASIDE).take(pa.array(order))
-        stretches = [slice(*bounds) for bounds in pairwise(np.searchsorted(shard[order], np.arange(_SHARDS + 1)).tolist())]
-        found = np.concatenate([known.numbers_of(paired[part]) for known, part in zip(self._shards, stretches, strict=True)])
-        numbers = np.empty(len(account), dtype=np.int32)
-        numbers[order] = found
+        if len(name) * _FEW > self._count - self._in_shards:
+            self._fill_shards()
+        numbers = self._in_tables(account, name) if self._in_shards else np.full(len(name), -1, dtype=np.int32)
+        if self._beside_shards:
+            numbers = np.maximum(numbers, self._beside_tables(account, name))
         new = np.flatnonzero(numbers < 0)
         numbers[new] = np.arange(self._count, self._count + len(new))
-        self._count += len(new)
-        self._accounts.append(account[new])
-        self._names.append(name.take(pa.array(new)))
-        if len(new):
-            parts = [(paired[part], numbers[order[part]], found[part] < 0) for part in stretches]
-            self._shards = [known.with_new(*part) for known, part in zip(self._shards, parts, strict=True)]
+        self.add(account[new], name.take(pa.array(new)))
         return numbers
+
+    def _in_tables(self, account: Numbers, name: pa.Array) -> Numbers:
+        order, texts = _by_shard(account, name)
+        numbers = np.empty(len(name), dtype=np.int32)
+        numbers[order] = np.concatenate([known.numbers_of(some) for known, some in zip(self._shards, texts, strict=True)])
+        return numbers
+
+    def _beside_tables(self, account: Numbers, name: pa.Array) -> Numbers:
+        """Return the numbers of those of the users who are in no table, -1 for others; each of these is looked up among the few."""
+        names = pc.unique(name)
+        asked = account.astype(np.int64) * len(names) + pc.index_in(name, value_set=names).to_numpy()
+        order = np.argsort(asked)
+        numbers, first = np.full(len(name), -1, dtype=np.int32), self._in_shards
+        for known_account, known_name in self._beside_shards:
+            place = pc.index_in(known_name, value_set=names).fill_null(-1).to_numpy()
+            alike = np.flatnonzero(place >= 0)
+            known = known_account[alike].astype(np.int64) * len(names) + place[alike]
+            at = order[np.minimum(np.searchsorted(asked, known, sorter=order), len(order) - 1)]
+            is_same = asked[at] == known
+            numbers[at[is_same]] = first + alike[is_same]
+            first += len(known_name)
+        return numbers
+
+    def _fill_shards(self) -> None:
+        for account, name in self._beside_shards:
+            order, texts = _by_shard(account, name)
+            numbers = np.split((self._in_shards + order).astype(np.int32), np.cumsum([len(some) for some in texts])[:-1])
+            self._shards = [known.with_new(*new) for known, *new in zip(self._shards, texts, numbers, strict=True)]
+            self._in_shards += len(name)
+        self._beside_shards = []
+
+
+def _by_shard(account: Numbers, name: pa.Array) -> tuple[npt.NDArray[np.int64], list[pa.Array]]:
+    """Return the order in which users of one shard come together, and in it, for each shard, a text for each user that no other has."""
+    shard = (account % _SHARDS).astype(np.uint8)
+    order = np.argsort(shard, kind="stable")
+    texts = pc.binary_join_element_wise(pa.array(account).cast(pa.string()), name, _ASIDE).take(pa.array(order))
+    bounds = np.searchsorted(shard[order], np.arange(_SHARDS + 1)).tolist()
+    return order, [texts[start:stop] for start, stop in pairwise(bounds)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,9 +203,9 @@ class _Shard:
         places = pc.index_in(texts, value_set=self.texts).fill_null(-1).to_numpy()
         return np.asarray(np.append(self.numbers, np.int32(-1))[places])
 
-    def with_new(self, texts: pa.Array, numbers: Numbers, is_new: npt.NDArray[np.bool_]) -> "_Shard":
-        """Return the shard with those texts added that are new."""
-        return _Shard(pa.concat_arrays([self.texts, texts.filter(pa.array(is_new))]), np.concatenate([self.numbers, numbers[is_new]]))
+    def with_new(self, texts: pa.Array, numbers: Numbers) -> "_Shard":
+        """Return the shard with those added that are new."""
+        return _Shard(pa.concat_arrays([self.texts, texts]), np.concatenate([self.numbers, numbers]))
 
 
 def _looked_up(found: pa.Array, known: pa.Array) -> tuple[Numbers, pa.Array]:

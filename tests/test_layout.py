@@ -223,7 +223,6 @@ TESTED_WITH = {
     "features.use_tallies": "test_use_counts",
     "features.forms": "test_numbered",
     "features.numbering": "test_numbered",
-    "features.vocabulary": "test_numbered",
     "features.databases": "test_sources",
     "features.textfiles": "test_sources",
     "features.checks": "test_intake",
