@@ -181,7 +181,7 @@ class _Tallied:
     @cached_property
     def _came(self) -> npt.NDArray[np.bool_]:
         """Which accounts came on which day, from the newest on, shape `(days, n_accounts)`."""
-        return self._sums.rows[self._by_age] > 0
+        return np.greater(self._sums.rows, 0)[self._by_age]
 
     @cached_property
     def _gaps(self) -> "_Gaps":

@@ -1,7 +1,7 @@
 """Habits: on how many days a user comes, averaged over an account's users.
 
 As an Ibis expression this takes a row for each user and day, of which there are nearly as many as events. Where telemetry is numbered, each
-user has a flag for each of the last days, and counting them takes no sorting.
+user has a bit for each of the last days, and counting them takes no sorting.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from features import clock
 from features.day_counts import DayRing
 from features.feature import Feature, Window
+from features.forms import MonthRows
 from features.slices import KnownTables, Spine
 from features.spans import within
 
@@ -22,7 +23,8 @@ __all__ = ["Habit", "Habits"]
 
 Floats = npt.NDArray[np.float64]
 
-_MOST_FLAGS = 1 << 30
+_DAYS_A_BYTE = 8
+_MOST_FLAGS = 1 << 33
 """So many users and days, a gigabyte of them, are counted here; beyond, the engine does it and spills."""
 
 
@@ -82,22 +84,51 @@ class Habits:
         ((window, features),) = asked
         telemetry = self.known.telemetry
         assert telemetry is not None and window.days is not None
-        ring = DayRing(window.days, window.lag_days)
-        came = np.zeros((window.days, len(telemetry.user_accounts) + 1), dtype=np.uint8)  # the last stands for rows without a user
+        came = _DayFlags(len(telemetry.user_accounts) + 1, days=window.days, lag_days=window.lag_days)  # the last is of rows without a user
         arrivals = telemetry.arrivals(["user_id"], self.known.cutoffs, days=window.days, lag_days=window.lag_days)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
-            came[ring.turn(cutoff)] = 0
+            came.turn(cutoff)
             for found in arriving:
-                for place, stretch in ring.stretches(found.time):
-                    came[place][found.columns["user_id"][stretch]] = 1
+                came.add(found)
             for feature in features:
                 assert isinstance(feature.expression, Habit)
-                n_days = np.zeros(came.shape[1], dtype=np.uint8)
-                for place in ring.by_time[ring.ages < feature.expression.days].tolist():
-                    n_days += came[place]
-                share = _share(n_days[:-1], telemetry.user_accounts, feature.expression.days, self.known.n_accounts)
+                n_days = came.count(feature.expression.days)[:-1]
+                share = _share(n_days, telemetry.user_accounts, feature.expression.days, self.known.n_accounts)
                 columns[feature.name][rows] = share[accounts]
             yield
+
+
+class _DayFlags:
+    """On which of the last days each user came: bytes of shape `(n_bytes, n_users)`, so that what is set for a day lies close together."""
+
+    def __init__(self, n_users: int, *, days: int, lag_days: int) -> None:
+        self._ring = DayRing(days, lag_days)
+        self._bytes = np.zeros((-(-days // _DAYS_A_BYTE), n_users), dtype=np.uint8)
+
+    def turn(self, cutoff: int) -> None:
+        """Go on to a cutoff, and forget the days that are then too old."""
+        for flags, left in zip(self._bytes, self._masks(self._ring.turn(cutoff)), strict=True):
+            if left:
+                flags &= ~left
+
+    def add(self, rows: MonthRows) -> None:
+        """Set the day of each row."""
+        for place, stretch in self._ring.stretches(rows.time):
+            number, bit = divmod(place, _DAYS_A_BYTE)
+            self._bytes[number][rows.columns["user_id"][stretch]] |= np.uint8(1 << bit)
+
+    def count(self, days: int) -> npt.NDArray[np.uint8]:
+        """Return on how many of the last days each user came, shape `(n_users,)`."""
+        n_days = np.zeros(self._bytes.shape[1], dtype=np.uint8)
+        for flags, counted in zip(self._bytes, self._masks(self._ring.by_time[self._ring.ages < days]), strict=True):
+            n_days += np.bitwise_count(flags & counted)
+        return n_days
+
+    def _masks(self, places: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+        """Return, for each byte, in which bits the days of some places are."""
+        masks = np.zeros(len(self._bytes), dtype=np.uint8)
+        np.bitwise_or.at(masks, places // _DAYS_A_BYTE, np.left_shift(1, places % _DAYS_A_BYTE).astype(np.uint8))
+        return masks
 
 
 def _share(n_days: npt.NDArray[np.uint8], user_accounts: npt.NDArray[np.int32], days: int, n_accounts: int) -> Floats:

@@ -194,21 +194,11 @@ class Places:
         """Return the account of each place."""
         return self.accounts[places] if self.accounts is not None else places // len(self.texts)
 
-    def by_accounts(self, n_accounts: int) -> Iterator[tuple[slice, Ints]]:
-        """Yield some accounts at a time with their places: so few that what is made of these takes memory that is used again."""
-        n_at_once = max(1, n_accounts * _PLACES_AT_ONCE // max(1, self.size))
-        for first in range(0, n_accounts, n_at_once):
-            some = slice(first, min(first + n_at_once, n_accounts))
-            if self.accounts is None:
-                yield some, np.arange(some.start * len(self.texts), some.stop * len(self.texts))
-            else:
-                bounds = np.searchsorted(self.accounts, [some.start, some.stop], sorter=self._by_account)
-                yield some, self._by_account[slice(*bounds)]
-
-    @cached_property
-    def _by_account(self) -> Ints:
-        assert self.accounts is not None
-        return np.argsort(self.accounts, kind="stable")
+    def in_parts(self, n_accounts: int) -> Iterator[slice]:
+        """Yield some places at a time: so few that what is made of them takes memory that is used again, and not fewer than accounts."""
+        n_at_once = max(_PLACES_AT_ONCE, n_accounts)
+        for first in range(0, self.size, n_at_once):
+            yield slice(first, min(first + n_at_once, self.size))
 
     def key_of(self, places: Ints) -> pa.Array:
         """Return the key of each place, as `features.slices.summed` has it."""

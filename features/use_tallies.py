@@ -116,63 +116,82 @@ def _summed(window: Window, features: Sequence[Feature]) -> Summed:
 
 def _tallied(sums: UseSums, places: Places, cutoff: int, n_accounts: int, *, tallies: Collection[object]) -> Mapping[object, Floats]:
     """Return statistics of all accounts at a cutoff, NaN where there is none, shape `(n_accounts,)` each."""
-    found = {tally: np.empty(n_accounts) for tally in tallies}
+    found = {tally: _Statistic.of(tally, n_accounts) for tally in tallies}
     is_within = sums.are_within(cutoff)
-    for accounts, at in places.by_accounts(n_accounts):
-        there = at[is_within[at]]
-        account = places.account_of(there).astype(np.intp) - accounts.start
-        tallied = _Tallied(sums, cutoff, there, account, accounts.stop - accounts.start)
-        for tally, values in found.items():
-            values[accounts] = tallied.of(tally)
-    return found
+    for some in places.in_parts(n_accounts):
+        there = some.start + np.flatnonzero(is_within[some])
+        seen = _Places(sums, cutoff, there, places.account_of(there))
+        for statistic in found.values():
+            statistic.add(seen)
+    return {tally: statistic.of_accounts for tally, statistic in found.items()}
 
 
 @dataclass(eq=False)
-class _Tallied:
-    """The statistics of some accounts at one cutoff, from those of their places that have a row in the window."""
+class _Places:
+    """Those of some places that have a row in the window of a cutoff, and their accounts, shape `(n,)`."""
 
     sums: UseSums
     cutoff: int
     there: Ints
-    account: npt.NDArray[np.intp]
-    n_accounts: int
+    account: npt.NDArray[np.integer]
     _found: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
-    def of(self, tally: object) -> npt.NDArray[np.number]:
-        """Return a statistic, NaN where there is none, shape `(n_accounts,)`."""
-        match tally:
-            case UseTally(kind="ever"):
-                return np.bincount(self.account, minlength=self.n_accounts)
-            case UseTally(kind="active", days=days):
-                return self._count(self._value("newest_age_days") < days)
-            case UseTally(kind="before", days=days):
-                return self._count(self._value(f"rows_before_{days}d") > 0)
-            case UseTally(kind="new", days=days):
-                return self._count(self._value("oldest_age_days") < days)
-            case UseTally(kind="lost", days=days):
-                age = self._value("newest_age_days")
-                return self._count((age >= days) & (age < 2 * days))
-            case UseTally(kind="kept", days=days):
-                came_before = self._value(f"rows_before_{days}d") > 0
-                return _share(self._count((self._value("newest_age_days") < days) & came_before), self._count(came_before))
-            case UseTally(kind="top", days=days):
-                return self._top(self._value(f"events_{days}d"))
-        raise TypeError(f"no tally: {tally!r}")
-
-    def _value(self, name: str) -> npt.NDArray[Any]:
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Return a column of `features.slices.summed`."""
         if name not in self._found:
             self._found[name] = self.sums.values_of(name, self.cutoff, self.there)
         return self._found[name]
 
-    def _count(self, counted: npt.NDArray[np.bool_]) -> Ints:
-        return np.bincount(self.account[counted], minlength=self.n_accounts)
 
-    def _top(self, events: Floats) -> Floats:
-        there = ~np.isnan(events)
-        account, events = self.account[there], events[there]
-        most = np.full(self.n_accounts, -np.inf)
-        np.maximum.at(most, account, events)
-        return _share(most, np.bincount(account, weights=events, minlength=self.n_accounts))
+@dataclass(frozen=True, eq=False)
+class _Statistic:
+    """A statistic of all accounts, for which places are added some at a time; where it is a share, its part and the whole."""
+
+    tally: UseTally
+    part: Floats
+    whole: Floats | None
+
+    @classmethod
+    def of(cls, tally: object, n_accounts: int) -> "_Statistic":
+        """Return the statistic of no places."""
+        assert isinstance(tally, UseTally)
+        part = np.full(n_accounts, -np.inf if tally.kind == "top" else 0.0)
+        return cls(tally, part, np.zeros(n_accounts) if tally.kind in ("kept", "top") else None)
+
+    def add(self, seen: _Places) -> None:
+        """Count places."""
+        days = self.tally.days
+        match self.tally.kind:
+            case "ever":
+                _count(self.part, seen.account)
+            case "active":
+                _count(self.part, seen.account[seen["newest_age_days"] < days])
+            case "before":
+                _count(self.part, seen.account[seen[f"rows_before_{days}d"] > 0])
+            case "new":
+                _count(self.part, seen.account[seen["oldest_age_days"] < days])
+            case "lost":
+                _count(self.part, seen.account[(seen["newest_age_days"] >= days) & (seen["newest_age_days"] < 2 * days)])
+            case "kept":
+                came_before = seen[f"rows_before_{days}d"] > 0
+                _count(self.part, seen.account[(seen["newest_age_days"] < days) & came_before])
+                _count(self.whole, seen.account[came_before])
+            case "top":
+                there = ~np.isnan(seen[f"events_{days}d"])
+                account, events = seen.account[there], seen[f"events_{days}d"][there]
+                np.maximum.at(self.part, account, events)
+                _count(self.whole, account, events)
+
+    @property
+    def of_accounts(self) -> Floats:
+        """The statistic of each account, NaN where there is none, shape `(n_accounts,)`."""
+        return self.part if self.whole is None else _share(self.part, self.whole)
+
+
+def _count(counts: Floats | None, account: npt.NDArray[np.integer], weights: Floats | None = None) -> None:
+    """Add up by account what is whole, or the number of places."""
+    assert counts is not None
+    counts += np.bincount(account, weights=weights, minlength=len(counts))
 
 
 def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Floats:

@@ -132,6 +132,7 @@ def test_every_feature_is_the_same_where_a_row_stands_for_several_of_a_day(engin
     def arrivals(self, columns, cutoffs, **how):
         return (noting(columns, month) for month in asked(self, columns, cutoffs, **how))
 
+    monkeypatch.setattr(use_counts, "_PLACES_AT_ONCE", 1)
     monkeypatch.setattr(NumberedTelemetry, "arrivals", arrivals)
     make_all_forms(monkeypatch)
     world = with_single_events(FULL.world())
