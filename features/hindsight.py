@@ -45,8 +45,8 @@ Rows = npt.NDArray[np.intp]
 
 _ROWS = 1_000_000
 """A book with more rows of telemetry is looked at in a sample of about so many; computing its features again takes about a second."""
-_FEWEST = 500
-"""So many accounts are in a sample at least."""
+_FEWEST = 300
+"""So many accounts are in a sample at least: what changes the features of one in fifty is missed once in 400 books."""
 _WEEKS = np.timedelta64(28, "D")
 _EXAMPLES = 3
 
@@ -80,7 +80,7 @@ def find_hindsight(
     """
     accounts = probed_accounts(engine, tables, _spine_of(matrix), instant)
     matrix = _among_themselves(engine, tables, matrix.filter(pc.is_in(matrix["account_id"], value_set=accounts)), catalogue)
-    rows = pa.array(np.flatnonzero(_in_weeks_before(_spine_of(matrix), instant)))
+    rows = pa.array(np.flatnonzero(_in_weeks_before(_spine_of(matrix).instants, instant)))
     seen = matrix.take(rows)
     past = {name: without_future(engine, name, table, instant) for name, table in tables.items()}
     again = rebuild(*_sampled(engine, past, telemetry, accounts, until=_microseconds(instant)), _spine_of(seen))
@@ -137,7 +137,7 @@ def probed_accounts(engine: QueryEngine, tables: Mapping[str, ir.Table], spine: 
     -------
     Strings, sorted, shape `(n_probed,)`.
     """
-    seen = pc.unique(spine.account_id.filter(pa.array(_in_weeks_before(spine, instant)))).to_pylist()
+    seen = pc.unique(spine.account_id.filter(pa.array(_in_weeks_before(spine.instants, instant)))).to_pylist()
     rows = max(1, engine.count(tables["telemetry"]))
     size = max(_FEWEST, engine.count(tables["accounts"]) * _ROWS // rows)
     if len(seen) > size and rows > _ROWS:
@@ -170,18 +170,18 @@ def _microseconds(instant: np.datetime64) -> int:
 
 def probed_cutoffs(spine: Spine) -> list[int]:
     """Return the cutoffs whose rows are looked at, in microseconds since 1970-01-01 UTC: what was known at them decides what is found."""
-    found: list[int] = np.unique(spine.instants[_in_weeks_before(spine, probed_instant(spine))]).tolist()
+    found: list[int] = spine.cutoffs[_in_weeks_before(spine.cutoffs, probed_instant(spine))].tolist()
     return found
 
 
 def probed_instant(spine: Spine) -> np.datetime64:
     """Return the cutoff to look at, a third of the way: the earlier it is, the more of the future there is, and the less past to read."""
-    cutoffs = np.unique(spine.instants)
+    cutoffs = spine.cutoffs
     return np.datetime64(int(cutoffs[(len(cutoffs) + 1) // 3]), "us")
 
 
-def _in_weeks_before(spine: Spine, instant: np.datetime64) -> npt.NDArray[np.bool_]:
-    times = spine.instants.astype("M8[us]")
+def _in_weeks_before(instants: npt.NDArray[np.int64], instant: np.datetime64) -> npt.NDArray[np.bool_]:
+    times = instants.astype("M8[us]")
     until, since = (clock.not_after(times, np.asarray(end)) for end in (instant, instant - _WEEKS))
     return until & ~since
 

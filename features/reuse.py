@@ -168,11 +168,11 @@ def cutoff_keys(engine: Engine, folder: Path, tables: Mapping[str, ir.Table], sp
     known = {name: _Known.of(_days(engine, folder, name, table)) for name, table in sorted(tables.items()) if name != "accounts"}
     accounts = _account_hashes(engine, tables["accounts"], spine, without=() if own else _WORDS)
     keys = {}
-    for cutoff in np.unique(spine.instants):
+    for cutoff in spine.cutoffs.tolist():
         looked_at = accounts[spine.instants == cutoff]
         total = int(np.add.reduce(looked_at, dtype=np.uint64))
-        seen = {name: table.by(day_of(int(cutoff))) for name, table in known.items()}
-        keys[int(cutoff)] = fingerprint(mark, seen, len(looked_at), total)
+        seen = {name: table.by(day_of(cutoff)) for name, table in known.items()}
+        keys[cutoff] = fingerprint(mark, seen, len(looked_at), total)
     return keys
 
 
@@ -261,7 +261,7 @@ def label_keys(folder: Path, spine: Spine, targets: Targets, *, data_until: date
     pieces = [] if manifest is None else sorted(manifest.pieces, key=lambda piece: piece.month)
     months = {month: _added(piece.days for piece in alike) for month, alike in groupby(pieces, key=lambda piece: piece.month)}
     keys = {}
-    for instant in np.unique(spine.instants).tolist():
+    for instant in spine.cutoffs.tolist():
         cutoff: datetime = np.datetime64(instant, "us").item()
         end = cutoff + timedelta(days=targets.lead_days + targets.horizon_days)
         first, last = (f"{time:%Y-%m}" for time in (cutoff - timedelta(days=targets.horizon_days), end))
@@ -292,8 +292,10 @@ class KeptLabels:
         """Return the labels of all rows of the spine, from those that were computed for the stale ones, in their order."""
         if self.rows is None:
             return computed
-        stays = np.setdiff1d(np.arange(len(self.rows) + len(self.stale)), self.stale)
-        order = np.argsort(np.concatenate([stays, self.stale]))
+        stays = np.ones(len(self.rows) + len(self.stale), dtype=bool)
+        stays[self.stale] = False
+        order = np.empty(len(stays), dtype=np.int64)
+        order[stays], order[~stays] = np.arange(len(self.rows)), np.arange(len(self.rows), len(stays))
         return pa.concat_tables([self.rows.cast(computed.schema), computed]).take(pa.array(order)).combine_chunks()
 
 

@@ -25,6 +25,7 @@ whole spine once (`at once`). The number of candidate pairs decides.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import ibis
 import ibis.expr.types as ir
@@ -74,6 +75,12 @@ class Spine:
         """The cutoffs as microseconds since 1970-01-01 UTC, shape `(n_rows,)`."""
         return np.asarray(self.cutoff.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(zero_copy_only=False))
 
+    @cached_property
+    def cutoffs(self) -> np.ndarray:
+        """The different cutoffs, ascending, as microseconds since 1970-01-01 UTC; shape `(n_cutoffs,)`."""
+        instants = self.instants
+        return np.unique(np.concatenate([instants[:1], instants[1:][instants[1:] != instants[:-1]]]))
+
     def followed_by(self, other: "Spine") -> "Spine":
         """Return the spine with the other's rows behind its own."""
         return Spine(pa.concat_arrays([self.account_id, other.account_id]), pa.concat_arrays([self.cutoff, other.cutoff]))
@@ -119,7 +126,7 @@ class KnownTables:
         self.tables = dict(tables)
         self.levels = {column: tuple(names) for column, names in (levels or {}).items()}
         self.views = dict(views or {})
-        self.cutoffs = np.unique(spine.instants)
+        self.cutoffs = spine.cutoffs
         self.telemetry = telemetry
         self._numbers = telemetry if sampled is None else sampled
         self._loaded: dict[str, ir.Table] = {}
