@@ -9,7 +9,7 @@ A row that was recorded after its day had ended is not folded; it stays one of i
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -48,19 +48,19 @@ def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_singl
     are_single
         Whether each row stands for one event.
     """
-    some = _sample(blocks)
-    places = {by: math.prod(_sizes(blocks, by)) for by in (*FOLDED.values(), *WHOLE.values())}
+    some, sizes = _sample(blocks), _sizes(blocks)
+    places = {by: math.prod(sizes[name] for name in by) for by in (*FOLDED.values(), *WHOLE.values())}
     few = {by for by, size in places.items() if are_single and size <= _PLACES_A_ROW * _n_rows(blocks)}
-    wanted = {form: by for form, by in FOLDED.items() if by in few and _is_shorter(_folded(some, by), some)}
+    wanted = {form: by for form, by in FOLDED.items() if by in few and _is_shorter(_folded(some, by, sizes), some)}
     found: dict[str, list[MonthRows]] = {}
     for form, by in reversed(wanted.items()):
-        found[form] = _folded(found.get(_FROM.get(form, ""), blocks), by)
+        found[form] = _folded(found.get(_FROM.get(form, ""), blocks), by, sizes)
     found |= {form: [_carrying(rows, name) for rows in blocks] for name, form in CARRYING.items() if name in amounts}
     found = {form: short for form, short in found.items() if _is_shorter(short, blocks)}
     for form, by in WHOLE.items():
         rows = found.get(f"days-of-{form}", blocks)
-        if by in few and _n_different(rows, by) * _WORTH_WHOLE <= _n_rows(rows):
-            found[form] = [_Places(by, _sizes(rows, by)).folded(rows)]
+        if by in few and _n_different(rows, by, sizes) * _WORTH_WHOLE <= _n_rows(rows):
+            found[form] = [_Places(by, sizes).folded(rows)]
     return found
 
 
@@ -78,10 +78,9 @@ def _sample(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:
     return parts[len(parts) // 2]
 
 
-def _n_different(blocks: Sequence[MonthRows], by: Sequence[str]) -> int:
+def _n_different(blocks: Sequence[MonthRows], by: Sequence[str], sizes: Mapping[str, int]) -> int:
     """Return how many different values some columns have."""
-    sizes = _sizes(blocks, by)
-    is_there = np.zeros(math.prod(sizes), dtype=bool)
+    is_there = np.zeros(math.prod(sizes[name] for name in by), dtype=bool)
     for rows in blocks:
         is_there[_places(rows, by, sizes)] = True
     return int(np.count_nonzero(is_there))
@@ -92,9 +91,9 @@ def _carrying(rows: MonthRows, name: str) -> MonthRows:
     return _only(rows, ["time", "known", "account", "event", name]).take(np.flatnonzero(~np.isnan(rows.columns[name])))
 
 
-def _folded(blocks: Sequence[MonthRows], by: Sequence[str]) -> list[MonthRows]:
+def _folded(blocks: Sequence[MonthRows], by: Sequence[str], sizes: Mapping[str, int]) -> list[MonthRows]:
     """Return rows folded by some columns to days."""
-    places = _Places(by, _sizes(blocks, by))
+    places = _Places(by, sizes)
     wanted = [_only(rows, ["time", "known", *by, *_OF_FOLDED & rows.columns.keys()]) for rows in blocks]
     return [_by_day(MonthRows.joined(part), places) for part in in_parts(wanted, _AT_ONCE)]
 
@@ -103,9 +102,10 @@ def _only(rows: MonthRows, columns: Iterable[str]) -> MonthRows:
     return MonthRows(rows.time, {name: rows.columns[name] for name in columns})
 
 
-def _sizes(blocks: Sequence[MonthRows], by: Sequence[str]) -> list[int]:
-    """Return how many different values each column may have, -1 with them."""
-    return [max(int(rows.columns[name].max()) for rows in blocks) + 2 for name in by]
+def _sizes(blocks: Sequence[MonthRows]) -> dict[str, int]:
+    """Return how many different values each column by which rows are folded may have, -1 with them."""
+    names = {name for by in (*FOLDED.values(), *WHOLE.values()) for name in by}
+    return {name: max(int(rows.columns[name].max()) for rows in blocks) + 2 for name in names}
 
 
 def _by_day(rows: MonthRows, places: "_Places") -> MonthRows:
@@ -123,12 +123,12 @@ def _by_day(rows: MonthRows, places: "_Places") -> MonthRows:
     return days.take(np.argsort(days.time, kind="stable"))  # of what is nearly sorted it is the quickest
 
 
-def _places(rows: MonthRows, by: Sequence[str], sizes: Sequence[int]) -> Ints:
+def _places(rows: MonthRows, by: Sequence[str], sizes: Mapping[str, int]) -> Ints:
     """Return one number for the numbers of each row, which may be -1."""
     place = rows.columns[by[0]].astype(np.int64)
     place += 1
-    for name, size in zip(by[1:], sizes[1:], strict=True):
-        place *= size
+    for name in by[1:]:
+        place *= sizes[name]
         place += rows.columns[name]
         place += 1
     return place
@@ -145,8 +145,8 @@ class _Places:
         How many different values each may have, -1 with them.
     """
 
-    def __init__(self, by: Sequence[str], sizes: Sequence[int]) -> None:
-        self._by, self._sizes, size = by, sizes, math.prod(sizes)
+    def __init__(self, by: Sequence[str], sizes: Mapping[str, int]) -> None:
+        self._by, self._sizes, size = by, sizes, math.prod(sizes[name] for name in by)
         self._last = np.empty(size, dtype=np.int32)
         self._oldest = np.empty(size, dtype=np.int64)
         self._rows = np.zeros(size, dtype=np.int32)

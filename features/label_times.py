@@ -107,9 +107,11 @@ def find_overwritten_ends(terms: pa.Table, labels: pa.Table, *, days_ahead: int,
 def find_open_ends(terms: pa.Table, labels: pa.Table, *, days_ahead: int, versioned: bool) -> tuple[Finding, ...]:
     """Find ends that are filled in only when the customer leaves, and open for all others; parameters as of `find_overwritten_ends`."""
     without_end = terms["end_date"].null_count
+    if without_end < 0.2 * len(terms):
+        return ()
     ended = _ended_terms(terms, labels, days_ahead=days_ahead)
     counts = ended.counts(np.ones_like(ended.left), np.zeros_like(ended.left))
-    if without_end < 0.2 * len(terms) or counts.of < 20 or counts.share < 0.9:
+    if counts.of < 20 or counts.share < 0.9:
         return ()
     return (
         Finding(

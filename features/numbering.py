@@ -13,7 +13,7 @@ It takes 0.15 microseconds of CPU an event, once, and 8 bytes of disk, of the 98
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from features import clock
 from features.ahead import in_advance
 from features.folding import extracts
-from features.forms import NOTHING, TEXTS, MonthRows, NumberedPiece, file_of, in_parts
+from features.forms import CARRYING, NOTHING, TEXTS, MonthRows, NumberedPiece, file_of, in_parts
 from features.ledger import fingerprint, link_file, replace_file, replace_folder
 from features.numbered import NumberedTelemetry
 from features.pieces import Piece, read_manifest
@@ -120,12 +120,11 @@ def _numbered(read: pa.Table, names: Vocabulary, folder: Path, *, key: str, mont
     """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
     name, columns = f"{month}-{key[:16]}.parquet", tuple(read.column_names)
     blocks = _in_time(_with_numbers(read, names))
-    piece = _described(blocks, name=name, source=source, key=key, month=month, columns=columns)
-    shorter = extracts(blocks, columns, are_single=piece.are_single)
+    shorter = extracts(blocks, columns, are_single=_are_single(blocks))
+    piece = _described(blocks, shorter, name=name, source=source, key=key, month=month, columns=columns)
     for form, found in shorter.items():
         there = found[0].columns.keys() - ({"known"} - {*piece.stored})
         _write_rows(found, sorted(there), folder / file_of(name, form))
-    piece = replace(piece, extracts=tuple(shorter))
     if not piece.is_short:
         _write_rows(blocks, piece.stored, folder / name)
     return piece
@@ -141,8 +140,8 @@ class _LeftOut:
 
     def read(self, piece: NumberedPiece, *, of: npt.NDArray[np.bool_] | None = None) -> Sequence[MonthRows]:
         """Return the rows of a piece, block by block in the order of time; those of some accounts, given by number, or all if None."""
-        read = _read(self.pieces / piece.source)
-        found = read if of is None else _of_accounts(read, of, self._names)
+        file = self.pieces / piece.source
+        found = _read(file) if of is None else _read_of_accounts(file, of, self._names)
         return _in_time(_with_numbers(found, self._names)) if len(found) else ()
 
     def write(self, piece: NumberedPiece) -> None:
@@ -157,14 +156,36 @@ class _LeftOut:
 
 def _read(file: Path) -> pa.Table:
     """Read a piece, its texts as places in dictionaries."""
+    with _opened(file) as opened:
+        return _encoded(opened.read(columns=_columns(opened), use_threads=False))  # threads cost half as much again here
+
+
+def _read_of_accounts(file: Path, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
+    """Read the rows of some accounts, given by number, of a piece of which memory holds one row group at a time."""
+    with _opened(file) as opened:
+        columns = _columns(opened)
+        groups = (opened.read_row_group(number, columns=columns, use_threads=False) for number in range(opened.num_row_groups))
+        return pa.concat_tables([_of_accounts(_encoded(group), of, names) for group in groups]).unify_dictionaries().combine_chunks()
+
+
+def _opened(file: Path) -> pq.ParquetFile:
+    """Open a piece, such that texts which are kept as places in dictionaries are read as these."""
     with pq.ParquetFile(file) as opened:
-        names = opened.schema_arrow.names
-        there = [name for name in _READ if name in names and (name != "known_at" or "recorded_at" in names)]  # else it tells nothing
-        coded = [column for column in _CODED if column in there and _has_dictionary(opened.metadata, column)]
-    with pq.ParquetFile(file, read_dictionary=coded) as opened:
-        read = opened.read(columns=there, use_threads=False)  # threads cost half as much again here
-    for column in {*_CODED} & {*there} - {*coded}:
-        read = read.set_column(there.index(column), column, read[column].dictionary_encode())
+        coded = [column for column in _CODED if column in opened.schema_arrow.names and _has_dictionary(opened.metadata, column)]
+    return pq.ParquetFile(file, read_dictionary=coded)
+
+
+def _columns(opened: pq.ParquetFile) -> list[str]:
+    """Return the columns of a piece that are read."""
+    names = opened.schema_arrow.names
+    return [name for name in _READ if name in names and (name != "known_at" or "recorded_at" in names)]  # else it tells nothing
+
+
+def _encoded(read: pa.Table) -> pa.Table:
+    """Return rows with all texts as places in one dictionary for each column."""
+    for place, column in enumerate(read.column_names):
+        if column in _CODED and not pa.types.is_dictionary(read[column].type):
+            read = read.set_column(place, column, read[column].dictionary_encode())
     return read.unify_dictionaries()
 
 
@@ -271,11 +292,18 @@ def _write_rows(blocks: Sequence[MonthRows], columns: Sequence[str], file: Path)
             writer.write_table(pa.concat_tables(tables))
 
 
-def _described(blocks: Sequence[MonthRows], *, columns: tuple[str, ...], **known: Any) -> NumberedPiece:
-    """Return what is to be known of the rows of a piece, which are there."""
-    events = [rows.columns["events"] for rows in blocks]
-    are_single = all(bool(np.all(counted == 1)) for counted in events)
+def _are_single(blocks: Sequence[MonthRows]) -> bool:
+    return all(bool(np.all(rows.columns["events"] == 1)) for rows in blocks)
+
+
+def _described(
+    blocks: Sequence[MonthRows], shorter: Mapping[str, Sequence[MonthRows]], *, columns: tuple[str, ...], **known: Any
+) -> NumberedPiece:
+    """Return what is to be known of the rows of a piece, which are there, and of its shorter forms."""
+    are_single = _are_single(blocks)
     amounts = [rows.columns[name] for name in _AMOUNTS if name in columns and (name, are_single) != ("events", True) for rows in blocks]
+    of_kinds = next((shorter[form] for form in ("kinds", "days-of-kinds") if form in shorter), blocks)
+    carrying = shorter.get(CARRYING["quantity"], blocks) if "quantity" in columns else []
     return NumberedPiece(
         rows=sum(len(rows.time) for rows in blocks),
         first=int(blocks[0].time[0]),
@@ -283,12 +311,12 @@ def _described(blocks: Sequence[MonthRows], *, columns: tuple[str, ...], **known
         first_known=min(int(rows.columns["known"].min()) for rows in blocks),
         last_known=max(int(rows.columns["known"].max()) for rows in blocks),
         are_single=are_single,
-        lacks_events=not are_single and any(bool(np.isnan(counted).any()) for counted in events),
+        lacks_events=not are_single and any(bool(np.isnan(rows.columns["events"]).any()) for rows in blocks),
         largest=max([float(are_single), *map(_largest, amounts)]),
-        busiest=int(_counted(blocks, "account").max()),
-        kinds=_kinds(blocks, has_quantity="quantity" in columns, are_single=are_single),
+        busiest=int(_counted(of_kinds, "account").max()),
+        kinds=_kinds(of_kinds, carrying, are_single=are_single),
         columns=columns,
-        extracts=(),
+        extracts=tuple(shorter),
         **known,
     )
 
@@ -298,20 +326,19 @@ def _largest(values: npt.NDArray[np.float64]) -> float:
     return max(float(np.fmax.reduce(values, initial=0.0)), -float(np.fmin.reduce(values, initial=0.0)))
 
 
-def _kinds(blocks: Sequence[MonthRows], *, has_quantity: bool, are_single: bool) -> tuple[tuple[int, float, int], ...]:
-    """Return the number of each kind of event there is, its events, and the rows of it that carry a quantity."""
+def _kinds(blocks: Sequence[MonthRows], carrying: Sequence[MonthRows], *, are_single: bool) -> tuple[tuple[int, float, int], ...]:
+    """Return the number of each kind of event there is, its events, and the rows of it that carry a quantity; these are in `carrying`."""
     n_rows = _counted(blocks, "event")
     events, carried = n_rows * float(are_single), np.zeros(len(n_rows), dtype=np.int64)
-    for rows in blocks:
-        event = rows.columns["event"]
-        if not are_single:
-            events += np.bincount(event, weights=np.nan_to_num(rows.columns["events"]), minlength=len(n_rows))
-        if has_quantity:
-            carried += np.bincount(event[~np.isnan(rows.columns["quantity"])], minlength=len(n_rows))
+    for rows in blocks if not are_single else ():
+        events += np.bincount(rows.columns["event"], weights=np.nan_to_num(rows.columns["events"]), minlength=len(n_rows))
+    for rows in carrying:
+        carried += np.bincount(rows.columns["event"][~np.isnan(rows.columns["quantity"])], minlength=len(n_rows))
     return tuple((kind, float(events[kind]), int(carried[kind])) for kind in np.flatnonzero(n_rows).tolist())
 
 
 def _counted(blocks: Sequence[MonthRows], name: str) -> npt.NDArray[np.int64]:
     """Return how many rows there are of each number of a column."""
     size = max(int(rows.columns[name].max()) for rows in blocks) + 1
-    return np.asarray(sum(np.bincount(rows.columns[name], minlength=size) for rows in blocks))
+    counted = sum(np.bincount(rows.columns[name], weights=rows.weights, minlength=size) for rows in blocks)
+    return np.asarray(counted).astype(np.int64)

@@ -71,8 +71,10 @@ def summed(blocks, by):
 def test_folded_rows_stand_for_the_rows_of_a_day_that_are_known_from_the_same_day(rows, size, at_once, by):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folding, "_AT_ONCE", at_once)
-        found = folding._folded(blocks_of(rows, size), by)
-        again = folding._folded(found, by[:1])
+        blocks = blocks_of(rows, size)
+        sizes = folding._sizes(blocks)
+        found = folding._folded(blocks, by, sizes)
+        again = folding._folded(found, by[:1], sizes)
     assert summed(found, by) == unfolded(rows, by)
     assert summed(again, by[:1]) == unfolded(rows, by[:1]), "what was folded may be folded further"
     times = np.concatenate([part.time for part in found])

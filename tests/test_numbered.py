@@ -1,13 +1,15 @@
 import random
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
-from features import numbering
+from features import folding, numbering
 from features.clock import microseconds
 from features.engine import Engine
+from features.forms import FOLDED, WHOLE
 from features.numbering import number_telemetry
 from tests.brute_force import known_since
 from tests.numbered_books import deliver, make_all_forms, numbered
@@ -93,6 +95,19 @@ def test_what_is_counted_of_pieces_is_counted_of_the_rows(engine, tmp_path):
 
 SINGLE = Recipe(1, FULL.sizes, tuple(("telemetry", name) for name in ("product", "recorded_at", "users"))).world()
 SINGLE["telemetry"] = [row | {"events": 1.0} for row in SINGLE["telemetry"]]
+
+
+def test_what_is_counted_of_pieces_is_the_same_whatever_forms_there_are(engine, tmp_path, monkeypatch):
+    numbers = NUMBERS[: len(SINGLE["telemetry"])]
+    monkeypatch.setattr(folding, "_WORTH", 10**9)
+    monkeypatch.setattr(folding, "_WORTH_WHOLE", 10**9)
+    without = numbered(engine, SINGLE, numbers, tmp_path / "without")
+    make_all_forms(monkeypatch)
+    with_all = numbered(engine, SINGLE, numbers, tmp_path / "with_all")
+    assert {form for piece in without.pieces for form in piece.extracts} == set()
+    assert {*FOLDED, *WHOLE} <= {form for piece in with_all.pieces for form in piece.extracts}
+    for ones, others in zip(without.pieces, with_all.pieces, strict=True):
+        assert replace(others, extracts=()) == ones
 
 
 def test_rows_that_nobody_asked_for_are_not_there_until_somebody_does(engine, tmp_path, monkeypatch):
