@@ -107,13 +107,19 @@ class Engine:
         self.connection.raw_sql(sql)
 
     @contextmanager
-    def watched(self, tell: Callable[[float], None]) -> Iterator[None]:
-        """Tell now and then, from another thread, which share of the query that runs in the block is done, where DuckDB knows it."""
+    def watched(self, tell: Callable[[float], None], *, queries: int = 1) -> Iterator[None]:
+        """Tell now and then, from another thread, which share of the queries that run in the block is done, where DuckDB knows it.
+
+        Parameters
+        ----------
+        queries
+            How many there are that take long, one after the other; each counts the same.
+        """
         if not self._measures_progress():
             yield
             return
         ended = Event()
-        watcher = Thread(target=self._watch, args=(tell, ended), daemon=True)
+        watcher = Thread(target=self._watch, args=(tell, queries, ended), daemon=True)
         watcher.start()
         try:
             yield
@@ -131,13 +137,18 @@ class Engine:
             return False
         return True
 
-    def _watch(self, tell: Callable[[float], None], ended: Event) -> None:
-        told = 0.0
+    def _watch(self, tell: Callable[[float], None], queries: int, ended: Event) -> None:
+        told, before, done = 0.0, 0.0, 0
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
             share = self.connection.con.query_progress() / 100  # below 0 where it is not known
-            if told < share <= 1.0:
-                told = share
-                tell(share)
+            if not 0 < share <= 1:
+                continue
+            if share < before:  # another query has begun
+                done = min(done + 1, queries - 1)
+            before = share
+            if told < (done + share) / queries:
+                told = (done + share) / queries
+                tell(told)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a small result."""

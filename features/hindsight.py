@@ -45,8 +45,8 @@ Rows = npt.NDArray[np.intp]
 
 _ROWS = 1_000_000
 """A book with more rows of telemetry is looked at in a sample of about so many; computing its features again takes about a second."""
-_FEWEST = 300
-"""So many accounts are in a sample at least: what changes the features of one in fifty is missed once in 400 books."""
+_FEWEST = 500
+"""So many accounts are in a sample at least."""
 _WEEKS = np.timedelta64(28, "D")
 _EXAMPLES = 3
 

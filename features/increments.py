@@ -31,7 +31,7 @@ from features.mapping import BLANKED, FUTURE_TOLERANCE, IN_FUTURE, REASONS, Mapp
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter, SourceFacts, piece_files, read_manifest
 from features.progress import Progress, silent
 from features.quarantine import SOURCE, BrokenRows
-from features.sources import FILE, ROW, OpenedSource
+from features.sources import FILE, ROW, OpenedSource, text_queries
 from features.staging import (
     ID,
     REPEATED,
@@ -114,9 +114,10 @@ class Increment:
                 continue
             more = self._of_changed_sources(plan, batch)
             if not more:
-                self.on_progress("looking for repeated rows", _READ, 100)
-                members = self._earlier_members(plan, batch)
-                repeated = self._repeated(members, batch)
+                self._tell_looking(0.0)
+                with self.engine.watched(self._tell_looking, queries=1 if self.before is None else 3):
+                    members = self._earlier_members(plan, batch)
+                    repeated = self._repeated(members, batch)
                 more = self._otherwise_repeated(members, repeated)
                 if not more:
                     return self._write(plan, batch, repeated, folder)
@@ -187,11 +188,12 @@ class Increment:
             return None
         folder = self.staging / f"reading_{len(list(self.staging.iterdir()))}"
         folder.mkdir()
-        mapped = {number: self._map(plan, number, folder) for number in plan.sources}
         first = self.before.next_delivery if self.before is not None else 0
         numbers = {found: first + place for place, found in enumerate(plan.read)}
         path, completed = folder / "mapped.parquet", partial(self._completed, numbers)
-        with self.engine.watched(partial(self._tell_reading, plan)):
+        queries = 1 + sum(text_queries(self.table.sources[number], only=plan.files(number)) for number in plan.sources)
+        with self.engine.watched(partial(self._tell_reading, plan), queries=queries):
+            mapped = {number: self._map(plan, number, folder) for number in plan.sources}
             staged = stage_table(self.engine, self.table, mapped, path, accounts=self.accounts, completed=completed)
         columns = {name: str(kind) for name, kind in staged.schema().items() if name in CONTRACT[self.table.table].columns}
         deliveries = count_deliveries(self.engine, numbers, mapped, staged, columns=list(columns))
@@ -199,6 +201,9 @@ class Increment:
 
     def _tell_reading(self, plan: Plan, share: float) -> None:
         self.on_progress(f"reading {len(plan.read):,} of {len(self._found):,} files", int(share * _READ), 100)
+
+    def _tell_looking(self, share: float) -> None:
+        self.on_progress("looking for repeated rows", _READ + int(share * (_JUDGED - _READ)), 100)
 
     def _map(self, plan: Plan, number: int, folder: Path) -> MappedSource:
         return map_source(

@@ -31,8 +31,10 @@ __all__ = [
     "list_files",
     "open_files",
     "open_source",
+    "text_queries",
 ]
 
+_TEXT_QUERIES: Mapping[FileFormat, int] = {"csv": 2, "jsonl": 5}
 _SUFFIXES: Mapping[str, FileFormat] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -113,6 +115,14 @@ def open_source(
         raise SourceError(explain("the source has no location", given=source.table, todo='Write source = "..." in renewcast.toml.'))
     opened = open_files(engine, source.location, source.format, folder, only=only, may_be_empty=may_be_empty)
     return _as_before(opened, like or {})
+
+
+def text_queries(source: TableSource, *, only: Sequence[Path] | None = None) -> int:
+    """Return how many queries go through all rows of a source, or only of some files of it, to stage text; none of other formats."""
+    if source.database is not None or source.location is None:
+        return 0
+    files = list_files(source.location, source.format) if only is None else only
+    return max(_TEXT_QUERIES.get(source.format or file_format(file), 0) for file in files)
 
 
 def _as_before(opened: OpenedSource, like: Mapping[str, str]) -> OpenedSource:

@@ -120,14 +120,14 @@ def _tallied(sums: UseSums, places: Places, cutoff: int, n_accounts: int, *, tal
     is_within = sums.are_within(cutoff)
     for some in places.in_parts(n_accounts):
         there = some.start + np.flatnonzero(is_within[some])
-        seen = _Places(sums, cutoff, there, places.account_of(there))
+        seen = _SeenPlaces(sums, cutoff, there, places.account_of(there))
         for statistic in found.values():
             statistic.add(seen)
     return {tally: statistic.of_accounts for tally, statistic in found.items()}
 
 
 @dataclass(eq=False)
-class _Places:
+class _SeenPlaces:
     """Those of some places that have a row in the window of a cutoff, and their accounts, shape `(n,)`."""
 
     sums: UseSums
@@ -158,7 +158,7 @@ class _Statistic:
         part = np.full(n_accounts, -np.inf if tally.kind == "top" else 0.0)
         return cls(tally, part, np.zeros(n_accounts) if tally.kind in ("kept", "top") else None)
 
-    def add(self, seen: _Places) -> None:
+    def add(self, seen: _SeenPlaces) -> None:
         """Count places."""
         days = self.tally.days
         match self.tally.kind:

@@ -1,4 +1,7 @@
 from threading import Event
+from types import SimpleNamespace
+
+import pytest
 
 from features.engine import Engine, QueryError
 
@@ -24,6 +27,24 @@ def test_a_query_is_watched_while_it_runs_without_a_word_of_the_engines(capfd):
     assert 0 < shares[0] < 1
     assert shares == sorted(shares)
     assert capfd.readouterr() == ("", "")
+
+
+def test_each_of_several_queries_counts_the_same(monkeypatch):
+    looks, told, ended = iter([-0.01, 0.4, 0.8, 0.8, -0.01, 0.2, 1.0, 0.1, 0.9]), [], Event()
+
+    def progress():
+        share = next(looks, None)
+        if share is None:
+            ended.set()
+        return 100 * (share or 0)
+
+    monkeypatch.setattr("features.engine._SECONDS_BETWEEN_LOOKS", 0)
+    with Engine() as engine:
+        connection = SimpleNamespace(con=SimpleNamespace(query_progress=progress))
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "connection", connection)
+            engine._watch(told.append, 2, ended)
+    assert told == pytest.approx([0.2, 0.4, 0.6, 1.0]), "a third one that nobody counted changes nothing"
 
 
 def test_where_the_engine_refuses_to_measure_a_query_runs_all_the_same(monkeypatch):

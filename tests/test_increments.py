@@ -292,17 +292,21 @@ def test_a_check_tells_how_far_it_is_by_the_size_of_its_files_and_month_by_month
 
 def test_a_reading_tells_how_far_its_query_is(tmp_path, monkeypatch):
     @contextmanager
-    def watched(_, tell):
+    def watched(_, tell, *, queries):
+        numbers.append(queries)
         tell(0.5)
         yield
 
     monkeypatch.setattr("features.engine.Engine.watched", watched)
-    book, told = Book(tmp_path), []
+    numbers, book, told = [], Book(tmp_path), []
     book.give("day1", [event("A", 1.0)])
     book.check(on_progress=lambda *step: told.append(step))
-    far = [done for what, done, _ in told if "reading" in what]
-    assert len(far) == 2
-    assert far[0] < far[1] < next(done for what, done, _ in told if "repeated" in what)
+    reading, looking = ([done for what, done, _ in told if words in what] for words in ("reading", "repeated"))
+    assert len(reading) == len(looking) == 2
+    assert reading[0] < reading[1] < looking[0] < looking[1] < next(done for what, done, _ in told if "writing" in what)
+    book.give("day2", [event("A", 2.0)])
+    book.check()
+    assert numbers == [1, 1, 1, 3]
 
 
 KILLED = """

@@ -13,7 +13,7 @@ import pytest
 from features.config import TableSource
 from features.engine import Engine
 from features.errors import SourceError
-from features.sources import FILE, LINE, PROBLEM, ROW, open_source
+from features.sources import FILE, LINE, PROBLEM, ROW, open_source, text_queries
 
 CUT_SHORT = gzip.compress(b"id,name\n" + random.Random(0).randbytes(1000).hex().encode(), mtime=0)[:200]
 
@@ -167,6 +167,18 @@ def test_files_of_several_formats_in_a_folder_are_refused(opened, tmp_path):
     write(tmp_path / "in" / "a.jsonl", '{"id": 1}\n')
     with pytest.raises(SourceError, match="several formats"):
         opened(tmp_path / "in")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_it_is_known_how_many_queries_go_through_the_rows_of_text(opened, tmp_path, monkeypatch, name):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text("a\n1\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
+    asked, rows = [], Engine.rows
+    monkeypatch.setattr(Engine, "rows", lambda self, sql: asked.append(sql) or rows(self, sql))
+    opened(tmp_path / name)
+    source = TableSource(table="tickets", location=tmp_path / name)
+    assert text_queries(source) == text_queries(source, only=[tmp_path / name]) == sum("FROM read_" in sql for sql in asked)
 
 
 def test_sqlite_and_duckdb(opened, tmp_path):
