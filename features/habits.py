@@ -24,8 +24,8 @@ __all__ = ["Habit", "Habits"]
 Floats = npt.NDArray[np.float64]
 
 _DAYS_A_BYTE = 8
-_MOST_FLAGS = 1 << 33
-"""So many users and days, a gigabyte of them, are counted here; beyond, the engine does it and spills."""
+_MOST_FLAGS = 1 << 32
+"""So many users and days, half a gigabyte of them, are counted here; beyond, the engine does it and spills."""
 
 
 @dataclass(frozen=True)

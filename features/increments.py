@@ -31,7 +31,7 @@ from features.mapping import BLANKED, FUTURE_TOLERANCE, IN_FUTURE, REASONS, Mapp
 from features.pieces import DELIVERY, DIGEST, PLACE, Manifest, PieceWriter, SourceFacts, piece_files, read_manifest
 from features.progress import Progress, silent
 from features.quarantine import SOURCE, BrokenRows
-from features.sources import FILE, ROW, OpenedSource, text_queries
+from features.sources import FILE, ROW, OpenedSource, queries_before_reading
 from features.staging import (
     ID,
     REPEATED,
@@ -115,7 +115,7 @@ class Increment:
             more = self._of_changed_sources(plan, batch)
             if not more:
                 self._tell_looking(0.0)
-                with self.engine.watched(self._tell_looking, queries=1 if self.before is None else 3):
+                with self.engine.watched(self._tell_looking, queries=3 if plan.kept else 1):
                     members = self._earlier_members(plan, batch)
                     repeated = self._repeated(members, batch)
                 more = self._otherwise_repeated(members, repeated)
@@ -191,7 +191,7 @@ class Increment:
         first = self.before.next_delivery if self.before is not None else 0
         numbers = {found: first + place for place, found in enumerate(plan.read)}
         path, completed = folder / "mapped.parquet", partial(self._completed, numbers)
-        queries = 1 + sum(text_queries(self.table.sources[number], only=plan.files(number)) for number in plan.sources)
+        queries = 1 + sum(queries_before_reading(self.table.sources[number], only=plan.files(number)) for number in plan.sources)
         with self.engine.watched(partial(self._tell_reading, plan), queries=queries):
             mapped = {number: self._map(plan, number, folder) for number in plan.sources}
             staged = stage_table(self.engine, self.table, mapped, path, accounts=self.accounts, completed=completed)
@@ -281,7 +281,7 @@ class Increment:
         if touched is None:
             return None
         touched = touched.filter(touched[HASH].notnull())
-        hashes = self.engine.table(earlier.select(HASH).semi_join(touched, HASH).distinct(), name="hashes_that_come_again")
+        hashes = self.engine.table(kept.select(HASH).semi_join(touched, HASH).distinct(), name="hashes_that_come_again")
         found = kept.semi_join(hashes, HASH).semi_join(touched, [SOURCE, HASH])  # all columns are read of the few rows only that have one
         members = self.engine.table(found.mutate(**{ID: -1 - ibis.row_number()}), name="earlier_members")
         return members if self.engine.count(members) else None

@@ -120,8 +120,9 @@ def _numbered(read: pa.Table, names: Vocabulary, folder: Path, *, key: str, mont
     """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
     name, columns = f"{month}-{key[:16]}.parquet", tuple(read.column_names)
     blocks = _in_time(_with_numbers(read, names))
-    shorter = extracts(blocks, columns, are_single=_are_single(blocks))
-    piece = _described(blocks, shorter, name=name, source=source, key=key, month=month, columns=columns)
+    are_single = all(bool(np.all(rows.columns["events"] == 1)) for rows in blocks)
+    shorter = extracts(blocks, columns, are_single=are_single)
+    piece = _described(blocks, shorter, name=name, source=source, key=key, month=month, columns=columns, are_single=are_single)
     for form, found in shorter.items():
         there = found[0].columns.keys() - ({"known"} - {*piece.stored})
         _write_rows(found, sorted(there), folder / file_of(name, form))
@@ -292,15 +293,10 @@ def _write_rows(blocks: Sequence[MonthRows], columns: Sequence[str], file: Path)
             writer.write_table(pa.concat_tables(tables))
 
 
-def _are_single(blocks: Sequence[MonthRows]) -> bool:
-    return all(bool(np.all(rows.columns["events"] == 1)) for rows in blocks)
-
-
 def _described(
-    blocks: Sequence[MonthRows], shorter: Mapping[str, Sequence[MonthRows]], *, columns: tuple[str, ...], **known: Any
+    blocks: Sequence[MonthRows], shorter: Mapping[str, Sequence[MonthRows]], *, columns: tuple[str, ...], are_single: bool, **known: Any
 ) -> NumberedPiece:
     """Return what is to be known of the rows of a piece, which are there, and of its shorter forms."""
-    are_single = _are_single(blocks)
     amounts = [rows.columns[name] for name in _AMOUNTS if name in columns and (name, are_single) != ("events", True) for rows in blocks]
     of_kinds = next((shorter[form] for form in ("kinds", "days-of-kinds") if form in shorter), blocks)
     carrying = shorter.get(CARRYING["quantity"], blocks) if "quantity" in columns else []

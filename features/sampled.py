@@ -81,13 +81,13 @@ def _rows(telemetry: NumberedTelemetry, piece: NumberedPiece, of: npt.NDArray[np
     if piece.is_short:
         return MonthRows.joined(telemetry.left_out.read(piece, of=of) or [_NO_ROWS])
     with pq.ParquetFile(telemetry.file(piece)) as file:
-        parts = [_NO_ROWS]
+        parts = list[MonthRows]()
         for number in range(file.num_row_groups):
             read = file.read_row_group(number, columns=[*piece.stored], use_threads=False)
             chosen = np.flatnonzero(of.take(read["account"].to_numpy()))
             found = {name: read[name].to_numpy().take(chosen) for name in piece.stored}
             parts.append(MonthRows(found["time"], found))
-    return MonthRows.joined(parts[1:] or parts)
+    return MonthRows.joined(parts)
 
 
 def _past(rows: MonthRows, piece: NumberedPiece, until: int | None) -> MonthRows:

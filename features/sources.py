@@ -31,10 +31,10 @@ __all__ = [
     "list_files",
     "open_files",
     "open_source",
-    "text_queries",
+    "queries_before_reading",
 ]
 
-_TEXT_QUERIES: Mapping[FileFormat, int] = {"csv": 4, "jsonl": 7}
+_QUERIES_OF_TEXT: Mapping[FileFormat, int] = {"csv": 4, "jsonl": 7}
 _SUFFIXES: Mapping[str, FileFormat] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -117,15 +117,17 @@ def open_source(
     return _as_before(opened, like or {})
 
 
-def text_queries(source: TableSource, *, only: Sequence[Path] | None = None) -> int:
-    """Return how many queries go through all rows of a source, or only of some files of it, to stage text and to see how it is written.
+def queries_before_reading(source: TableSource, *, only: Sequence[Path] | None = None) -> int:
+    """Return about how many queries go through all rows of a source, or only of some files of it, before its rows can be mapped.
 
-    Of other formats there are none.
+    Text is staged, and looked at for how it is written; most databases are read as text; and a `query` over files has its result staged.
     """
-    if source.database is not None or source.location is None:
+    if source.database is not None:
+        return 0 if source.database in ("duckdb", "spark") else _QUERIES_OF_TEXT["csv"]
+    if source.location is None:
         return 0
     files = list_files(source.location, source.format) if only is None else only
-    return max(_TEXT_QUERIES.get(source.format or file_format(file), 0) for file in files)
+    return _QUERIES_OF_TEXT.get(source.format or file_format(files[0]), 0) + (source.query is not None)
 
 
 def _as_before(opened: OpenedSource, like: Mapping[str, str]) -> OpenedSource:

@@ -120,7 +120,7 @@ def _tallied(sums: UseSums, places: Places, cutoff: int, n_accounts: int, *, tal
     is_within = sums.are_within(cutoff)
     for some in places.in_parts(n_accounts):
         there = some.start + np.flatnonzero(is_within[some])
-        seen = _SeenPlaces(sums, cutoff, there, places.account_of(there))
+        seen = _SeenPlaces(sums, cutoff, there, places.account_of(there).astype(np.intp))
         for statistic in found.values():
             statistic.add(seen)
     return {tally: statistic.of_accounts for tally, statistic in found.items()}
@@ -133,7 +133,7 @@ class _SeenPlaces:
     sums: UseSums
     cutoff: int
     there: Ints
-    account: npt.NDArray[np.integer]
+    account: npt.NDArray[np.intp]
     _found: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
@@ -163,24 +163,23 @@ class _Statistic:
         days = self.tally.days
         match self.tally.kind:
             case "ever":
-                _count(self.part, seen.account)
+                _count(self.part, seen)
             case "active":
-                _count(self.part, seen.account[seen["newest_age_days"] < days])
+                _count(self.part, seen, seen["newest_age_days"] < days)
             case "before":
-                _count(self.part, seen.account[seen[f"rows_before_{days}d"] > 0])
+                _count(self.part, seen, seen[f"rows_before_{days}d"] > 0)
             case "new":
-                _count(self.part, seen.account[seen["oldest_age_days"] < days])
+                _count(self.part, seen, seen["oldest_age_days"] < days)
             case "lost":
-                _count(self.part, seen.account[(seen["newest_age_days"] >= days) & (seen["newest_age_days"] < 2 * days)])
+                _count(self.part, seen, (seen["newest_age_days"] >= days) & (seen["newest_age_days"] < 2 * days))
             case "kept":
                 came_before = seen[f"rows_before_{days}d"] > 0
-                _count(self.part, seen.account[(seen["newest_age_days"] < days) & came_before])
-                _count(self.whole, seen.account[came_before])
+                _count(self.part, seen, (seen["newest_age_days"] < days) & came_before)
+                _count(self.whole, seen, came_before)
             case "top":
-                there = ~np.isnan(seen[f"events_{days}d"])
-                account, events = seen.account[there], seen[f"events_{days}d"][there]
-                np.maximum.at(self.part, account, events)
-                _count(self.whole, account, events)
+                events = seen[f"events_{days}d"]
+                np.maximum.at(self.part, seen.account, np.where(np.isnan(events), -np.inf, events))
+                _count(self.whole, seen, np.nan_to_num(events))
 
     @property
     def of_accounts(self) -> Floats:
@@ -188,10 +187,10 @@ class _Statistic:
         return self.part if self.whole is None else _share(self.part, self.whole)
 
 
-def _count(counts: Floats | None, account: npt.NDArray[np.integer], weights: Floats | None = None) -> None:
-    """Add up by account what is whole, or the number of places."""
+def _count(counts: Floats | None, seen: _SeenPlaces, weights: npt.NDArray[Any] | None = None) -> None:
+    """Add up by account what places weigh, which is whole; those that do not count weigh nothing, as leaving them out takes longer."""
     assert counts is not None
-    counts += np.bincount(account, weights=weights, minlength=len(counts))
+    counts += np.bincount(seen.account, weights=weights, minlength=len(counts))
 
 
 def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Floats:

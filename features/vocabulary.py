@@ -112,8 +112,8 @@ class Vocabulary:
 class _Users:
     """The users' numbers, by the account's number and the user's name.
 
-    Hash tables are made of those only that many are looked up among. A few are looked for the other way round, in one pass over all that
-    are known: a day's users are a small part of them, and making the tables would cost more than all else that is done with a day.
+    Hash tables are made of those only that many are looked up among. A few are looked for the other way round, in one pass over those
+    that are in no table: a day's users are a small part of all, and making tables of all costs more than the rest of a day's numbering.
     """
 
     def __init__(self) -> None:
@@ -134,6 +134,8 @@ class _Users:
 
     def add(self, account: Numbers, name: pa.Array) -> None:
         """Give the next numbers to different users who have none."""
+        if not len(account):
+            return
         self._count += len(account)
         self._accounts.append(account)
         self._names.append(name)

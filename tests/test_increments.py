@@ -298,6 +298,7 @@ def test_a_reading_tells_how_far_its_query_is(tmp_path, monkeypatch):
         yield
 
     monkeypatch.setattr("features.engine.Engine.watched", watched)
+    monkeypatch.setattr("features.increments.queries_before_reading", lambda source, only: 4)
     numbers, book, told = [], Book(tmp_path), []
     book.give("day1", [event("A", 1.0)])
     book.check(on_progress=lambda *step: told.append(step))
@@ -306,7 +307,7 @@ def test_a_reading_tells_how_far_its_query_is(tmp_path, monkeypatch):
     assert reading[0] < reading[1] < looking[0] < looking[1] < next(done for what, done, _ in told if "writing" in what)
     book.give("day2", [event("A", 2.0)])
     book.check()
-    assert numbers == [1, 1, 1, 3]
+    assert numbers == [5, 1, 5, 3]
 
 
 KILLED = """

@@ -9,7 +9,7 @@ import pytest
 from features import folding, numbering
 from features.clock import microseconds
 from features.engine import Engine
-from features.forms import FOLDED, WHOLE
+from features.forms import CARRYING, FOLDED, WHOLE
 from features.numbering import number_telemetry
 from tests.brute_force import known_since
 from tests.numbered_books import deliver, make_all_forms, numbered
@@ -105,7 +105,7 @@ def test_what_is_counted_of_pieces_is_the_same_whatever_forms_there_are(engine, 
     make_all_forms(monkeypatch)
     with_all = numbered(engine, SINGLE, numbers, tmp_path / "with_all")
     assert {form for piece in without.pieces for form in piece.extracts} == set()
-    assert {*FOLDED, *WHOLE} <= {form for piece in with_all.pieces for form in piece.extracts}
+    assert {*FOLDED, *WHOLE, CARRYING["quantity"]} <= {form for piece in with_all.pieces for form in piece.extracts}
     for ones, others in zip(without.pieces, with_all.pieces, strict=True):
         assert replace(others, extracts=()) == ones
 

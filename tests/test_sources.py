@@ -3,6 +3,7 @@ import json
 import random
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ from features.config import TableSource
 from features.contracts import CONTRACT
 from features.engine import Engine
 from features.errors import SourceError
-from features.sources import FILE, LINE, PROBLEM, ROW, open_source, text_queries
+from features.sources import FILE, LINE, PROBLEM, ROW, open_source, queries_before_reading
 
 CUT_SHORT = gzip.compress(b"id,name\n" + random.Random(0).randbytes(1000).hex().encode(), mtime=0)[:200]
 
@@ -181,7 +182,15 @@ def test_it_is_known_how_many_queries_go_through_the_rows_of_text(opened, tmp_pa
     source = TableSource(table="tickets", location=tmp_path / name)
     staging = sum("FROM read_" in sql for sql in asked)
     how_written = len({column.type for column in CONTRACT["telemetry"].columns.values()} - {"id", "text"})  # times, and numbers
-    assert text_queries(source) == text_queries(source, only=[tmp_path / name]) == (staging + how_written if staging else 0)
+    expected = staging + how_written if staging else 0
+    assert queries_before_reading(source) == queries_before_reading(source, only=[tmp_path / name]) == expected
+    assert queries_before_reading(replace(source, query="SELECT * FROM source")) == expected + 1
+
+
+def test_databases_are_read_as_text_but_for_duckdb(tmp_path):
+    source = TableSource(table="telemetry", location=tmp_path / "shop.db", database="sqlite")
+    assert queries_before_reading(source) == queries_before_reading(replace(source, location=None, database="postgresql")) > 0
+    assert queries_before_reading(replace(source, database="duckdb")) == 0
 
 
 def test_sqlite_and_duckdb(opened, tmp_path):
