@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise, product
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from features import folding, numbering
@@ -128,6 +129,29 @@ def test_rows_that_nobody_asked_for_are_not_there_until_somebody_does(engine, tm
     after = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
     assert all(file.exists() for file in files)
     assert len(as_rows(engine, after)) == len(expected) + 1
+
+
+def test_texts_have_their_numbers_however_each_part_of_a_file_keeps_them(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("features.engine.ROWS_PER_GROUP", 2048)
+    monkeypatch.setattr("features.engine._FORM", "PARQUET_VERSION v2, DICTIONARY_SIZE_LIMIT 50")
+    users = ["u1"] * 3000 + [None if number % 7 == 0 else f"v{number % 3000}" for number in range(5000)]
+    row = SINGLE["telemetry"][0]
+    rows = [row | {"user_id": user, "occurred_at": row["occurred_at"] + timedelta(seconds=number)} for number, user in enumerate(users)]
+    deliver(engine, SINGLE | {"telemetry": rows}, [0] * len(rows), tmp_path / "pieces")
+    kept_as = {
+        encoding
+        for file in (tmp_path / "pieces").glob("*.parquet")
+        for group in map(pq.read_metadata(file).row_group, range(pq.read_metadata(file).num_row_groups))
+        for column in map(group.column, range(group.num_columns))
+        for encoding in column.encodings
+        if column.path_in_schema == "user_id"
+    }
+    assert {"RLE_DICTIONARY", "DELTA_LENGTH_BYTE_ARRAY"} <= kept_as
+    telemetry = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
+    found = sorted(as_rows(engine, telemetry), key=lambda row: row["occurred_at"])
+    pairs = {(row["user_id"], user) for row, user in zip(found, users, strict=True)}
+    assert len(pairs) == len({number for number, _ in pairs}) == len({user for _, user in pairs})
+    assert (None, None) in pairs
 
 
 def test_columns_that_files_do_not_have_keep_their_types(engine, tmp_path):
