@@ -158,26 +158,34 @@ class _LeftOut:
 
 def _read(file: Path) -> pa.Table:
     """Read a piece, its texts as places in one dictionary for each column."""
-    return pa.concat_tables(_groups(file)).unify_dictionaries()
+    return _encoded(pa.concat_tables(_groups(file)))
 
 
 def _read_of_accounts(file: Path, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
     """Read the rows of some accounts, given by number, of a piece of which memory holds one row group at a time."""
-    return pa.concat_tables([_of_accounts(group, of, names) for group in _groups(file)]).unify_dictionaries().combine_chunks()
+    return pa.concat_tables([_of_accounts(_encoded(group), of, names) for group in _groups(file)]).unify_dictionaries().combine_chunks()
 
 
 def _groups(file: Path) -> Iterator[pa.Table]:
-    """Yield the row groups of a piece, their texts as places in one dictionary each; where they are kept so, they are read so."""
+    """Yield the row groups of a piece; texts that most of them keep as places in dictionaries come so in all."""
     with ExitStack() as stack:
         plain = stack.enter_context(pq.ParquetFile(file))
         names = _columns(plain.schema_arrow.names)
-        opened: dict[tuple[str, ...], pq.ParquetFile] = {(): plain}
-        for number in range(plain.num_row_groups):
-            coded = _coded(plain.metadata.row_group(number))
-            if coded not in opened:
-                opened[coded] = stack.enter_context(pq.ParquetFile(file, metadata=plain.metadata, read_dictionary=coded))
-            read = opened[coded].read_row_group(number, columns=names, use_threads=False)  # threads cost half as much again here
-            yield pa.table([read[name].dictionary_encode() if name in _CODED else read[name] for name in names], names).unify_dictionaries()
+        kept_so = [_kept_as_places(plain.metadata.row_group(number)) for number in range(plain.num_row_groups)]
+        coded = {name for name in _CODED if 2 * sum(name in kept for kept in kept_so) > len(kept_so)}
+        opened = {kept: stack.enter_context(pq.ParquetFile(file, read_dictionary=kept & coded)) for kept in {*kept_so}}
+        for number, kept in enumerate(kept_so):
+            read = opened[kept].read_row_group(number, columns=names, use_threads=False)  # threads cost half as much again here
+            yield pa.table([read[name].dictionary_encode() if name in coded else read[name] for name in names], names)
+
+
+def _encoded(read: pa.Table) -> pa.Table:
+    """Return rows with all texts as places in one dictionary for each column."""
+    return pa.table([_as_places(read[name]) if name in _CODED else read[name] for name in read.column_names], read.column_names)
+
+
+def _as_places(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return texts.unify_dictionaries() if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
 
 
 def _columns(names: Collection[str]) -> list[str]:
@@ -185,11 +193,10 @@ def _columns(names: Collection[str]) -> list[str]:
     return [name for name in _READ if name in names and (name != "known_at" or "recorded_at" in names)]  # else it tells nothing
 
 
-def _coded(group: pq.RowGroupMetaData) -> tuple[str, ...]:
-    """Return the texts that a row group keeps as places in dictionaries; others cost twice as much to read so as afterwards."""
+def _kept_as_places(group: pq.RowGroupMetaData) -> frozenset[str]:
+    """Return the columns that a row group keeps as places in dictionaries; others cost twice as much to read so as afterwards."""
     columns = [group.column(place) for place in range(group.num_columns)]
-    kept_so = [column.path_in_schema for column in columns if any("DICTIONARY" in encoding for encoding in column.encodings)]
-    return tuple(name for name in kept_so if name in _CODED)
+    return frozenset(column.path_in_schema for column in columns if any("DICTIONARY" in encoding for encoding in column.encodings))
 
 
 def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
