@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,7 @@ class _LeftOut:
     pieces: Path
     folder: Path
     index: _Index
+    _writing: Lock = field(default_factory=Lock)
 
     def read(self, piece: NumberedPiece, *, of: npt.NDArray[np.bool_] | None = None) -> Sequence[MonthRows]:
         """Return the rows of a piece, block by block in the order of time; those of some accounts, given by number, or all if None."""
@@ -147,9 +149,11 @@ class _LeftOut:
         return _in_time(_with_numbers(found, self._names)) if len(found) else ()
 
     def write(self, piece: NumberedPiece) -> None:
-        """Write the file of a piece's rows."""
-        with replace_file(self.folder / piece.name) as file:
-            _write_rows(self.read(piece), piece.stored, file)
+        """Write the file of a piece's rows, unless somebody else has done so while this waited."""
+        with self._writing:
+            if not (self.folder / piece.name).exists():
+                with replace_file(self.folder / piece.name) as file:
+                    _write_rows(self.read(piece), piece.stored, file)
 
     @cached_property
     def _names(self) -> Vocabulary:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import clock
+from features.ahead import made_of
 from features.engine import Engine
 from features.forms import MonthRows, NumberedPiece
 from features.ledger import fingerprint, link_file
@@ -81,14 +82,18 @@ def count_times(engine: Engine, telemetry: NumberedTelemetry, born: ir.Table, *,
     pieces = {_name(piece): piece for piece in telemetry.pieces}
     times = _in_microseconds(engine, born)
     began = _by_number(engine, telemetry, times)
-    for name, piece in pieces.items():
-        if (earlier / name).exists():
-            link_file(earlier / name, folder / name)
-        else:
-            pq.write_table(_counted(telemetry, piece, began), folder / name, compression="zstd")
-    for name in _outdated(engine, folder, times):
-        (folder / name).unlink()  # it may be shared with the earlier folder
+
+    def count(name: str) -> None:
         pq.write_table(_counted(telemetry, pieces[name], began), folder / name, compression="zstd")
+
+    kept = [name for name in pieces if (earlier / name).exists()]
+    for name in kept:
+        link_file(earlier / name, folder / name)
+    made_of([name for name in pieces if name not in kept], count)
+    outdated = _outdated(engine, folder, times)
+    for name in outdated:
+        (folder / name).unlink()  # it may be shared with the earlier folder
+    made_of(outdated, count)
     return PieceTimes(engine=engine, counts=engine.read_parquet([folder / name for name in pieces]))
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.ahead import meanwhile
 from features.catalogue import Catalogue
 from features.contracts import CONTRACT
 from features.engine import Engine
@@ -99,11 +101,15 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         keys = step.keys()
         earlier = earlier_hindsight(workspace) if read_keys(workspace.snapshots).hindsight == keys.hindsight else None
         accounts = step.probed() if earlier is None else _NOBODY
-        probed = step.write_features(folder / "features.parquet", keys, accounts=accounts, on_progress=on_progress)
-        found = step.beside_features(keys)
-        for name, table in found.items():
-            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        times = step.times(folder / _TIMES)
+        reusable, computed = step.features(keys, on_progress=on_progress)
+        matrix = folder / "features.parquet"
+        with meanwhile(partial(reusable.write, matrix, computed)):
+            found = step.beside_features(keys)
+            for name, table in found.items():
+                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+            times = step.times(folder / _TIMES)
+        is_whole = len(computed) == len(step.plan.spine)
+        probed = _rows_of(accounts, [computed] if is_whole else map(pq.read_table, snapshot_files(matrix)))
         audit = probe_snapshots(
             engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier, times=times, telemetry=step.telemetry
         )
@@ -160,22 +166,14 @@ class _Step:
     def _known(self, spine: Spine) -> KnownTables:
         return KnownTables(self.engine, self.tables, spine, levels=self.plan.levels, views=VIEWS, telemetry=self.telemetry)
 
-    def write_features(self, path: Path, keys: Keys, *, accounts: pa.Array, on_progress: Progress) -> pa.Table:
-        """Write the features of every row, computed only where the last snapshots do not have them, and return those of some accounts."""
+    def features(self, keys: Keys, *, on_progress: Progress) -> tuple[Reusable, pa.Table]:
+        """Return what of the last snapshots stays, and the features of the rows that are not there."""
         schema = matrix_schema(self.plan.catalogue)
         reusable = find_reusable(self.workspace.snapshots, self.plan.spine, keys.cutoffs, schema=schema)
-        computed = self._computed(reusable, on_progress=on_progress)
-        reusable.write(path, computed)
-        if not len(accounts):
-            return schema.empty_table()
-        return _rows_of(accounts, [computed] if len(computed) == len(self.plan.spine) else map(pq.read_table, snapshot_files(path)))
-
-    def _computed(self, reusable: Reusable, *, on_progress: Progress) -> pa.Table:
-        """Return the features of the rows that are not there."""
         if not len(reusable.stale):
-            return reusable.schema.empty_table()
+            return reusable, schema.empty_table()
         spine = self.plan.spine.take(reusable.stale)
-        return build_matrix_of_own(self._known(spine), spine, self.plan.catalogue, self.plan.own, on_progress=on_progress)
+        return reusable, build_matrix_of_own(self._known(spine), spine, self.plan.catalogue, self.plan.own, on_progress=on_progress)
 
     def _labels(self, keys: Keys) -> pa.Table:
         """Return the labels of all rows, made anew only where the last snapshots do not have them."""
@@ -203,6 +201,8 @@ class _Step:
 
 def _rows_of(accounts: pa.Array, tables: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of some accounts from tables of which memory need not hold more than one."""
+    if not len(accounts):
+        return pa.table({})
     return pa.concat_tables([table.filter(pc.is_in(table["account_id"], value_set=accounts)) for table in tables])
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import clock
+from features.ahead import made_of
 from features.forms import NOTHING, MonthRows, NumberedPiece
 from features.numbered import NumberedTelemetry
 from features.queries import QueryEngine
@@ -70,7 +71,7 @@ def sample_telemetry(
     past = [piece for piece in telemetry.pieces if until is None or clock.was_known(piece.first_known, until)]
     pieces = past or telemetry.pieces[:1]
     columns = {name for piece in pieces for name in piece.stored}
-    parts = [_past(_rows(telemetry, piece, numbers >= 0), piece, until) for piece in pieces]
+    parts = made_of(pieces, lambda piece: _past(_rows(telemetry, piece, numbers >= 0), piece, until))
     rows = pa.concat_tables([_table(part, columns, numbers, last_user=len(telemetry.user_accounts) - 1) for part in parts])
     held = engine.table(engine.hold(rows, name="rows_of_sample"), name="sampled_telemetry")
     return SampledTelemetry(telemetry=telemetry, account_ids=account_ids, rows=len(rows), held=held)

@@ -5,16 +5,17 @@ written straight into the columns of the matrix, so nothing is ever pivoted or j
 formulae on the finished columns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.ahead import in_advance
+from features.ahead import in_advance, side_by_side
 from features.catalogue import Catalogue
 from features.day_counts import DayCounts
 from features.day_tallies import DayTallies
@@ -34,6 +35,10 @@ Columns = dict[str, np.ndarray]
 
 _Windows = Sequence[tuple[Window, Sequence[Feature]]]
 _Fill = Callable[[Columns, _Windows], Iterator[None]]
+_Pass = tuple[_Fill, _Windows]
+
+_COUNTING = (MonthTallies, Habits, DayTallies, UseTallies)
+"""What counts without the engine."""
 
 
 def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_progress: Progress = silent) -> pa.Table:
@@ -47,13 +52,12 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     """
     measured = [feature for feature in catalogue if feature.source]
     columns = {feature.name: _unfilled(feature, len(spine)) for feature in measured}
-    passes = _passes(known, spine, by_window(catalogue))
-    parts = sum(known.n_parts(window.table) for window, _ in (asked[0] for _, asked in passes))
-    done = 0
-    for fill, asked in passes:
-        for _ in fill(columns, asked):
-            done += 1
-            on_progress("features", done, parts)
+    queried, counted = _passes(known, spine, by_window(catalogue))
+    parts = sum(known.n_parts(window.table) for window, _ in (asked[0] for _, asked in (*queried, *counted)))
+    waiting = iter(counted)  # who is done with a pass takes the next
+    lanes = [_filled(columns, passes) for passes in (chain(queried, waiting), waiting)]
+    for done, _ in enumerate(side_by_side(lanes), start=1):
+        on_progress("features", done, parts)
     found = {feature.name: _arrow(_with_empty(feature, columns.pop(feature.name))) for feature in measured}
     matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | found)
     return add_derived(known, matrix, catalogue)
@@ -68,12 +72,15 @@ def by_window(catalogue: Catalogue) -> list[tuple[Window, list[Feature]]]:
     return sorted(windows.items(), key=lambda item: item[0].table)
 
 
-def _passes(known: KnownTables, spine: Spine, windows: _Windows) -> list[tuple[_Fill, _Windows]]:
-    """Return how columns are filled, and with the features of which windows at once; what no tally answers is left to queries."""
-    ways = [way(known, spine) for way in (MonthTallies, Habits, DayTallies, UseTallies, Tallies)]
+def _passes(known: KnownTables, spine: Spine, windows: _Windows) -> tuple[Sequence[_Pass], Sequence[_Pass]]:
+    """Return how columns are filled, and with the features of which windows at once: by the engine, and without it.
+
+    What no tally answers is left to queries. Those that take longest come first, which are those of users.
+    """
+    ways = [way(known, spine) for way in (*_COUNTING, Tallies)]
     counts = UseCounts(known, spine), DayCounts(known, spine)
     shared: dict[tuple[type, Window], tuple[_Fill, list[tuple[Window, Sequence[Feature]]]]] = {}
-    others: list[tuple[_Fill, _Windows]] = []
+    others: list[_Pass] = []
     for window, features in windows:
         for way in ways:
             taken = [feature for feature in features if isinstance(feature.expression, way.takes)]
@@ -83,7 +90,15 @@ def _passes(known: KnownTables, spine: Spine, windows: _Windows) -> list[tuple[_
                 features = [feature for feature in features if not isinstance(feature.expression, way.takes)]
         if features:
             others.append((partial(_fill, known, counts), [(window, features)]))
-    return [*shared.values(), *others]
+    counted = [found for (way, _), found in shared.items() if way in _COUNTING]
+    queried = [found for (way, _), found in shared.items() if way not in _COUNTING]
+    return [*queried, *others], sorted(counted, key=lambda found: "user_id" not in found[1][0][0].by)
+
+
+def _filled(columns: Columns, passes: Iterable[_Pass]) -> Iterator[None]:
+    """Fill columns by one pass after the other, and yield after each part of one."""
+    for fill, asked in passes:
+        yield from fill(columns, asked)
 
 
 def _measure(

@@ -1,4 +1,5 @@
 import random
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise, product
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import folding, numbering
+from features.ahead import made_of
 from features.clock import microseconds
 from features.engine import Engine
 from features.forms import CARRYING, FOLDED, WHOLE
@@ -129,6 +131,23 @@ def test_rows_that_nobody_asked_for_are_not_there_until_somebody_does(engine, tm
     after = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
     assert all(file.exists() for file in files)
     assert len(as_rows(engine, after)) == len(expected) + 1
+
+
+def test_rows_that_two_ask_for_at_once_are_written_once(engine, tmp_path, monkeypatch):
+    make_all_forms(monkeypatch)
+    telemetry = numbered(engine, SINGLE, NUMBERS[: len(SINGLE["telemetry"])], tmp_path)
+    write_rows, written = numbering._write_rows, []
+
+    def slowly(blocks, columns, file):
+        written.append(file)
+        time.sleep(0.05)
+        write_rows(blocks, columns, file)
+
+    monkeypatch.setattr(numbering, "_write_rows", slowly)
+    asked = [piece for piece in telemetry.pieces for _ in range(2)]
+    files = made_of(asked, telemetry.file)
+    assert len(written) == len(telemetry.pieces)
+    assert [pq.read_metadata(file).num_rows for file in files] == [piece.rows for piece in asked]
 
 
 def test_texts_have_their_numbers_however_each_part_of_a_file_keeps_them(engine, tmp_path, monkeypatch):
