@@ -3,9 +3,12 @@
 Queries, files and operations on large arrays do; what is written in Python does not.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
+from queue import SimpleQueue
+from threading import Event
 from typing import Any, TypeVar
 
 __all__ = ["in_advance", "made_of", "meanwhile", "side_by_side"]
@@ -34,22 +37,37 @@ def in_advance(items: Iterator[Item]) -> Iterator[Item]:
             yield found
 
 
-def side_by_side(lanes: Sequence[Iterator[Item]]) -> Iterator[Item]:
-    """Yield what several iterators yield, as it comes; each goes on in a thread beside those of the others.
+def side_by_side(here: Iterator[Item], there: Iterator[Item]) -> Iterator[Item]:
+    """Yield what two iterators yield, as it comes; the second goes on in another thread while the first does in this one.
 
     Examples
     --------
-    >>> sorted(side_by_side([iter("ab"), iter("cd")]))
+    >>> sorted(side_by_side(iter("ab"), iter("cd")))
     ['a', 'b', 'c', 'd']
     """
-    with ThreadPoolExecutor(max_workers=max(1, len(lanes))) as threads:
-        coming = {threads.submit(next, lane, _END): lane for lane in lanes}
-        while coming:
-            for made in wait(coming, return_when=FIRST_COMPLETED).done:
-                lane = coming.pop(made)
-                if (found := made.result()) is not _END:
-                    coming[threads.submit(next, lane, _END)] = lane
-                    yield found
+    came, is_left = SimpleQueue[Item](), Event()
+
+    def go_on() -> None:
+        try:
+            for item in there:
+                came.put(item)
+                if is_left.is_set():
+                    return
+        finally:
+            came.put(_END)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        going_on, coming = thread.submit(go_on), iter(came.get, _END)
+        try:
+            for item in here:
+                yield item
+                yield from islice(coming, came.qsize())
+                if going_on.done():
+                    going_on.result()
+            yield from coming
+        finally:
+            is_left.set()
+        going_on.result()
 
 
 def made_of(items: Iterable[Item], make: Callable[[Item], Made]) -> list[Made]:
@@ -78,5 +96,10 @@ def meanwhile(do: Callable[[], object]) -> Iterator[None]:
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         doing = thread.submit(do)
-        yield
+        try:
+            yield
+        except BaseException as error:
+            if failed := doing.exception():
+                error.add_note(f"Meanwhile this failed too: {failed!r}")
+            raise
         doing.result()

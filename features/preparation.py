@@ -110,6 +110,7 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
             times = step.times(folder / _TIMES)
         is_whole = len(computed) == len(step.plan.spine)
         probed = _rows_of(accounts, [computed] if is_whole else map(pq.read_table, snapshot_files(matrix)))
+        del computed  # it may be large, and what follows computes another
         audit = probe_snapshots(
             engine, workspace, step.tables, step.plan, probed, found["labels"], hindsight=earlier, times=times, telemetry=step.telemetry
         )

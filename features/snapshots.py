@@ -54,9 +54,8 @@ def build_matrix(known: KnownTables, spine: Spine, catalogue: Catalogue, *, on_p
     columns = {feature.name: _unfilled(feature, len(spine)) for feature in measured}
     queried, counted = _passes(known, spine, by_window(catalogue))
     parts = sum(known.n_parts(window.table) for window, _ in (asked[0] for _, asked in (*queried, *counted)))
-    waiting = iter(counted)  # who is done with a pass takes the next
-    lanes = [_filled(columns, passes) for passes in (chain(queried, waiting), waiting)]
-    for done, _ in enumerate(side_by_side(lanes), start=1):
+    waiting = iter(counted)  # who is done with a pass takes the next; queries stay in this thread, where they can be interrupted
+    for done, _ in enumerate(side_by_side(_filled(columns, chain(queried, waiting)), _filled(columns, waiting)), start=1):
         on_progress("features", done, parts)
     found = {feature.name: _arrow(_with_empty(feature, columns.pop(feature.name))) for feature in measured}
     matrix = pa.table({"account_id": spine.account_id, "cutoff": spine.cutoff} | found)
@@ -90,9 +89,13 @@ def _passes(known: KnownTables, spine: Spine, windows: _Windows) -> tuple[Sequen
                 features = [feature for feature in features if not isinstance(feature.expression, way.takes)]
         if features:
             others.append((partial(_fill, known, counts), [(window, features)]))
-    counted = [found for (way, _), found in shared.items() if way in _COUNTING]
-    queried = [found for (way, _), found in shared.items() if way not in _COUNTING]
-    return [*queried, *others], sorted(counted, key=lambda found: "user_id" not in found[1][0][0].by)
+    counted = [shared.pop(key) for key in [*shared] if key[0] in _COUNTING]
+    return [*shared.values(), *others], sorted(counted, key=_is_not_of_users)
+
+
+def _is_not_of_users(counted: _Pass) -> bool:
+    _, ((window, _), *_) = counted
+    return "user_id" not in window.by
 
 
 def _filled(columns: Columns, passes: Iterable[_Pass]) -> Iterator[None]:

@@ -1,4 +1,5 @@
 import random
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features import folding, numbering
+from features import folding, numbering, vocabulary
 from features.ahead import made_of
 from features.clock import microseconds
 from features.engine import Engine
@@ -148,6 +149,36 @@ def test_rows_that_two_ask_for_at_once_are_written_once(engine, tmp_path, monkey
     files = made_of(asked, telemetry.file)
     assert len(written) == len(telemetry.pieces)
     assert [pq.read_metadata(file).num_rows for file in files] == [piece.rows for piece in asked]
+
+
+def test_rows_of_two_pieces_that_are_read_at_once_have_their_users(engine, tmp_path, monkeypatch):
+    make_all_forms(monkeypatch)
+    row = SINGLE["telemetry"][0]
+    years = [row["occurred_at"] + timedelta(days=366 * number) for number in range(3)]
+    users = [[f"u{number}" for number in range(n)] for n in (40, 2, 30)]  # the first, the few and the many; few are looked up otherwise
+    rows = [row | {"user_id": user, "occurred_at": year} for year, named in zip(years, users, strict=True) for user in named]
+    telemetry = numbered(engine, SINGLE | {"telemetry": rows}, [0] * len(rows), tmp_path)
+    expected = [_users_of(telemetry.left_out.read(piece)) for piece in telemetry.pieces]
+    beside_tables, fill_shards = vocabulary._Users._beside_tables, vocabulary._Users._fill_shards
+    is_looking = threading.Event()
+
+    def look(self, *asked):
+        is_looking.set()
+        time.sleep(0.1)
+        return beside_tables(self, *asked)
+
+    def fill(self):
+        is_looking.wait(0.5)
+        fill_shards(self)
+
+    monkeypatch.setattr(vocabulary._Users, "_beside_tables", look)
+    monkeypatch.setattr(vocabulary._Users, "_fill_shards", fill)
+    anew = number_telemetry(tmp_path / "pieces", tmp_path / "numbered")
+    assert list(map(_users_of, made_of(anew.pieces[1:], anew.left_out.read))) == expected[1:]
+
+
+def _users_of(blocks):
+    return [number for rows in blocks for number in rows.columns["user_id"].tolist()]
 
 
 def test_texts_have_their_numbers_however_each_part_of_a_file_keeps_them(engine, tmp_path, monkeypatch):
