@@ -240,7 +240,7 @@ class Engine:
         return self._copy(table, path, "COMPRESSION zstd")
 
     def stage_parquet(self, table: ir.Table | str, path: Path) -> int:
-        """Do as `write_parquet` for a file that only engines read: an eighth larger, and written and read in two thirds of the time."""
+        """Do as `write_parquet` for a file that is read once or twice and then removed: larger, and written and read in less time."""
         return self._copy(table, path, "COMPRESSION snappy")
 
     def _copy(self, table: ir.Table | str, path: Path, options: str) -> int:
