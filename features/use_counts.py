@@ -31,8 +31,8 @@ __all__ = ["Places", "Summed", "UseCounts", "UseSums", "ages_of_window", "are_cu
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_MOST_BYTES = 1 << 30
-"""Beyond so much memory the engine counts, and spills; of two windows there may be so much at once."""
+_MOST_BYTES = 1 << 31
+"""Beyond so much memory the engine counts, and spills; 4 M users take a little more than half of it."""
 
 _PLACES_AT_ONCE = 1 << 17
 """Users, or accounts and kinds, of which statistics are made at once."""
