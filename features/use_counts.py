@@ -32,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _MOST_BYTES = 1 << 31
-"""Beyond so much memory the engine counts, and spills; 4 M users take a little more than half of it."""
+"""Beyond so much memory the engine counts, and spills; 4 M users take two fifths of it."""
 
 _PLACES_AT_ONCE = 1 << 17
 """Users, or accounts and kinds, of which statistics are made at once."""
