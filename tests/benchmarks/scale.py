@@ -128,8 +128,8 @@ def compare(books: Sequence[Measured]) -> Found:
 
 
 def _beside_scan(book: Measured) -> list[Comparison]:
-    """Compare each step with the scan of the same files, the mean of the two that were done around the features at all cutoffs."""
-    scan = (book.first["scan"].cpu + book.later["scan"].cpu) / 2
+    """Compare each step with the scan of the same files, the cheaper one of the two around the features at all cutoffs."""
+    scan = min(taken["scan"].cpu for taken in (book.first, book.later))
     cutoffs = book.first["features"].found["cutoffs"]
     steps = (
         ("check", book.first["check"], None),
