@@ -33,7 +33,7 @@ from features.forms import CARRYING, NOTHING, TEXTS, MonthRows, NumberedPiece, f
 from features.ledger import fingerprint, link_file, replace_file, replace_folder
 from features.numbered import NumberedTelemetry
 from features.pieces import Piece, read_manifest
-from features.vocabulary import Vocabulary
+from features.vocabulary import Vocabulary, places_of
 
 __all__ = ["number_telemetry"]
 
@@ -48,8 +48,8 @@ _ROWS_PER_GROUP = 1 << 19
 _BLOCK = 1 << 17
 """Rows that are numbered at a time: they stay in the cache, and their memory is used again."""
 _AMOUNTS = ("events", "quantity", "users")
-_CODED = ("account_id", "user_id", *TEXTS)
-_READ = (*_CODED, "occurred_at", "recorded_at", "known_at", *_AMOUNTS)
+_CODED = frozenset({"account_id", "user_id", *TEXTS})
+_READ = (*sorted(_CODED), "occurred_at", "recorded_at", "known_at", *_AMOUNTS)
 
 
 def number_telemetry(pieces: Path, folder: Path) -> NumberedTelemetry | None:
@@ -168,13 +168,17 @@ class _LeftOut:
 
 
 def _read(file: Path) -> pa.Table:
-    """Read a piece, its texts as places in one dictionary for each column."""
-    return _encoded(pa.concat_tables(_groups(file)))
+    """Read a piece, its texts as places in one dictionary for each column, but for the names of users where these hardly repeat."""
+    return _encoded(pa.concat_tables(_groups(file)), _CODED - {"user_id"})
 
 
 def _read_of_accounts(file: Path, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
     """Read the rows of some accounts, given by number, of a piece of which memory holds one row group at a time."""
-    return pa.concat_tables([_of_accounts(_encoded(group), of, names) for group in _groups(file)]).unify_dictionaries().combine_chunks()
+    return (
+        pa.concat_tables([_of_accounts(_encoded(group, _CODED), of, names) for group in _groups(file)])
+        .unify_dictionaries()
+        .combine_chunks()
+    )
 
 
 def _groups(file: Path) -> Iterator[pa.Table]:
@@ -192,13 +196,14 @@ def _groups(file: Path) -> Iterator[pa.Table]:
             yield pa.table([read[name].dictionary_encode() if name in coded else read[name] for name in names], names)
 
 
-def _encoded(read: pa.Table) -> pa.Table:
-    """Return rows with all texts as places in one dictionary for each column."""
-    return pa.table([_as_places(read[name]) if name in _CODED else read[name] for name in read.column_names], read.column_names)
-
-
-def _as_places(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    return texts.unify_dictionaries() if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
+def _encoded(read: pa.Table, names: Collection[str]) -> pa.Table:
+    """Return rows with some texts as places in one dictionary for each column, and others so where they are places already."""
+    for place, name in enumerate(read.column_names):
+        if pa.types.is_dictionary(read[name].type):
+            read = read.set_column(place, name, read[name].unify_dictionaries())
+        elif name in names:
+            read = read.set_column(place, name, read[name].dictionary_encode())
+    return read
 
 
 def _columns(names: Collection[str]) -> list[str]:
@@ -210,18 +215,18 @@ def _kept_as_places(group: pq.RowGroupMetaData) -> frozenset[str]:
     """Return the texts that a row group keeps as places in dictionaries; others cost twice as much to read so as afterwards."""
     columns = [group.column(place) for place in range(group.num_columns)]
     kept = frozenset(column.path_in_schema for column in columns if any("DICTIONARY" in encoding for encoding in column.encodings))
-    return kept & {*_CODED}
+    return kept & _CODED
 
 
 def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
     """Return the rows of some accounts, given by number, and in the dictionary of users only those who are in them."""
     accounts = read["account_id"].chunks
     chosen = of[names.of_accounts(accounts[0].dictionary)]
-    found = read.filter(pa.array(chosen[np.concatenate([_codes(chunk) for chunk in accounts])])).combine_chunks()
+    found = read.filter(pa.array(chosen[np.concatenate([places_of(chunk) for chunk in accounts])])).combine_chunks()
     if "user_id" not in found.column_names or not len(found):
         return found
     users = found["user_id"].chunk(0)
-    codes, is_there = _codes(users), np.zeros(len(users.dictionary) + 1, dtype=bool)
+    codes, is_there = places_of(users), np.zeros(len(users.dictionary) + 1, dtype=bool)
     is_there[codes] = True
     there = np.flatnonzero(is_there[:-1])
     places = np.full(len(is_there), -1, dtype=np.int32)
@@ -233,17 +238,15 @@ def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: Vocabulary) -
 def _with_numbers(read: pa.Table, names: Vocabulary) -> list[MonthRows]:
     """Return the rows of a piece, whose texts are places in dictionaries, with numbers for texts, as they stand."""
     blocks = read.to_batches(max_chunksize=_BLOCK)
-    found = {name: read[name].chunk(0).dictionary for name in _CODED if name in read.column_names}
+    found = {name: read[name].chunk(0).dictionary for name in ("account_id", *TEXTS) if name in read.column_names}
     accounts = names.of_accounts(found["account_id"])
-    rows = [_microseconds_of(block) | {"account": accounts[_codes(block["account_id"])]} for block in blocks]
+    rows = [_microseconds_of(block) | {"account": accounts[places_of(block["account_id"])]} for block in blocks]
     for name in found.keys() & {*TEXTS}:
         numbers = names.of_texts(name, found[name])
         for of_block, block in zip(rows, blocks, strict=True):
-            of_block[name] = numbers[_codes(block[name])]
-    if "user_id" in found:
-        users = names.of_users(
-            [(of_block["account"], _codes(block["user_id"])) for of_block, block in zip(rows, blocks, strict=True)], found["user_id"]
-        )
+            of_block[name] = numbers[places_of(block[name])]
+    if "user_id" in read.column_names:
+        users = names.of_users([(of_block["account"], block["user_id"]) for of_block, block in zip(rows, blocks, strict=True)])
         for of_block, numbered in zip(rows, users, strict=True):
             of_block["user_id"] = numbered
     return [MonthRows(of_block["time"], of_block) for of_block in rows]
@@ -261,11 +264,6 @@ def _microseconds_of(block: pa.RecordBatch) -> Arrays:
 
 def _microseconds(times: pa.Array) -> npt.NDArray[np.int64]:
     return np.asarray(times.cast(pa.timestamp("us")).view(pa.int64()).to_numpy())
-
-
-def _codes(column: pa.DictionaryArray) -> Numbers:
-    """Return the place of each row's text among the different ones, -1 without one."""
-    return np.asarray((column.indices.fill_null(-1) if column.null_count else column.indices).to_numpy())
 
 
 def _in_time(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:

@@ -3,8 +3,9 @@
 A text's number is its place among those that came before; numbers are given once and never change. A user is numbered within its account.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,12 +18,13 @@ import pyarrow.parquet as pq
 from features.forms import TEXTS
 from features.numbered import in_order
 
-__all__ = ["Vocabulary"]
+__all__ = ["Vocabulary", "places_of"]
 
 Numbers = npt.NDArray[np.int32]
+_LookUp = Callable[["_Shard", Numbers, pa.Array], Numbers]
 
 _ASIDE = "\x1f"
-_SHARDS = 64
+_SHARDS = 128
 """Users lie in so many parts, by account: that the hash table of a part fits into a processor's cache halves the time of looking up."""
 _FEW = 8
 """How many times as many users there are as are looked up where no tables are made."""
@@ -79,46 +81,51 @@ class Vocabulary:
         numbers, self._texts[name] = _looked_up(found, self._texts[name])
         return numbers
 
-    def of_users(self, blocks: Sequence[tuple[Numbers, Numbers]], found: pa.Array) -> list[Numbers]:
+    def of_users(self, blocks: Sequence[tuple[Numbers, pa.Array]]) -> list[Numbers]:
         """Return the number of each row's user, -1 without one.
 
         Parameters
         ----------
         blocks
-            The number of each row's account, and the place of its user's name among the different names, -1 without one.
-        found
-            The names.
+            The number of each row's account and its user's name; names are places in one dictionary in all blocks, or in none.
         """
-        account_of = np.full(len(found) + 1, -1, dtype=np.int32)
-        for account, code in blocks:
-            account_of[code] = account
-        if any(np.any((account_of[code] != account) & (code >= 0)) for account, code in blocks):
-            return self._of_shared_names(blocks, found)
-        numbers = np.append(self._users.numbers_of(account_of[:-1], found), np.int32(-1))
-        return [numbers[code] for _, code in blocks]
+        accounts, names = zip(*blocks, strict=True)
+        if not pa.types.is_dictionary(names[0].type):
+            if self._users.are_many(sum(map(len, names))):
+                return self._users.of_rows(blocks)
+            encoded, ends = pa.concat_arrays(names).dictionary_encode(), np.cumsum([0, *map(len, names)]).tolist()
+            names = tuple(encoded[start:stop] for start, stop in pairwise(ends))
+        places = [places_of(name) for name in names]
+        account_of = np.full(len(names[0].dictionary) + 1, -1, dtype=np.int32)
+        for account, place in zip(accounts, places, strict=True):
+            account_of[place] = account
+        if any(np.any((account_of[place] != account) & (place >= 0)) for account, place in zip(accounts, places, strict=True)):
+            return self._of_shared_names(accounts, names)
+        numbers = np.append(self._users.numbers_of(account_of[:-1], names[0].dictionary), np.int32(-1))
+        return [numbers[place] for place in places]
 
-    def _of_shared_names(self, blocks: Sequence[tuple[Numbers, Numbers]], found: pa.Array) -> list[Numbers]:
-        """Do as `of_users` where users of several accounts have the same name."""
-        account, code = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        named = code >= 0
-        pairs, place = np.unique(account[named].astype(np.int64) * len(found) + code[named], return_inverse=True)
-        names = found.take(pa.array(pairs % len(found)))
-        numbers = self._users.numbers_of((pairs // len(found)).astype(np.int32), names)
-        every = np.full(len(code), -1, dtype=np.int32)
-        every[named] = numbers[place]
-        return np.split(every, np.cumsum([len(code) for _, code in blocks])[:-1])
+    def _of_shared_names(self, accounts: Sequence[Numbers], names: Sequence[pa.DictionaryArray]) -> list[Numbers]:
+        """Do as `of_users` where users of several accounts have the same name, which is a place in a dictionary."""
+        account, name = np.concatenate(accounts), pa.concat_arrays(names)
+        named = np.flatnonzero(_are_there(name))
+        different, which = _different(account[named], name.take(pa.array(named)))
+        numbers = np.full(len(account), -1, dtype=np.int32)
+        numbers[named] = self._users.numbers_of(*different)[which]
+        return np.split(numbers, np.cumsum([len(some) for some in accounts])[:-1])
 
 
 class _Users:
     """The users' numbers, by the account's number and the user's name.
 
-    Hash tables are made of those only that many are looked up among. A few are looked for the other way round, in one pass over those
-    that are in no table: a day's users are a small part of all, and making tables of all costs more than the rest of a day's numbering.
+    Rows are looked up one by one, those of a shard of accounts together, in a hash table by name alone: a name that several accounts have
+    is looked for by account and name. Hash tables are made of those only that many are looked up among. A few are looked for the other way
+    round, in one pass over those that are in no table: a day's users are a small part of all, and making tables of all costs more than the
+    rest of a day's numbering.
     """
 
     def __init__(self) -> None:
-        self._shards = [_Shard(pa.array([], pa.string()), np.zeros(0, dtype=np.int32))] * _SHARDS
-        self._in_shards = 0
+        self._shards = [_Shard(np.zeros(0, dtype=np.int32), pa.array([], pa.string()), np.zeros(0, dtype=np.int32))] * _SHARDS
+        self._n_in_shards = 0
         self._beside_shards: list[tuple[Numbers, pa.Array]] = []
         self._accounts: list[Numbers] = [np.zeros(0, dtype=np.int32)]
         self._names: list[pa.Array] = []
@@ -141,22 +148,55 @@ class _Users:
         self._names.append(name)
         self._beside_shards.append((account, name))
 
+    def are_many(self, asked: int) -> bool:
+        """Tell whether so many are asked for that tables are made of all."""
+        return asked * _FEW > self._count - self._n_in_shards
+
     def numbers_of(self, account: Numbers, name: pa.Array) -> Numbers:
-        """Return the numbers of different users; those who are new get the next ones, in the order in which they come."""
-        if len(name) * _FEW > self._count - self._in_shards:
-            self._fill_shards()
-        numbers = self._in_tables(account, name) if self._in_shards else np.full(len(name), -1, dtype=np.int32)
-        if self._beside_shards:
-            numbers = np.maximum(numbers, self._beside_tables(account, name))
+        """Return the numbers of different users; those who are new get the next ones."""
+        if self.are_many(len(name)):
+            return self.of_rows([(account, name)])[0]
+        numbers = self._in_shards([(account, name)], _Shard.numbers_of)[0] if self._n_in_shards else np.full(len(name), -1, dtype=np.int32)
+        numbers = np.maximum(numbers, self._beside_tables(account, name)) if self._beside_shards else numbers
         new = np.flatnonzero(numbers < 0)
         numbers[new] = np.arange(self._count, self._count + len(new))
         self.add(account[new], name.take(pa.array(new)))
         return numbers
 
-    def _in_tables(self, account: Numbers, name: pa.Array) -> Numbers:
-        order, texts = _by_shard(account, name)
-        numbers = np.empty(len(name), dtype=np.int32)
-        numbers[order] = np.concatenate([known.numbers_of(some) for known, some in zip(self._shards, texts, strict=True)])
+    def of_rows(self, blocks: Sequence[tuple[Numbers, pa.Array]]) -> list[Numbers]:
+        """Return the number of each row's user, -1 without one; those who are new get the next ones."""
+        self._fill_shards()
+        new = list[tuple[Numbers, pa.Array]]()
+        count = self._count
+
+        def of_shard(shard: _Shard, account: Numbers, name: pa.Array) -> Numbers:
+            nonlocal count
+            numbers = shard.numbers_of(account, name)
+            unknown = np.flatnonzero(numbers < 0)
+            if len(unknown):
+                different, which = _different(account[unknown], name.take(pa.array(unknown)).dictionary_encode())
+                numbers[unknown] = count + which
+                count += len(different[0])
+                new.append(different)
+            return numbers
+
+        numbers = self._in_shards(blocks, of_shard)
+        if new:
+            accounts, names = zip(*new, strict=True)
+            self.add(np.concatenate(accounts), pa.concat_arrays(names))
+        return numbers
+
+    def _in_shards(self, blocks: Sequence[tuple[Numbers, pa.Array]], look_up: _LookUp) -> list[Numbers]:
+        """Look the users of rows up, those of each shard together, -1 for who has no name."""
+        numbers = [np.full(len(account), -1, dtype=np.int32) for account, _ in blocks]
+        orders, parts = zip(*(_by_shard(account, name) for account, name in blocks), strict=True)
+        found = list[list[Numbers]]()
+        for shard, *of_blocks in zip(self._shards, *parts, strict=True):
+            accounts, names = zip(*of_blocks, strict=True)
+            together = look_up(shard, np.concatenate(accounts), pa.concat_arrays(names))
+            found.append(np.split(together, np.cumsum([len(account) for account in accounts])[:-1]))
+        for of_block, order, of_shards in zip(numbers, orders, zip(*found, strict=True), strict=True):
+            of_block[order] = np.concatenate(of_shards)
         return numbers
 
     def _beside_tables(self, account: Numbers, name: pa.Array) -> Numbers:
@@ -164,7 +204,7 @@ class _Users:
         names = pc.unique(name)
         asked = account.astype(np.int64) * len(names) + pc.index_in(name, value_set=names).to_numpy()
         order = np.argsort(asked)
-        numbers, first = np.full(len(name), -1, dtype=np.int32), self._in_shards
+        numbers, first = np.full(len(name), -1, dtype=np.int32), self._n_in_shards
         for known_account, known_name in self._beside_shards:
             place = pc.index_in(known_name, value_set=names).fill_null(-1).to_numpy()
             alike = np.flatnonzero(place >= 0)
@@ -177,42 +217,87 @@ class _Users:
 
     def _fill_shards(self) -> None:
         for account, name in self._beside_shards:
-            order, texts = _by_shard(account, name)
-            numbers = np.split((self._in_shards + order).astype(np.int32), np.cumsum([len(some) for some in texts])[:-1])
-            self._shards = [known.with_new(*new) for known, *new in zip(self._shards, texts, numbers, strict=True)]
-            self._in_shards += len(name)
+            order, parts = _by_shard(account, name)
+            numbers = np.split((self._n_in_shards + order).astype(np.int32), np.cumsum([len(some) for some, _ in parts])[:-1])
+            self._shards = [known.with_new(*new, which) for known, new, which in zip(self._shards, parts, numbers, strict=True)]
+            self._n_in_shards += len(name)
         self._beside_shards = []
 
 
-def _by_shard(account: Numbers, name: pa.Array) -> tuple[npt.NDArray[np.int64], list[pa.Array]]:
-    """Return the order in which users of one shard come together, and in it, for each shard, a text for each user that no other has."""
+def _by_shard(account: Numbers, name: pa.Array) -> tuple[npt.NDArray[np.int64], list[tuple[Numbers, pa.Array]]]:
+    """Return the order in which users of one shard come together, without those who have no name, and in it those of each shard."""
     shard = (account % _SHARDS).astype(np.uint8)
+    if name.null_count:
+        shard[~_are_there(name)] = _SHARDS
     order = np.argsort(shard, kind="stable")
-    texts = pc.binary_join_element_wise(pa.array(account).cast(pa.string()), name, _ASIDE).take(pa.array(order))
-    bounds = np.searchsorted(shard[order], np.arange(_SHARDS + 1)).tolist()
-    return order, [texts[start:stop] for start, stop in pairwise(bounds)]
+    bounds = np.searchsorted(shard, np.arange(_SHARDS + 1), sorter=order).tolist()
+    order = order[: bounds[-1]]
+    accounts, names = account[order], name.take(pa.array(order))
+    return order, [(accounts[start:stop], names[start:stop]) for start, stop in pairwise(bounds)]
+
+
+def _are_there(name: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(name.is_valid().to_numpy(zero_copy_only=False))
 
 
 @dataclass(frozen=True, eq=False)
 class _Shard:
-    """Some users: texts, and the number of each."""
+    """Some different users: the account, name and number of each."""
 
-    texts: pa.Array
+    accounts: Numbers
+    names: pa.Array
     numbers: Numbers
 
-    def numbers_of(self, texts: pa.Array) -> Numbers:
-        """Return the number of each text, -1 for those that are not there."""
-        places = pc.index_in(texts, value_set=self.texts).fill_null(-1).to_numpy()
-        return np.asarray(np.append(self.numbers, np.int32(-1))[places])
+    def numbers_of(self, account: Numbers, name: pa.Array) -> Numbers:
+        """Return the numbers of users, -1 for those who are not there."""
+        places = _places_in(self.names, name)
+        others = np.flatnonzero((np.append(self.accounts, np.int32(-1))[places] != account) & (places >= 0))
+        if len(others):  # the first with the name is somebody else
+            different, which = _different(account[others], name.take(pa.array(others)).dictionary_encode())
+            places[others] = _places_in(self._texts, _joined(*different))[which]
+        return np.append(self.numbers, np.int32(-1))[places]
 
-    def with_new(self, texts: pa.Array, numbers: Numbers) -> "_Shard":
+    @cached_property
+    def _texts(self) -> pa.Array:
+        return _joined(self.accounts, self.names)
+
+    def with_new(self, accounts: Numbers, names: pa.Array, numbers: Numbers) -> "_Shard":
         """Return the shard with those added that are new."""
-        return _Shard(pa.concat_arrays([self.texts, texts]), np.concatenate([self.numbers, numbers]))
+        return _Shard(
+            np.concatenate([self.accounts, accounts]), pa.concat_arrays([self.names, names]), np.concatenate([self.numbers, numbers])
+        )
+
+
+def _joined(account: Numbers, name: pa.Array) -> pa.Array:
+    """Return a text for each user that no other has."""
+    return pc.binary_join_element_wise(pa.array(account).cast(pa.string()), name, _ASIDE)
+
+
+def _different(account: Numbers, name: pa.DictionaryArray) -> tuple[tuple[Numbers, pa.Array], Numbers]:
+    """Return the accounts and names of different users, and which of them each row is of, which must have a name."""
+    place = places_of(name)
+    account_of = np.zeros(len(name.dictionary), dtype=np.int32)
+    account_of[place] = account
+    if np.array_equal(account_of[place], account):
+        return (account_of, name.dictionary), place
+    pairs, which = np.unique(account.astype(np.int64) * len(account_of) + place, return_inverse=True)
+    different = (pairs // len(account_of)).astype(np.int32), name.dictionary.take(pa.array(pairs % len(account_of)))
+    return different, which.astype(np.int32)
+
+
+def places_of(column: pa.DictionaryArray) -> Numbers:
+    """Return the place of each row's text among the different ones, -1 without one."""
+    return np.asarray((column.indices.fill_null(-1) if column.null_count else column.indices).to_numpy())
+
+
+def _places_in(known: pa.Array, found: pa.Array | pa.ChunkedArray) -> Numbers:
+    """Return where texts first come among those that are known, -1 where they do not."""
+    return np.array(pc.index_in(found, value_set=known).fill_null(-1).to_numpy())
 
 
 def _looked_up(found: pa.Array, known: pa.Array) -> tuple[Numbers, pa.Array]:
     """Return the number of each of these different texts, and -1 after them, and all texts, the new ones in their order at the end."""
-    numbers = np.append(pc.index_in(found, value_set=known).fill_null(-1).to_numpy(), np.int32(-1))
+    numbers = np.append(_places_in(known, found), np.int32(-1))
     new = np.flatnonzero(numbers[:-1] < 0)
     if len(new):
         new = new[pc.sort_indices(found.take(pa.array(new))).to_numpy()]
