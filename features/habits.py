@@ -15,9 +15,9 @@ import numpy.typing as npt
 from features import clock
 from features.day_counts import DayRing
 from features.feature import Feature, Window
-from features.forms import MonthRows
 from features.slices import KnownTables, Spine
 from features.spans import within
+from features.use_counts import Places
 
 __all__ = ["Habit", "Habits"]
 
@@ -84,16 +84,16 @@ class Habits:
         ((window, features),) = asked
         telemetry = self.known.telemetry
         assert telemetry is not None and window.days is not None
-        came = _DayFlags(len(telemetry.user_accounts) + 1, days=window.days, lag_days=window.lag_days)  # the last is of rows without a user
+        places = Places.of(self.known, "user_id", telemetry)
+        came = _DayFlags(places.size + 1, days=window.days, lag_days=window.lag_days)  # the last is of rows without a user
         arrivals = telemetry.arrivals(["user_id"], self.known.cutoffs, days=window.days, lag_days=window.lag_days)
         for (cutoff, rows, accounts), arriving in zip(self.known.by_cutoff(self.spine), arrivals, strict=True):
             came.turn(cutoff)
             for found in arriving:
-                came.add(found)
+                came.add(found.time, places.of_rows(found))
             for feature in features:
                 assert isinstance(feature.expression, Habit)
-                n_days = came.count(feature.expression.days)[:-1]
-                share = _share(n_days, telemetry.user_accounts, feature.expression.days, self.known.n_accounts)
+                share = _share(came, places, feature.expression.days, self.known.n_accounts)
                 columns[feature.name][rows] = share[accounts]
             yield
 
@@ -111,18 +111,16 @@ class _DayFlags:
             if left:
                 flags &= ~left
 
-    def add(self, rows: MonthRows) -> None:
+    def add(self, times: npt.NDArray[np.int64], users: npt.NDArray[np.integer]) -> None:
         """Set the day of each row."""
-        for place, stretch in self._ring.stretches(rows.time):
+        for place, stretch in self._ring.stretches(times):
             number, bit = divmod(place, _DAYS_A_BYTE)
-            self._bytes[number][rows.columns["user_id"][stretch]] |= np.uint8(1 << bit)
+            self._bytes[number][users[stretch]] |= np.uint8(1 << bit)
 
-    def count(self, days: int) -> npt.NDArray[np.uint8]:
-        """Return on how many of the last days each user came, shape `(n_users,)`."""
-        n_days = np.zeros(self._bytes.shape[1], dtype=np.uint8)
-        for flags, counted in zip(self._bytes, self._masks(self._ring.by_time[self._ring.ages < days]), strict=True):
-            n_days += np.bitwise_count(flags & counted)
-        return n_days
+    def count(self, days: int, users: slice) -> npt.NDArray[np.uint8]:
+        """Return on how many of the last days some users came, shape `(n,)`."""
+        masks = self._masks(self._ring.by_time[self._ring.ages < days])
+        return np.asarray(sum(np.bitwise_count(flags[users] & counted) for flags, counted in zip(self._bytes, masks, strict=True)))
 
     def _masks(self, places: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
         """Return, for each byte, in which bits the days of some places are."""
@@ -131,9 +129,11 @@ class _DayFlags:
         return masks
 
 
-def _share(n_days: npt.NDArray[np.uint8], user_accounts: npt.NDArray[np.int32], days: int, n_accounts: int) -> Floats:
-    """Return the habit of each account from the days on which each user came, NaN without users, shape `(n_accounts,)`."""
-    user_days = np.bincount(user_accounts, weights=n_days, minlength=n_accounts)
-    users = np.bincount(user_accounts, weights=n_days > 0, minlength=n_accounts)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(user_days / days / users)
+def _share(came: _DayFlags, places: Places, days: int, n_accounts: int) -> Floats:
+    """Return the habit of each account, NaN without users, shape `(n_accounts,)`."""
+    share = np.full(n_accounts, np.nan)
+    for part in places.in_parts():
+        n_days = came.count(days, part.places)
+        with np.errstate(invalid="ignore"):
+            share[part.accounts] = part.added_up(n_days) / days / part.added_up(n_days > 0)
+    return share

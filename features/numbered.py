@@ -7,7 +7,7 @@ Whoever reads takes them in the order in which they are seen, those of one month
 cutoffs and memory holds a part of a month and what is made of it, not the book.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from features.engine import Engine
 from features.forms import CARRYING, FOLDED, NOTHING, TEXTS, WHOLE, MonthRows, NumberedPiece, file_of
 from features.queries import QueryEngine
 
-__all__ = ["LeftOut", "NumberedTelemetry", "in_order"]
+__all__ = ["LeftOut", "NumberedTelemetry", "in_order", "sorted_rows"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -111,6 +111,11 @@ class NumberedTelemetry:
         """The number of each user's account, shape `(n_users,)`."""
         return np.asarray(in_order(self.folder, "users", columns=["account"])["account"].to_numpy(), dtype=np.int32)
 
+    @cached_property
+    def users_by_account(self) -> npt.NDArray[np.int32]:
+        """The numbers of users, those of each account together: shape `(n_users,)`."""
+        return sorted_rows(self.user_accounts.astype(np.int64))[0].astype(np.int32)
+
     def table(self, engine: QueryEngine, levels: Mapping[str, Sequence[str]]) -> ir.Table:
         """Return all rows as `features.slices.KnownTables` has them, computed only where they are asked for.
 
@@ -191,7 +196,7 @@ class NumberedTelemetry:
         """Yield the rows of a piece that come, from its shortest form that will do."""
         form, is_whole = piece.form(asked.keys, asked.forms(piece, view)), view.shows_whole(piece)
         names = ["time", *asked.keys, *([] if is_whole else ["known"]), *(["rows", *asked.oldest] if form in _FOLDS else [])]
-        for rows in self._blocks(piece, form, names, view):
+        for rows in self.blocks(piece, form, names, reaches=view.reaches):
             rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
             if not is_whole:
                 known = rows.columns["known"]
@@ -201,17 +206,26 @@ class NumberedTelemetry:
             if len(rows.time):
                 yield rows
 
-    def _blocks(self, piece: NumberedPiece, form: str, names: Sequence[str], view: "_View") -> Iterator[MonthRows]:
-        """Yield columns of a form of a piece, block by block; those that files do not have are made up.
+    def blocks(
+        self, piece: NumberedPiece, form: str, names: Collection[str], *, reaches: Callable[[int, int], bool] | None = None
+    ) -> Iterator[MonthRows]:
+        """Yield columns of a form of a piece, or of its rows, some at a time in the order of time; what files do not have is made up.
 
-        What was read is not held to be read again: that takes memory which is new each time, and so ten times as long as reading.
+        What was read is not held to be read again: that takes memory which is new each time, and so ten times as long as reading. Files are
+        mapped into memory, as they are not compressed, and are never written to again.
+
+        Parameters
+        ----------
+        reaches
+            Tells whether blocks are wanted whose times lie between a first and a last, in microseconds since 1970-01-01 UTC.
         """
         there = {name: column for name in names if (column := _column_of(piece, form, name))}
-        with pq.ParquetFile(self.file(piece, form)) as file:
+        with pq.ParquetFile(self.file(piece, form), memory_map=True, pre_buffer=False) as file:
             time = file.schema_arrow.get_field_index("time")
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
-                if group.num_rows and view.reaches(group.column(time).statistics.min, group.column(time).statistics.max):
+                times = group.column(time).statistics
+                if group.num_rows and (reaches is None or reaches(times.min, times.max)):
                     read = file.read_row_group(number, columns=[*{*there.values()}], use_threads=False)  # threads cost twice the time here
                     made_up = {name: np.broadcast_to(NOTHING[name], group.num_rows) for name in names if name not in there}
                     found = {name: np.asarray(read[column].to_numpy()) for name, column in there.items()}
@@ -316,3 +330,16 @@ def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> i
 def in_order(folder: Path, name: str, **options: Any) -> pa.Table:
     """Read the accounts or users that were numbered, in the order of their numbers: each file goes on where the one before ends."""
     return pa.concat_tables([pq.read_table(file, **options) for file in sorted(folder.glob(f"{name}-*.parquet"))])
+
+
+def sorted_rows(keys: Ints) -> tuple[Ints, Ints]:
+    """Return rows and keys in the order of the keys, rows of equal keys as they stand; the array of keys is used up."""
+    bits = max(1, len(keys).bit_length())
+    if len(keys) and int(keys.max()) >= 1 << (63 - bits):
+        rows = np.argsort(keys, kind="stable")
+        return rows, keys[rows]
+    packed = np.left_shift(keys, bits, out=keys)  # sorting numbers is several times faster than sorting positions by them
+    packed |= np.arange(len(packed))
+    packed.sort()
+    rows = packed & ((1 << bits) - 1)
+    return rows, np.right_shift(packed, bits, out=packed)

@@ -184,12 +184,15 @@ def _read_of_accounts(file: Path, of: npt.NDArray[np.bool_], names: Vocabulary) 
 def _groups(file: Path) -> Iterator[pa.Table]:
     """Yield the row groups of a piece; texts that most of them keep as places in dictionaries come so in all."""
     with ExitStack() as stack:
-        plain = stack.enter_context(pq.ParquetFile(file))
+        plain = stack.enter_context(pq.ParquetFile(file, memory_map=True, pre_buffer=False))
         names = _columns(plain.schema_arrow.names)
         kept_so = [_kept_as_places(plain.metadata.row_group(number)) for number in range(plain.num_row_groups)]
         coded = {name for name in _CODED if 2 * sum(name in kept for kept in kept_so) > len(kept_so)}
         opened = {
-            kept: stack.enter_context(pq.ParquetFile(file, metadata=plain.metadata, read_dictionary=kept & coded)) for kept in {*kept_so}
+            kept: stack.enter_context(
+                pq.ParquetFile(file, metadata=plain.metadata, read_dictionary=kept & coded, memory_map=True, pre_buffer=False)
+            )
+            for kept in {*kept_so}
         }
         for number, kept in enumerate(kept_so):
             read = opened[kept].read_row_group(number, columns=names, use_threads=False)  # threads cost half as much again here

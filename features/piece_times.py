@@ -7,7 +7,9 @@ piece are counted again only where the new time lies between the first and the l
 A row that stands for several of one day is counted as so many, if all of them happened on the same side of the beginning.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ibis
@@ -24,6 +26,7 @@ from features.engine import Engine
 from features.forms import MonthRows, NumberedPiece
 from features.ledger import fingerprint, link_file
 from features.numbered import NumberedTelemetry
+from features.running import Extremes
 
 __all__ = ["LATE_DAYS", "PieceTimes", "count_times"]
 
@@ -36,8 +39,6 @@ LATE_DAYS = 30
 _FORMAT = 1
 """Changes with what is counted here, so that files of another version are written anew."""
 _DAYS = "days-of-kinds"
-_SOON = 16
-"""Most accounts come among the first and among the last rows, so many times as many as there are accounts."""
 _ALWAYS = np.iinfo(np.int64).min + 1  # the least number stands for no time
 
 
@@ -114,39 +115,52 @@ def _by_number(engine: Engine, telemetry: NumberedTelemetry, born: ir.Table) -> 
 
 def _counted(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> pa.Table:
     """Count the times of one piece."""
-    rows, n_accounts = _rows(telemetry, piece, began), len(began)
-    there = _count(rows, slice(None), n_accounts)
-    first, last = _ends(rows, there)
-    found = {"rows": there, "first": first, "last": last, "early": _early(rows, began, there, first=first, last=last)}
-    found |= dict.fromkeys(("recorded", "too_early", "too_late"), np.zeros_like(there))
-    if "recorded_at" in piece.columns:
-        known = rows.columns["known"]  # when the row happened, where nobody recorded it
-        found["recorded"] = there - _count(rows, rows.columns["unrecorded"], n_accounts)
-        found["too_early"] = _count(rows, clock.came_after(rows.time, known), n_accounts)
-        found["too_late"] = _count(rows, clock.came_after(known, clock.shifted(rows.time, LATE_DAYS)), n_accounts)
-    accounts = np.flatnonzero(there)
+    n_accounts, ends = len(began), Extremes(len(began), with_oldest=True)
+    counts = {name: np.zeros(n_accounts, dtype=np.int64) for name in ("rows", "recorded", "too_early", "too_late")}
+    read = _reader(telemetry, piece, began)
+    for rows in read():
+        there = _count(rows, slice(None), n_accounts)
+        counts["rows"] += there
+        ends.add(rows.time, rows.columns["account"], None if rows.weights is None else rows.oldest)
+        if "recorded_at" in piece.columns:
+            known = rows.columns["known"]  # when the row happened, where nobody recorded it
+            counts["recorded"] += there - _count(rows, rows.columns["unrecorded"], n_accounts)
+            counts["too_early"] += _count(rows, clock.came_after(rows.time, known), n_accounts)
+            counts["too_late"] += _count(rows, clock.came_after(known, clock.shifted(rows.time, LATE_DAYS)), n_accounts)
+    assert ends.oldest is not None
+    counts |= {"first": ends.oldest, "last": ends.newest}
+    is_later = clock.came_after(began, ends.newest)
+    counts["early"] = np.where(is_later, counts["rows"], 0)
+    between = clock.came_after(began, ends.oldest) & ~is_later & (counts["rows"] > 0)
+    for rows in read() if between.any() else ():
+        some = rows.take(np.flatnonzero(between.take(rows.columns["account"])))
+        counts["early"] += _count(some, clock.came_after(began[some.columns["account"]], some.time), n_accounts)
+    accounts = np.flatnonzero(counts["rows"])
     born = pa.array(began[accounts], mask=began[accounts] == _ALWAYS)
-    counts = {name: values[accounts] for name, values in found.items()}
-    return pa.table({"account_id": telemetry.account_ids.take(pa.array(accounts)), "born": born} | counts)
+    of_accounts = {name: values[accounts] for name, values in counts.items()}
+    return pa.table({"account_id": telemetry.account_ids.take(pa.array(accounts)), "born": born} | of_accounts)
 
 
-def _rows(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> MonthRows:
-    """Return the rows of a piece, folded to days unless they tell when they were recorded or an account began within a folded row."""
-    if _DAYS in piece.extracts and "recorded_at" not in piece.columns:
-        folded = _read(telemetry.file(piece, _DAYS), ["account", "time", "oldest", "rows"])
-        born = began[folded.columns["account"]]
-        if not np.any(clock.came_after(born, folded.oldest) & ~clock.came_after(born, folded.time)):
+def _reader(telemetry: NumberedTelemetry, piece: NumberedPiece, began: Ints) -> Callable[[], Iterable[MonthRows]]:
+    """Return what reads a piece, some rows at a time in the order of time.
+
+    Rows are folded to days, unless they tell when they were recorded or an account began within a folded row.
+    """
+    is_recorded = "recorded_at" in piece.columns
+    if _DAYS in piece.extracts and not is_recorded:
+        folded = partial(telemetry.blocks, piece, _DAYS, ["time", "account", "rows", "oldest"])
+        if not any(_began_within(rows, began) for rows in folded()):
             return folded
     if piece.is_short:
-        return MonthRows.joined(telemetry.left_out.read(piece))
-    return _read(telemetry.file(piece), ["account", "time", *(("known", "unrecorded") if "recorded_at" in piece.columns else ())])
+        left_out = telemetry.left_out.read(piece)
+        return lambda: left_out
+    return partial(telemetry.blocks, piece, "", ["time", "account", *(("known", "unrecorded") if is_recorded else ())])
 
 
-def _read(path: Path, columns: list[str]) -> MonthRows:
-    with pq.ParquetFile(path) as file:
-        read = file.read(columns=columns, use_threads=False)
-    arrays = {name: read[name].to_numpy() for name in columns}
-    return MonthRows(arrays["time"], arrays)
+def _began_within(rows: MonthRows, began: Ints) -> bool:
+    """Tell whether an account began after the first and not after the last of the rows for which one stands."""
+    born = began[rows.columns["account"]]
+    return bool(np.any(clock.came_after(born, rows.oldest) & ~clock.came_after(born, rows.time)))
 
 
 def _count(rows: MonthRows, of: Flags | slice, n_accounts: int) -> Ints:
@@ -154,34 +168,6 @@ def _count(rows: MonthRows, of: Flags | slice, n_accounts: int) -> Ints:
     at = of if isinstance(of, slice) else np.flatnonzero(of)
     weights = None if rows.weights is None else rows.weights[at]
     return np.bincount(rows.columns["account"][at], weights=weights, minlength=n_accounts).astype(np.int64)
-
-
-def _ends(rows: MonthRows, there: Ints) -> tuple[Ints, Ints]:
-    """Return when the first and the last row of each account happened; all rows are looked at only for accounts that come seldom."""
-    account, time = rows.columns["account"], rows.time
-    first, last = np.zeros_like(there), np.zeros_like(there)
-    n_soon = _SOON * np.count_nonzero(there)
-    first[account[:n_soon][::-1]] = time[:n_soon][::-1]  # of several times for an account the one written last stays
-    last[account[-n_soon:]] = time[-n_soon:]
-    came = np.zeros((2, len(there)), dtype=bool)
-    came[0, account[:n_soon]] = came[1, account[-n_soon:]] = True
-    at = np.flatnonzero(((there > 0) & ~came.all(axis=0)).take(account))
-    first[account[at][::-1]] = time[at][::-1]
-    last[account[at]] = time[at]
-    if rows.oldest is not time:
-        np.minimum.at(first, account, rows.oldest)
-    return first, last
-
-
-def _early(rows: MonthRows, began: Ints, there: Ints, *, first: Ints, last: Ints) -> Ints:
-    """Count the rows before the beginning of each account; they are looked at only where it lies between the first and the last."""
-    is_later = clock.came_after(began, last)
-    between = clock.came_after(began, first) & ~is_later & (there > 0)
-    early = np.where(is_later, there, 0)
-    if between.any():
-        some = rows.take(np.flatnonzero(between.take(rows.columns["account"])))
-        early += _count(some, clock.came_after(began[some.columns["account"]], some.time), len(began))
-    return early
 
 
 def _with_early(counts: ir.Table, born: ir.Table) -> ir.Table:

@@ -186,9 +186,9 @@ class Extremes:
         elif self.oldest is not None:
             self._add_oldest(self.oldest, times, places)
 
-    def are_within(self, cutoff: int, ages: Ages) -> npt.NDArray[np.bool_]:
-        """Tell which places have a row of at most this age, of those that were added; shape `(size,)`."""
-        return clock.came_after(self.newest, int(_NEVER) if ages[1] is None else clock.shifted(cutoff, -ages[1]))
+    def are_within(self, cutoff: int, ages: Ages, places: slice = slice(None)) -> npt.NDArray[np.bool_]:
+        """Tell which of these places have a row of at most this age, of those that were added."""
+        return clock.came_after(self.newest[places], int(_NEVER) if ages[1] is None else clock.shifted(cutoff, -ages[1]))
 
     def _add_oldest(self, oldest: Ints, times: Ints, places: npt.NDArray[np.integer]) -> None:
         if len(places) > len(oldest):

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features import clock
 from features.ahead import made_of
@@ -81,14 +80,8 @@ def _rows(telemetry: NumberedTelemetry, piece: NumberedPiece, of: npt.NDArray[np
     """Return the rows of some accounts; files of rows that were left out stay unwritten."""
     if piece.is_short:
         return MonthRows.joined(telemetry.left_out.read(piece, of=of) or [_NO_ROWS])
-    with pq.ParquetFile(telemetry.file(piece)) as file:
-        parts = list[MonthRows]()
-        for number in range(file.num_row_groups):
-            read = file.read_row_group(number, columns=[*piece.stored], use_threads=False)
-            chosen = np.flatnonzero(of.take(read["account"].to_numpy()))
-            found = {name: read[name].to_numpy().take(chosen) for name in piece.stored}
-            parts.append(MonthRows(found["time"], found))
-    return MonthRows.joined(parts)
+    parts = (rows.take(np.flatnonzero(of.take(rows.columns["account"]))) for rows in telemetry.blocks(piece, "", piece.stored))
+    return MonthRows.joined([*parts])
 
 
 def _past(rows: MonthRows, piece: NumberedPiece, until: int | None) -> MonthRows:

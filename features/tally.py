@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from features import clock
 from features.contracts import CONTRACT
 from features.feature import Feature, Window
+from features.numbered import sorted_rows
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, exact_mean, exact_sum, split
 
@@ -228,25 +229,12 @@ class _TimeOrder:
         """Return the row in which the same identifier comes next in the same account and level; past the end after its last."""
         if column not in self._following:
             identifier = self.group * (int(self.columns[column].max(initial=0)) + 2) + (self.columns[column] + 1)
-            row, identifier = _sorted_rows(identifier)
+            row, identifier = sorted_rows(identifier)
             following = np.full(len(row), len(row))
             same = identifier[1:] == identifier[:-1]
             following[row[:-1][same]] = row[1:][same]
             self._following[column] = following
         return self._following[column]
-
-
-def _sorted_rows(keys: Ints) -> tuple[Ints, Ints]:
-    """Return rows and keys in the order of the keys, rows of equal keys as they stand; the array of keys is used up."""
-    bits = max(1, len(keys).bit_length())
-    if len(keys) and int(keys.max()) >= 1 << (63 - bits):
-        rows = np.argsort(keys, kind="stable")
-        return rows, keys[rows]
-    packed = np.left_shift(keys, bits, out=keys)  # sorting numbers is several times faster than sorting positions by them
-    packed |= np.arange(len(packed))
-    packed.sort()
-    rows = packed & ((1 << bits) - 1)
-    return rows, np.right_shift(packed, bits, out=packed)
 
 
 def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:

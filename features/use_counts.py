@@ -26,7 +26,7 @@ from features.numbered import NumberedTelemetry
 from features.running import Ages, Extremes, Running, clipped, held_at_once
 from features.slices import KnownTables, Spine
 
-__all__ = ["Places", "Summed", "UseCounts", "UseSums", "ages_of_window", "are_cutoffs_of_their_own", "can_be_summed"]
+__all__ = ["Part", "Places", "Summed", "UseCounts", "UseSums", "ages_of_window", "are_cutoffs_of_their_own", "can_be_summed"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -113,8 +113,12 @@ def can_be_summed(known: KnownTables, summed: Summed) -> bool:
 
 def _bytes(known: KnownTables, telemetry: NumberedTelemetry, summed: Summed) -> int:
     a_count = 12 if summed.counts_events(telemetry) else 4
-    a_place = 16 + a_count * held_at_once(known.cutoffs.tolist(), summed.counted)
-    return a_place * Places.of(known, summed.window, telemetry).size
+    a_place = 24 + a_count * held_at_once(known.cutoffs.tolist(), summed.counted)
+    return a_place * _n_places(known, summed.window.by[0], telemetry)
+
+
+def _n_places(known: KnownTables, key: str, telemetry: NumberedTelemetry) -> int:
+    return len(telemetry.user_accounts) if key == "user_id" else known.n_accounts * len(telemetry.texts[key])
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +143,7 @@ class UseCounts:
         summed = Summed(window, expressions)
         telemetry = self.known.telemetry
         assert telemetry is not None
-        places = Places.of(self.known, window, telemetry)
+        places = Places.of(self.known, window.by[0], telemetry)
         sums = UseSums.of(self.known, places, summed, telemetry)
         wanted, days, lag_days = sums.columns_of(places), window.days, window.lag_days
         arrivals = telemetry.arrivals(wanted, self.known.cutoffs, days=days, lag_days=lag_days, ends=sums.ends)
@@ -153,33 +157,67 @@ class UseCounts:
             sums.leave(cutoff)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Places:
-    """Where rows are added: an array's places for each user, or for each account and kind or product.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some places, all of some accounts.
 
     Parameters
     ----------
-    size
-        The number of places.
+    accounts, starts
+        The numbers of the accounts, and where in the part the places of each begin, shape `(n,)`.
+    """
+
+    places: slice
+    accounts: Ints
+    starts: Ints
+
+    def added_up(self, values: npt.NDArray[Any]) -> Floats:
+        """Return the sum of each account's values, which are flags or numbers that add up without rounding, shape `(n_accounts,)`."""
+        values = values.view(np.uint8) if values.dtype == np.bool_ else values
+        return np.asarray(np.add.reduceat(values, self.starts, dtype=np.int64 if values.dtype.kind in "iu" else None).astype(np.float64))
+
+    def largest(self, values: npt.NDArray[Any]) -> Floats:
+        """Return the largest of each account's values, shape `(n_accounts,)`."""
+        return np.asarray(np.maximum.reduceat(values, self.starts).astype(np.float64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where rows are added: an array's places for each user, or for each account and kind or product; those of an account lie together.
+
+    Parameters
+    ----------
     accounts
-        The account of each user; None where places are of kinds or products.
+        The numbers of the accounts that have places, ascending, shape `(n,)`.
+    starts
+        Where the places of each of them begin, and where those of the last one end, shape `(n + 1,)`.
+    users
+        The number of the user of each place; None where places are of kinds or products.
     texts
         The kinds or products by their numbers.
     """
 
     key: str
-    size: int
-    accounts: npt.NDArray[np.int32] | None = None
+    accounts: Ints
+    starts: Ints
+    users: npt.NDArray[np.int32] | None = None
     texts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, known: KnownTables, window: Window, telemetry: NumberedTelemetry) -> "Places":
-        """Return the places of a window's `by` column."""
-        key = window.by[0]
+    def of(cls, known: KnownTables, key: str, telemetry: NumberedTelemetry) -> "Places":
+        """Return the places of a column by which rows are summed up."""
         if key == "user_id":
-            return cls(key=key, size=len(telemetry.user_accounts), accounts=telemetry.user_accounts)
+            n_users = np.bincount(telemetry.user_accounts, minlength=1)
+            accounts = np.flatnonzero(n_users)
+            return cls(key=key, accounts=accounts, starts=np.cumsum([0, *n_users[accounts]]), users=telemetry.users_by_account)
         texts = telemetry.texts[key]
-        return cls(key=key, size=known.n_accounts * len(texts), texts=texts)
+        accounts = np.arange(known.n_accounts if texts else 0)
+        return cls(key=key, accounts=accounts, starts=np.arange(len(accounts) + 1) * len(texts), texts=texts)
+
+    @property
+    def size(self) -> int:
+        """The number of places."""
+        return int(self.starts[-1])
 
     @property
     def columns(self) -> list[str]:
@@ -189,24 +227,36 @@ class Places:
     def of_rows(self, rows: MonthRows) -> npt.NDArray[Any]:
         """Return the place of each row, -1 where it has none."""
         if self.key == "user_id":
-            return rows.columns["user_id"]
+            return np.asarray(self._of_users[rows.columns["user_id"]])
         text = rows.columns[self.key]
         return np.where(text < 0, -1, rows.columns["account"].astype(np.int64) * len(self.texts) + text)
 
-    def account_of(self, places: Ints) -> npt.NDArray[Any]:
-        """Return the account of each place."""
-        return self.accounts[places] if self.accounts is not None else places // len(self.texts)
+    @cached_property
+    def _of_users(self) -> npt.NDArray[np.int32]:
+        """The place of each user, and -1 after them, which is that of nobody."""
+        assert self.users is not None
+        places = np.full(self.size + 1, -1, dtype=np.int32)
+        places[self.users] = np.arange(self.size)
+        return places
 
-    def in_parts(self, n_accounts: int) -> Iterator[slice]:
-        """Yield some places at a time: so few that what is made of them takes memory that is used again, and not fewer than accounts."""
-        n_at_once = max(_PLACES_AT_ONCE, n_accounts)
-        for first in range(0, self.size, n_at_once):
-            yield slice(first, min(first + n_at_once, self.size))
+    def account_of(self, places: Ints) -> Ints:
+        """Return the account of each place."""
+        return self.accounts[np.searchsorted(self.starts, places, side="right") - 1]
+
+    def in_parts(self) -> Iterator[Part]:
+        """Yield some places at a time: so few that what is made of them takes memory that is used again."""
+        first = 0
+        while first < len(self.accounts):
+            fits = int(np.searchsorted(self.starts, self.starts[first] + _PLACES_AT_ONCE, side="right")) - 1
+            last = max(fits, first + 1)
+            start, stop = self.starts[[first, last]].tolist()
+            yield Part(slice(start, stop), self.accounts[first:last], self.starts[first:last] - start)
+            first = last
 
     def key_of(self, places: Ints) -> pa.Array:
         """Return the key of each place, as `features.slices.summed` has it."""
-        if self.key == "user_id":
-            return pa.array(places.astype(np.int32))
+        if self.users is not None:
+            return pa.array(self.users[places])
         return pa.array(self.texts, pa.string()).take(pa.array((places % len(self.texts)).astype(np.int32)))
 
 
@@ -258,13 +308,9 @@ class UseSums:
             if sums is not None:
                 sums.leave(cutoff)
 
-    def places_within(self, cutoff: int) -> Ints:
-        """Return the places that have a row in the window of a cutoff."""
-        return np.flatnonzero(self.are_within(cutoff))
-
-    def are_within(self, cutoff: int) -> npt.NDArray[np.bool_]:
-        """Tell which places have a row in the window of a cutoff, shape `(places.size,)`."""
-        return self.times.are_within(cutoff, ages_of_window(self.summed.window))[:-1]
+    def are_within(self, cutoff: int, places: slice = slice(None, -1)) -> npt.NDArray[np.bool_]:
+        """Tell which places, or all, have a row in the window of a cutoff."""
+        return self.times.are_within(cutoff, ages_of_window(self.summed.window), places)
 
     def table(self, cutoff: int, places: Places, row_of: npt.NDArray[np.int32]) -> pa.Table:
         """Return the summed-up rows of a cutoff.
@@ -274,7 +320,7 @@ class UseSums:
         row_of
             The spine's row of each account, -1 for those that are not looked at, shape `(n_accounts,)`.
         """
-        there = self.places_within(cutoff)
+        there = np.flatnonzero(self.are_within(cutoff))
         row = row_of[places.account_of(there)]
         there, row = there[row >= 0], row[row >= 0]
         columns: dict[str, pa.Array] = {"row": pa.array(row)}
@@ -291,9 +337,14 @@ class UseSums:
             return clock.ages_of(self.times.newest[there], cutoff)
         if name == "oldest_age_days" and self.times.oldest is not None:
             return clock.ages_of(self.times.oldest[there], cutoff)
+        n_rows, events = self.counted(name, cutoff, there)
+        return n_rows.astype(np.int64) if name.startswith("rows") else np.where(n_rows == 0, np.nan, events)
+
+    def counted(self, name: str, cutoff: int, places: Ints | slice) -> tuple[npt.NDArray[np.number], npt.NDArray[np.number]]:
+        """Return how many rows, and how many events, places have of those that a column counts at a cutoff."""
         span = self.summed.spans[name]
-        n_rows = np.zeros(len(there)) if span is None or self.rows is None else self.rows.between(cutoff, span, there)
-        if name.startswith("rows"):
-            return n_rows.astype(np.int64)
-        events = n_rows if span is None or self.events is None else self.events.between(cutoff, span, there)
-        return np.where(n_rows == 0, np.nan, events)
+        if span is None or self.rows is None:
+            nothing = np.zeros(self.times.newest[places].shape, dtype=np.int32)
+            return nothing, nothing
+        n_rows = self.rows.between(cutoff, span, places)
+        return n_rows, n_rows if self.events is None else self.events.between(cutoff, span, places)

@@ -1,26 +1,28 @@
 """Use tallies: statistics of an account's users, or of the kinds of event or products that they use.
 
 As Ibis expressions they take a row for each of them at every cutoff. Where telemetry is numbered, `features.use_counts` has arrays with a
-place for each, and a statistic of all accounts is a count over them; the numbers are those of the expressions, to the bit.
+place for each, those of an account side by side, and a statistic of all accounts is a sum over stretches of them; the numbers are those of
+the expressions, to the bit.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
 
+from features import clock
 from features.feature import Feature, Window
 from features.slices import KnownTables, Spine
 from features.spans import within
-from features.use_counts import Places, Summed, UseSums, can_be_summed
+from features.use_counts import Part, Places, Summed, UseSums, can_be_summed
 
 __all__ = ["UseTallies", "UseTally"]
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class UseTallies:
         ((window, features),) = asked
         telemetry = self.known.telemetry
         assert telemetry is not None
-        places = Places.of(self.known, window, telemetry)
+        places = Places.of(self.known, window.by[0], telemetry)
         sums = UseSums.of(self.known, places, _summed(window, features), telemetry)
         wanted, days, lag_days = sums.columns_of(places), window.days, window.lag_days
         arrivals = telemetry.arrivals(wanted, self.known.cutoffs, days=days, lag_days=lag_days, ends=sums.ends)
@@ -116,83 +118,69 @@ def _summed(window: Window, features: Sequence[Feature]) -> Summed:
 
 def _tallied(sums: UseSums, places: Places, cutoff: int, n_accounts: int, *, tallies: Collection[object]) -> Mapping[object, Floats]:
     """Return statistics of all accounts at a cutoff, NaN where there is none, shape `(n_accounts,)` each."""
-    found = {tally: _Statistic.of(tally, n_accounts) for tally in tallies}
-    is_within = sums.are_within(cutoff)
-    for some in places.in_parts(n_accounts):
-        there = some.start + np.flatnonzero(is_within[some])
-        seen = _SeenPlaces(sums, cutoff, there, places.account_of(there).astype(np.intp))
-        for statistic in found.values():
-            statistic.add(seen)
-    return {tally: statistic.of_accounts for tally, statistic in found.items()}
+    found = {tally: np.zeros(n_accounts) for tally in tallies}
+    for part in places.in_parts():
+        seen = _Seen(sums, cutoff, part)
+        for tally, of_accounts in found.items():
+            of_accounts[part.accounts] = seen.tallied(tally)
+    return found
 
 
-@dataclass(eq=False)
-class _SeenPlaces:
-    """Those of some places that have a row in the window of a cutoff, and their accounts, shape `(n,)`."""
+class _Seen:
+    """What is seen of some places at a cutoff; flags are of shape `(n_places,)`.
 
-    sums: UseSums
-    cutoff: int
-    there: Ints
-    account: npt.NDArray[np.intp]
-    _found: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    Parameters
+    ----------
+    part
+        The places.
+    """
 
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """Return a column of `features.slices.summed`."""
-        if name not in self._found:
-            self._found[name] = self.sums.values_of(name, self.cutoff, self.there)
-        return self._found[name]
+    def __init__(self, sums: UseSums, cutoff: int, part: Part) -> None:
+        self._sums, self._cutoff, self._part = sums, cutoff, part
+        self._is_there = sums.are_within(cutoff, part.places)
+        self._came_since: dict[int, Flags] = {}
 
-
-@dataclass(frozen=True, eq=False)
-class _Statistic:
-    """A statistic of all accounts, for which places are added some at a time; where it is a share, its part and the whole."""
-
-    tally: UseTally
-    part: Floats
-    whole: Floats | None
-
-    @classmethod
-    def of(cls, tally: object, n_accounts: int) -> "_Statistic":
-        """Return the statistic of no places."""
+    def tallied(self, tally: object) -> Floats:
+        """Return a statistic of the accounts, NaN where there is none, shape `(n_accounts,)`."""
         assert isinstance(tally, UseTally)
-        part = np.full(n_accounts, -np.inf if tally.kind == "top" else 0.0)
-        return cls(tally, part, np.zeros(n_accounts) if tally.kind in ("kept", "top") else None)
-
-    def add(self, seen: _SeenPlaces) -> None:
-        """Count places."""
-        days = self.tally.days
-        match self.tally.kind:
+        days, count = tally.days, self._part.added_up
+        match tally.kind:
             case "ever":
-                _count(self.part, seen)
+                return count(self._is_there)
             case "active":
-                _count(self.part, seen, seen["newest_age_days"] < days)
+                return count(self._came(days))
             case "before":
-                _count(self.part, seen, seen[f"rows_before_{days}d"] > 0)
+                return count(self._came_before(days))
             case "new":
-                _count(self.part, seen, seen["oldest_age_days"] < days)
+                return count(self._began(days))
             case "lost":
-                _count(self.part, seen, (seen["newest_age_days"] >= days) & (seen["newest_age_days"] < 2 * days))
+                return count(self._came(2 * days) & ~self._came(days))
             case "kept":
-                came_before = seen[f"rows_before_{days}d"] > 0
-                _count(self.part, seen, (seen["newest_age_days"] < days) & came_before)
-                _count(self.whole, seen, came_before)
+                came_before = self._came_before(days)
+                return _share(count(came_before & self._came(days)), count(came_before))
             case "top":
-                events = seen[f"events_{days}d"]
-                np.maximum.at(self.part, seen.account, np.where(np.isnan(events), -np.inf, events))
-                _count(self.whole, seen, np.nan_to_num(events))
+                n_rows, events = self._sums.counted(f"events_{days}d", self._cutoff, self._part.places)
+                most = events if events is n_rows else np.where(n_rows == 0, -np.inf, events)
+                return _share(self._part.largest(most), count(events))
 
-    @property
-    def of_accounts(self) -> Floats:
-        """The statistic of each account, NaN where there is none, shape `(n_accounts,)`."""
-        return self.part if self.whole is None else _share(self.part, self.whole)
+    def _came(self, days: int) -> Flags:
+        """Tell who came in the last days."""
+        if days not in self._came_since:
+            newest = self._sums.times.newest[self._part.places]
+            self._came_since[days] = self._is_there & clock.came_after(newest, clock.shifted(self._cutoff, -days))
+        return self._came_since[days]
+
+    def _came_before(self, days: int) -> Flags:
+        """Tell who came in the days before those."""
+        return self._sums.counted(f"rows_before_{days}d", self._cutoff, self._part.places)[0] > 0
+
+    def _began(self, days: int) -> Flags:
+        """Tell who came in the last days for the first time."""
+        assert self._sums.times.oldest is not None
+        oldest = self._sums.times.oldest[self._part.places]
+        return self._is_there & clock.came_after(oldest, clock.shifted(self._cutoff, -days))
 
 
-def _count(counts: Floats | None, seen: _SeenPlaces, weights: npt.NDArray[Any] | None = None) -> None:
-    """Add up by account what places weigh, which is whole; those that do not count weigh nothing, as leaving them out takes longer."""
-    assert counts is not None
-    counts += np.bincount(seen.account, weights=weights, minlength=len(counts))
-
-
-def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Floats:
+def _share(part: Floats, whole: Floats) -> Floats:
     """Divide, NaN where the whole is zero."""
     return np.asarray(np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole != 0))

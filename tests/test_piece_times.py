@@ -116,11 +116,12 @@ BORN = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.integers(0, 100
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(runs=st.lists(st.tuples(ROWS, BORN), min_size=1, max_size=4), soon=st.sampled_from([1, 16]))
-def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_path_factory, runs, soon):
+@given(runs=st.lists(st.tuples(ROWS, BORN), min_size=1, max_size=4), at_once=st.sampled_from([2, 1 << 17]))
+def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_path_factory, runs, at_once):
     book = Pieces(engine, tmp_path_factory.mktemp("book"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("features.piece_times._SOON", soon)
+        for name in ("_BLOCK", "_ROWS_PER_GROUP"):
+            patch.setattr(f"features.numbering.{name}", at_once)
         for rows, born in runs:
             book.add(rows)
             found, recorded, _ = book.count(born)
