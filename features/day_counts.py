@@ -49,9 +49,9 @@ class DayRing:
         self._last: int | None = None
 
     def turn(self, cutoff: int) -> Ints:
-        """Go on to a cutoff, and return the places whose days have left the window; all of them at the first."""
+        """Go on to a cutoff, and return the places whose days have left the window; none at the first."""
         last = clock.day_of(clock.shifted(cutoff, -self._lag_days))
-        n_new = self.days if self._last is None else min(self.days, last - self._last)
+        n_new = 0 if self._last is None else min(self.days, last - self._last)
         self._last = last
         return self.places_of(np.arange(last - n_new + 1, last + 1))
 

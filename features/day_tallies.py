@@ -197,6 +197,8 @@ class _Tallied:
     @cached_property
     def _squares(self) -> tuple[Floats, Floats]:
         """The squares of the events of each week, split to be added up."""
+        if self._sums.events is None:  # they are whole
+            return self._weeks * self._weeks, np.zeros((len(self._weeks), 1))
         whole, billionths = split((self._weeks * self._weeks).reshape(-1))
         return whole.reshape(self._weeks.shape), billionths.reshape(self._weeks.shape)
 

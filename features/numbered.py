@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from features import clock
 from features.engine import Engine
 from features.forms import CARRYING, FOLDED, NOTHING, TEXTS, WHOLE, MonthRows, NumberedPiece, file_of
+from features.ordering import sorted_rows
 from features.queries import QueryEngine
 
-__all__ = ["LeftOut", "NumberedTelemetry", "in_order", "sorted_rows"]
+__all__ = ["LeftOut", "NumberedTelemetry", "in_order"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -212,7 +213,7 @@ class NumberedTelemetry:
         """Yield columns of a form of a piece, or of its rows, some at a time in the order of time; what files do not have is made up.
 
         What was read is not held to be read again: that takes memory which is new each time, and so ten times as long as reading. Files are
-        mapped into memory, as they are not compressed, and are never written to again.
+        mapped into memory, as they are not compressed; they are replaced by others of their name, but never written to again.
 
         Parameters
         ----------
@@ -330,16 +331,3 @@ def _looked_up(numbers: ir.IntegerColumn, values: Sequence[Any], kind: str) -> i
 def in_order(folder: Path, name: str, **options: Any) -> pa.Table:
     """Read the accounts or users that were numbered, in the order of their numbers: each file goes on where the one before ends."""
     return pa.concat_tables([pq.read_table(file, **options) for file in sorted(folder.glob(f"{name}-*.parquet"))])
-
-
-def sorted_rows(keys: Ints) -> tuple[Ints, Ints]:
-    """Return rows and keys in the order of the keys, rows of equal keys as they stand; the array of keys is used up."""
-    bits = max(1, len(keys).bit_length())
-    if len(keys) and int(keys.max()) >= 1 << (63 - bits):
-        rows = np.argsort(keys, kind="stable")
-        return rows, keys[rows]
-    packed = np.left_shift(keys, bits, out=keys)  # sorting numbers is several times faster than sorting positions by them
-    packed |= np.arange(len(packed))
-    packed.sort()
-    rows = packed & ((1 << bits) - 1)
-    return rows, np.right_shift(packed, bits, out=packed)

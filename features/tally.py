@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from features import clock
 from features.contracts import CONTRACT
 from features.feature import Feature, Window
-from features.numbered import sorted_rows
+from features.ordering import sorted_rows
 from features.slices import KnownTables, Spine
 from features.sums import BILLION, EXACT_BELOW, exact_mean, exact_sum, split
 

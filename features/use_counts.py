@@ -244,7 +244,7 @@ class Places:
         return self.accounts[np.searchsorted(self.starts, places, side="right") - 1]
 
     def in_parts(self) -> Iterator[Part]:
-        """Yield some places at a time: so few that what is made of them takes memory that is used again."""
+        """Yield those of some accounts at a time: so few, if not of one, that what is made of them takes memory that is used again."""
         first = 0
         while first < len(self.accounts):
             fits = int(np.searchsorted(self.starts, self.starts[first] + _PLACES_AT_ONCE, side="right")) - 1

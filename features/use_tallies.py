@@ -118,7 +118,7 @@ def _summed(window: Window, features: Sequence[Feature]) -> Summed:
 
 def _tallied(sums: UseSums, places: Places, cutoff: int, n_accounts: int, *, tallies: Collection[object]) -> Mapping[object, Floats]:
     """Return statistics of all accounts at a cutoff, NaN where there is none, shape `(n_accounts,)` each."""
-    found = {tally: np.zeros(n_accounts) for tally in tallies}
+    found = {tally: np.full(n_accounts, np.nan) for tally in tallies}
     for part in places.in_parts():
         seen = _Seen(sums, cutoff, part)
         for tally, of_accounts in found.items():

@@ -3,9 +3,7 @@
 A text's number is its place among those that came before; numbers are given once and never change. A user is numbered within its account.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +24,8 @@ _LookUp = Callable[["_Shard", Numbers, pa.Array], Numbers]
 _ASIDE = "\x1f"
 _SHARDS = 128
 """Users lie in so many parts, by account: that the hash table of a part fits into a processor's cache halves the time of looking up."""
+_MOST_ROWS = 1 << 24
+"""Rows of which users are looked up at once."""
 _FEW = 8
 """How many times as many users there are as are looked up where no tables are made."""
 
@@ -92,7 +92,7 @@ class Vocabulary:
         accounts, names = zip(*blocks, strict=True)
         if not pa.types.is_dictionary(names[0].type):
             if self._users.are_many(sum(map(len, names))):
-                return self._users.of_rows(blocks)
+                return [numbers for part in _in_parts(blocks) for numbers in self._users.of_rows(part)]
             encoded, ends = pa.concat_arrays(names).dictionary_encode(), np.cumsum([0, *map(len, names)]).tolist()
             names = tuple(encoded[start:stop] for start, stop in pairwise(ends))
         places = [places_of(name) for name in names]
@@ -101,7 +101,9 @@ class Vocabulary:
             account_of[place] = account
         if any(np.any((account_of[place] != account) & (place >= 0)) for account, place in zip(accounts, places, strict=True)):
             return self._of_shared_names(accounts, names)
-        numbers = np.append(self._users.numbers_of(account_of[:-1], names[0].dictionary), np.int32(-1))
+        used = np.flatnonzero(account_of[:-1] >= 0)
+        numbers = np.full(len(account_of), -1, dtype=np.int32)
+        numbers[used] = self._users.numbers_of(account_of[used], names[0].dictionary.take(pa.array(used)))
         return [numbers[place] for place in places]
 
     def _of_shared_names(self, accounts: Sequence[Numbers], names: Sequence[pa.DictionaryArray]) -> list[Numbers]:
@@ -117,14 +119,13 @@ class Vocabulary:
 class _Users:
     """The users' numbers, by the account's number and the user's name.
 
-    Rows are looked up one by one, those of a shard of accounts together, in a hash table by name alone: a name that several accounts have
-    is looked for by account and name. Hash tables are made of those only that many are looked up among. A few are looked for the other way
-    round, in one pass over those that are in no table: a day's users are a small part of all, and making tables of all costs more than the
-    rest of a day's numbering.
+    Users are looked up in a hash table for each shard of accounts, by name alone until a name is met that several accounts have. Tables
+    are made of those only that many are looked up among. A few are looked for the other way round, in one pass over those that are in no
+    table: a day's users are a small part of all, and making tables of all costs more than the rest of a day's numbering.
     """
 
     def __init__(self) -> None:
-        self._shards = [_Shard(np.zeros(0, dtype=np.int32), pa.array([], pa.string()), np.zeros(0, dtype=np.int32))] * _SHARDS
+        self._shards = [_Shard() for _ in range(_SHARDS)]
         self._n_in_shards = 0
         self._beside_shards: list[tuple[Numbers, pa.Array]] = []
         self._accounts: list[Numbers] = [np.zeros(0, dtype=np.int32)]
@@ -219,7 +220,8 @@ class _Users:
         for account, name in self._beside_shards:
             order, parts = _by_shard(account, name)
             numbers = np.split((self._n_in_shards + order).astype(np.int32), np.cumsum([len(some) for some, _ in parts])[:-1])
-            self._shards = [known.with_new(*new, which) for known, new, which in zip(self._shards, parts, numbers, strict=True)]
+            for shard, new, which in zip(self._shards, parts, numbers, strict=True):
+                shard.add(*new, which)
             self._n_in_shards += len(name)
         self._beside_shards = []
 
@@ -240,32 +242,37 @@ def _are_there(name: pa.Array) -> npt.NDArray[np.bool_]:
     return np.asarray(name.is_valid().to_numpy(zero_copy_only=False))
 
 
-@dataclass(frozen=True, eq=False)
 class _Shard:
-    """Some different users: the account, name and number of each."""
+    """Some different users: the account, name and number of each; and once a name of several accounts was met, a text that no other has."""
 
-    accounts: Numbers
-    names: pa.Array
-    numbers: Numbers
+    def __init__(self) -> None:
+        self._accounts, self._numbers = np.zeros((2, 0), dtype=np.int32)
+        self._names = pa.array([], pa.string())
+        self._texts: pa.Array | None = None
 
     def numbers_of(self, account: Numbers, name: pa.Array) -> Numbers:
         """Return the numbers of users, -1 for those who are not there."""
-        places = _places_in(self.names, name)
-        others = np.flatnonzero((np.append(self.accounts, np.int32(-1))[places] != account) & (places >= 0))
-        if len(others):  # the first with the name is somebody else
-            different, which = _different(account[others], name.take(pa.array(others)).dictionary_encode())
-            places[others] = _places_in(self._texts, _joined(*different))[which]
-        return np.append(self.numbers, np.int32(-1))[places]
+        if self._texts is None:
+            places = _places_in(self._names, name)
+            if not np.any((np.append(self._accounts, np.int32(-1))[places] != account) & (places >= 0)):
+                return np.append(self._numbers, np.int32(-1))[places]
+            self._texts = _joined(self._accounts, self._names)  # the first with a name is somebody else
+        different, which = _different(account, name.dictionary_encode())
+        return np.append(self._numbers, np.int32(-1))[_places_in(self._texts, _joined(*different))][which]
 
-    @cached_property
-    def _texts(self) -> pa.Array:
-        return _joined(self.accounts, self.names)
+    def add(self, account: Numbers, name: pa.Array, numbers: Numbers) -> None:
+        """Add users who are not there yet."""
+        self._accounts, self._numbers = np.concatenate([self._accounts, account]), np.concatenate([self._numbers, numbers])
+        self._names = pa.concat_arrays([self._names, name])
+        if self._texts is not None:
+            self._texts = pa.concat_arrays([self._texts, _joined(account, name)])
 
-    def with_new(self, accounts: Numbers, names: pa.Array, numbers: Numbers) -> "_Shard":
-        """Return the shard with those added that are new."""
-        return _Shard(
-            np.concatenate([self.accounts, accounts]), pa.concat_arrays([self.names, names]), np.concatenate([self.numbers, numbers])
-        )
+
+def _in_parts(blocks: Sequence[tuple[Numbers, pa.Array]]) -> Iterator[Sequence[tuple[Numbers, pa.Array]]]:
+    """Yield blocks that follow each other, of so many rows together that each text of a shard has its place in four bytes."""
+    n_blocks = max(1, _MOST_ROWS // max(1, *(len(account) for account, _ in blocks)))
+    for first in range(0, len(blocks), n_blocks):
+        yield blocks[first : first + n_blocks]
 
 
 def _joined(account: Numbers, name: pa.Array) -> pa.Array:
@@ -274,7 +281,7 @@ def _joined(account: Numbers, name: pa.Array) -> pa.Array:
 
 
 def _different(account: Numbers, name: pa.DictionaryArray) -> tuple[tuple[Numbers, pa.Array], Numbers]:
-    """Return the accounts and names of different users, and which of them each row is of, which must have a name."""
+    """Return the accounts and names of different users, and which of them each row is of, which has a name, as all names have a row."""
     place = places_of(name)
     account_of = np.zeros(len(name.dictionary), dtype=np.int32)
     account_of[place] = account
@@ -290,7 +297,7 @@ def places_of(column: pa.DictionaryArray) -> Numbers:
     return np.asarray((column.indices.fill_null(-1) if column.null_count else column.indices).to_numpy())
 
 
-def _places_in(known: pa.Array, found: pa.Array | pa.ChunkedArray) -> Numbers:
+def _places_in(known: pa.Array, found: pa.Array) -> Numbers:
     """Return where texts first come among those that are known, -1 where they do not."""
     return np.array(pc.index_in(found, value_set=known).fill_null(-1).to_numpy())
 

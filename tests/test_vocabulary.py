@@ -30,6 +30,8 @@ def test_a_user_has_one_number_however_and_whenever_it_is_looked_up(few, coded, 
     numbers = {}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(vocabulary, "_FEW", few)
+        patch.setattr(vocabulary, "_SHARDS", 2)
+        patch.setattr(vocabulary, "_MOST_ROWS", 3)
         names = Vocabulary()
         for lookups in runs:
             names.of_accounts(pa.array(["a0", "a1", "a2", "a3"]))
@@ -40,3 +42,10 @@ def test_a_user_has_one_number_however_and_whenever_it_is_looked_up(few, coded, 
             names = Vocabulary.read(Path(folder), {})
         assert looked_up(names, [*numbers, (0, None)], coded=coded) == [*numbers.values(), -1]
     assert sorted(numbers.values()) == list(range(len(numbers)))
+
+
+def test_a_name_of_a_dictionary_that_no_row_has_gets_no_number():
+    names = Vocabulary()
+    name = pa.DictionaryArray.from_arrays(pa.array([0, 2], pa.int32()), pa.array(["a", "nobody", "c"]))
+    assert names.of_users([(np.array([3, 4], dtype=np.int32), name)])[0].tolist() == [0, 1]
+    assert names.of_users([(np.array([3], dtype=np.int32), pa.array(["nobody"]))])[0].tolist() == [2]
