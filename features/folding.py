@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from features import clock
 from features.forms import CARRYING, FOLDED, WHOLE, MonthRows, in_parts
+from features.ordering import sorted_rows
 
 __all__ = ["extracts"]
 
@@ -37,7 +38,7 @@ _PLACES_A_ROW = 4
 
 
 def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_single: bool) -> dict[str, list[MonthRows]]:
-    """Return the shorter forms of a piece's rows by their names, each in the order of time.
+    """Return the shorter forms of a piece's rows by their names, each in the order of time, those of the whole piece in that of accounts.
 
     Parameters
     ----------
@@ -60,8 +61,19 @@ def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_singl
     for form, by in WHOLE.items():
         rows = found.get(f"days-of-{form}", blocks)
         if by in few and _n_different(rows, by, sizes) * _WORTH_WHOLE <= _n_rows(rows):
-            found[form] = [_Places(by, sizes).folded(rows)]
+            found[form] = [_by_account(_Places(by, sizes).folded(rows), blocks, sizes["user_id"])]
     return found
+
+
+def _by_account(folded: MonthRows, blocks: Sequence[MonthRows], n_users: int) -> MonthRows:
+    """Return the rows of a whole piece with those of each account together: whoever counts them finds their places close to each other."""
+    account = folded.columns.get("account")
+    if account is None:
+        account_of = np.zeros(n_users, dtype=np.int32)  # the last is of rows without a user
+        for rows in blocks:
+            account_of[rows.columns["user_id"]] = rows.columns["account"]
+        account = account_of[folded.columns["user_id"]]
+    return folded.take(sorted_rows(account.astype(np.int64))[0])
 
 
 def _is_shorter(short: Sequence[MonthRows], rows: Sequence[MonthRows]) -> bool:

@@ -20,7 +20,7 @@ TEXTS = ("event", "product")
 FOLDED = {"days-of-accounts": ("account",), "days-of-kinds": ("account", "event"), "days-of-users": ("user_id",)}
 """The forms of a piece in which rows are folded to days, and by what; the shorter ones first."""
 WHOLE = {"kinds": ("account", "event"), "users": ("user_id",)}
-"""The forms of a piece in which all of its rows are folded, and by what."""
+"""The forms of a piece in which all of its rows are folded, and by what; their rows are in the order of accounts."""
 CARRYING = {"quantity": "with-quantity", "users": "with-users"}
 """The forms of a piece that hold the rows which carry an amount."""
 
@@ -121,7 +121,7 @@ class MonthRows:
     columns
         Arrays of shape `(n,)`: `account`, `user_id`, `event` and `product` are numbers, -1 where there is none; amounts are floats, NaN
         where there is none. Where a row stands for several, `rows` says for how many and, if asked for, `oldest` when the oldest
-        happened.
+        happened; where one stands for all of a piece, `newest` says when the newest did, and the time is that of the piece's last.
     """
 
     time: Ints
@@ -139,6 +139,11 @@ class MonthRows:
     def weights(self) -> npt.NDArray[np.int32] | None:
         """For how many rows each stands; None if each is one."""
         return self.columns.get("rows")
+
+    @property
+    def newest(self) -> Ints:
+        """When the newest of the rows happened for which each stands, shape `(n,)`; ascending, or else there is one row of a kind."""
+        return self.columns.get("newest", self.time)
 
     @property
     def oldest(self) -> Ints:

@@ -147,7 +147,7 @@ class _Sums:
         if "events" in rows.columns:
             self._add_up("events", rows, places)
         if {"newest", "oldest"} & {tally.kind for tally in self._tallies}:
-            self._times.add(rows.time, places, None if rows.weights is None or self._times.oldest is None else rows.oldest)
+            self._times.add(rows.newest, places, None if rows.weights is None or self._times.oldest is None else rows.oldest)
 
     def add_amounts(self, column: str, rows: MonthRows) -> None:
         """Add the amounts of rows that were not seen before and carry one."""

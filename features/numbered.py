@@ -161,8 +161,8 @@ class NumberedTelemetry:
     ) -> Iterator[Iterator[MonthRows]]:
         """Yield, for each cutoff, the rows that come into a window there and were not seen at the cutoff before, some at a time.
 
-        Months come one after the other, and of a month one piece after the other, each in the order of time. What lies outside of the
-        window by the time it is seen never comes.
+        Months come one after the other, and of a month one piece after the other, each in the order of time (see `MonthRows` for rows
+        that stand for all of a piece). What lies outside of the window by the time it is seen never comes.
 
         Parameters
         ----------
@@ -198,6 +198,9 @@ class NumberedTelemetry:
         form, is_whole = piece.form(asked.keys, asked.forms(piece, view)), view.shows_whole(piece)
         names = ["time", *asked.keys, *([] if is_whole else ["known"]), *(["rows", *asked.oldest] if form in _FOLDS else [])]
         for rows in self.blocks(piece, form, names, reaches=view.reaches):
+            if form in WHOLE:
+                yield MonthRows(np.full(len(rows.time), piece.last), {**rows.columns, "newest": rows.time})
+                continue
             rows = rows.take(clock.sorted_window(rows.time, view.cutoff, days=view.days, lag_days=view.lag_days))
             if not is_whole:
                 known = rows.columns["known"]

@@ -170,17 +170,17 @@ class Extremes:
         Parameters
         ----------
         times
-            Ascending, shape `(n,)`.
+            Ascending, or in any order if each place is there once, shape `(n,)`.
         oldest
             Where a row stands for several, of which the time is the newest: the oldest of them, in any order.
         """
         if not len(times):
             return
-        if clock.was_known(self._last, int(times[0])):  # the last that is written is the newest
+        if clock.was_known(self._last, int(times.min())):  # the last that is written is the newest
             self.newest[places] = times
         else:
             np.maximum.at(self.newest, places, times)
-        self._last = max(self._last, int(times[-1]))
+        self._last = max(self._last, int(times.max()))
         if self.oldest is not None and oldest is not None:
             np.minimum.at(self.oldest, places, oldest)
         elif self.oldest is not None:

@@ -296,7 +296,7 @@ class UseSums:
     def add(self, rows: MonthRows, places: Places) -> None:
         """Add rows that were not seen before."""
         at = places.of_rows(rows)
-        self.times.add(rows.time, at, None if rows.weights is None or self.times.oldest is None else rows.oldest)
+        self.times.add(rows.newest, at, None if rows.weights is None or self.times.oldest is None else rows.oldest)
         if self.rows is not None:
             self.rows.add(rows.time, at, rows.weights)
         if self.events is not None:

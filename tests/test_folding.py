@@ -96,7 +96,17 @@ def test_a_row_of_a_whole_piece_stands_for_all_of_its_rows(form, folded, rows, s
     keys = zip(*(found.columns[name].tolist() for name in WHOLE[form]), strict=True)
     facts = zip(*(column.tolist() for column in (found.weights, found.time, found.oldest)), strict=True)
     assert dict(zip(keys, facts, strict=True)) == {key: (len(times), max(times), min(times)) for key, times in times_of.items()}
-    assert np.all(np.diff(found.time) >= 0)
+    if form == "kinds":
+        assert np.all(np.diff(found.columns["account"]) >= 0)
+
+
+def test_users_of_an_account_lie_together_in_the_form_of_a_whole_piece():
+    row = {"late": 0, "event": 0, "quantity": None}
+    rows = [row | {"time": time, "account": time % 3, "user_id": time % 12} for time in range(1, 100)]
+    with pytest.MonkeyPatch.context() as patch:
+        make_all_forms(patch)
+        (found,) = extracts(blocks_of(rows, 7), [], are_single=True)["users"]
+    assert (found.columns["user_id"] % 3).tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
 @given(rows=ROWS, size=st.integers(1, 50))

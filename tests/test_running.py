@@ -102,3 +102,14 @@ def test_a_book_of_months_holds_few_notes():
     months = [n * 30 * MICROSECONDS_PER_DAY for n in range(24)]
     assert held_at_once(months, {(0, days) for days in (28, 91, 182, 364)}) <= 26
     assert held_at_once(months[:1], {(0, 28), (28, 56)}) <= 4
+
+
+@given(blocks=st.lists(st.dictionaries(st.integers(0, SIZE - 1), st.integers(-5, 5), min_size=1), max_size=4))
+def test_times_may_come_in_any_order_where_each_place_is_there_once(blocks):
+    found = Extremes(SIZE, with_oldest=True)
+    for block in blocks:
+        places, times = np.array(list(block)), np.array(list(block.values()), dtype=np.int64)
+        found.add(times, places, times - 1)
+    for place in {place for block in blocks for place in block}:
+        times = [block[place] for block in blocks if place in block]
+        assert (found.newest[place], found.oldest[place]) == (max(times), min(times) - 1)
