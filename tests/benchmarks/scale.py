@@ -13,10 +13,13 @@ All runs on so many cores as `--cores` says (2), queries hold 4 GB before they g
 
 Time and CPU are those of the step without imports. Compare CPU where the machine does other things.
 
-Measured on two cores, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of `fightchurn_crm5`: scan 0.4, 5.0, 63 to 88 and 7.6
-to 9.1; check 5.3, 38, 427 to 516 and 147 to 191 (4.1 GiB at most); features of 24, 24, 24 and 25 cutoffs 4.9, 23, 261 to 316 and 27 to 31
-(4.6 GiB); a day later, with a scoring cutoff of its own, the check 0.4, 0.5, 1.3 and 0.5 and the features 1.1, 2.3, 19 to 25 and 2.3 (1.7
-GiB). The machine was one of several on its host.
+Measured on two cores in a bad hour of a host with other machines, in seconds of CPU, at 2 M, 20 M, 200 M and the 98.5 M events of
+`fightchurn_crm5`: scan 0.4, 5.9, 90 and 9.3 to 10.3; check 6.2, 45, 554 and 174 to 231 (4.1 GiB at most); features of 24, 24, 24 and 25
+cutoffs 5.4, 26, 270 and 31 to 42 (4.1 GiB); a day later, with a scoring cutoff of its own, the check 0.4, 0.6, 1.7 and 0.4 and the features
+1.1, 2.7, 20 and 2.3 (1.5 GiB).
+
+Before users were looked up some accounts at a time, those of an account were counted side by side, and files were mapped into memory, in
+a better hour: scan 0.4, 4.8, 63 to 88 and 8.1; features 4.9, 23, 261 to 316 and 27 to 31; a day later 1.1, 2.3, 19 to 25 and 2.3.
 
 Before checked tables were Parquet of version 2, and counting went on beside queries, on a better day: check 5.6, 48, 536 and 162; features
 4.5, 23, 267 and 31, by the clock 200 M took 280 and 201 s, `fightchurn_crm5` 86 and 22.
