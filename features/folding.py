@@ -22,6 +22,7 @@ from features.ordering import sorted_rows
 __all__ = ["extracts"]
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
 
 _FROM = {"days-of-accounts": "days-of-kinds"}
 """A form that is folded further, if it is there."""
@@ -61,7 +62,7 @@ def extracts(blocks: Sequence[MonthRows], amounts: Collection[str], *, are_singl
     for form, by in WHOLE.items():
         rows = found.get(f"days-of-{form}", blocks)
         if by in few and _n_different(rows, by, sizes) * _WORTH_WHOLE <= _n_rows(rows):
-            found[form] = [_by_account(_Places(by, sizes).folded(rows), blocks, sizes["user_id"])]
+            found[form] = [_by_account(_whole(rows, by, sizes), blocks, sizes["user_id"])]
     return found
 
 
@@ -106,8 +107,14 @@ def _carrying(rows: MonthRows, name: str) -> MonthRows:
 def _folded(blocks: Sequence[MonthRows], by: Sequence[str], sizes: Mapping[str, int]) -> list[MonthRows]:
     """Return rows folded by some columns to days."""
     places = _Places(by, sizes)
-    wanted = [_only(rows, ["time", "known", *by, *_OF_FOLDED & rows.columns.keys()]) for rows in blocks]
-    return [_by_day(MonthRows.joined(part), places) for part in in_parts(wanted, _AT_ONCE)]
+    parts = (MonthRows.joined([*map(places.placed, part)]) for part in in_parts(blocks, _AT_ONCE))
+    return [places.named(_by_day(rows, places)) for rows in parts]
+
+
+def _whole(blocks: Sequence[MonthRows], by: Sequence[str], sizes: Mapping[str, int]) -> MonthRows:
+    """Return rows folded by some columns to the whole piece."""
+    places = _Places(by, sizes)
+    return places.named(places.folded([*map(places.placed, blocks)]))
 
 
 def _only(rows: MonthRows, columns: Iterable[str]) -> MonthRows:
@@ -163,6 +170,20 @@ class _Places:
         self._oldest = np.empty(size, dtype=np.int64)
         self._rows = np.zeros(size, dtype=np.int32)
 
+    def placed(self, rows: MonthRows) -> MonthRows:
+        """Return rows with their `place` instead of the values."""
+        kept = _only(rows, ["time", *{"known", *_OF_FOLDED} & rows.columns.keys()])
+        return MonthRows(rows.time, {**kept.columns, "place": _places(rows, self._by, self._sizes)})
+
+    def named(self, rows: MonthRows) -> MonthRows:
+        """Return rows with the values instead of their `place`."""
+        place, values = rows.columns["place"], dict[str, Numbers]()
+        for name in self._by[:0:-1]:
+            place, value = np.divmod(place, self._sizes[name])
+            values[name] = (value - 1).astype(np.int32)
+        values[self._by[0]] = (place - 1).astype(np.int32)
+        return MonthRows(rows.time, {name: column for name, column in rows.columns.items() if name != "place"} | values)
+
     def folded(self, blocks: Sequence[MonthRows]) -> MonthRows:
         """Return the rows of each place as one, in the order of time."""
         firsts = np.cumsum([0, *(len(rows.time) for rows in blocks)])
@@ -170,28 +191,28 @@ class _Places:
             self._count(rows, first)
         newest = [self._newest(rows, first) for first, rows in zip(firsts[-2::-1].tolist(), blocks[::-1], strict=True)]
         found = MonthRows.joined(newest[::-1])
-        places = _places(found, self._by, self._sizes)
-        n_rows, oldest = self._rows[places], self._oldest[places]
-        self._rows[places] = 0
+        place = found.columns["place"]
+        n_rows, oldest = self._rows[place], self._oldest[place]
+        self._rows[place] = 0
         return MonthRows(found.time, {**found.columns, "rows": n_rows, "oldest": oldest})
 
     def _count(self, rows: MonthRows, first: int) -> None:
         """Count rows and note which is the last of its place, of which the first has a number."""
-        places = _places(rows, self._by, self._sizes)
-        self._last[places] = _numbers(first, rows)  # of one place, the last in time is written last
-        np.add.at(self._rows, places, np.int32(1) if rows.weights is None else rows.weights)  # of another type it takes 40 times as long
+        place = rows.columns["place"]
+        self._last[place] = _numbers(first, rows)  # of one place, the last in time is written last
+        np.add.at(self._rows, place, np.int32(1) if rows.weights is None else rows.weights)  # of another type it takes 40 times as long
         if rows.weights is not None:
-            self._oldest[places] = np.iinfo(np.int64).max
+            self._oldest[place] = np.iinfo(np.int64).max
 
     def _newest(self, rows: MonthRows, first: int) -> MonthRows:
         """Note the oldest time of each place, and return the rows that are the last of theirs; from the last block to the first."""
-        places = _places(rows, self._by, self._sizes)
+        place = rows.columns["place"]
         if rows.weights is None:
-            self._oldest[places[::-1]] = rows.time[::-1]
+            self._oldest[place[::-1]] = rows.time[::-1]
         else:  # one that came late may lie between the newest and the oldest of its day
-            np.minimum.at(self._oldest, places, rows.oldest)
-        return _only(rows, ["time", *self._by]).take(np.flatnonzero(self._last[places] == _numbers(first, rows)))
+            np.minimum.at(self._oldest, place, rows.oldest)
+        return _only(rows, ["time", "place"]).take(np.flatnonzero(self._last[place] == _numbers(first, rows)))
 
 
-def _numbers(first: int, rows: MonthRows) -> npt.NDArray[np.int32]:
+def _numbers(first: int, rows: MonthRows) -> Numbers:
     return np.arange(first, first + len(rows.time), dtype=np.int32)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.ahead import meanwhile
+from features.arrow_memory import memory_used_again
 from features.catalogue import Catalogue
 from features.contracts import CONTRACT
 from features.engine import Engine
@@ -93,6 +94,7 @@ def prepare_workspace(workspace: Workspace, *, on_progress: Progress = silent) -
         If no account is a customer at any cutoff, or at the end of the data.
     """
     with (
+        memory_used_again(),
         TemporaryDirectory(dir=workspace.state, prefix=_SPILL) as spilled,
         Engine(memory_limit=f"{_HELD_BY_QUERIES * workspace.config.memory_gigabytes}GB", spill_folder=Path(spilled)) as engine,
         replace_folder(workspace.snapshots) as folder,

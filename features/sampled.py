@@ -6,8 +6,9 @@ Accounts and users have other numbers than elsewhere, so that a feature which de
 But: that numbered telemetry holds what the checked pieces hold is taken for granted.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import ibis.expr.types as ir
@@ -70,18 +71,22 @@ def sample_telemetry(
     past = [piece for piece in telemetry.pieces if until is None or clock.was_known(piece.first_known, until)]
     pieces = past or telemetry.pieces[:1]
     columns = {name for piece in pieces for name in piece.stored}
-    parts = made_of(pieces, lambda piece: _past(_rows(telemetry, piece, numbers >= 0), piece, until))
-    rows = pa.concat_tables([_table(part, columns, numbers, last_user=len(telemetry.user_accounts) - 1) for part in parts])
+    last_user = len(telemetry.user_accounts) - 1
+
+    def read(piece: NumberedPiece) -> list[pa.Table]:
+        blocks = (_past(rows, piece, until) for rows in _blocks(telemetry, piece, numbers >= 0))
+        return [_table(rows, columns, numbers, last_user=last_user) for rows in blocks]
+
+    rows = pa.concat_tables(chain.from_iterable(made_of(pieces, read)))
     held = engine.table(engine.hold(rows, name="rows_of_sample"), name="sampled_telemetry")
     return SampledTelemetry(telemetry=telemetry, account_ids=account_ids, rows=len(rows), held=held)
 
 
-def _rows(telemetry: NumberedTelemetry, piece: NumberedPiece, of: npt.NDArray[np.bool_]) -> MonthRows:
-    """Return the rows of some accounts; files of rows that were left out stay unwritten."""
+def _blocks(telemetry: NumberedTelemetry, piece: NumberedPiece, of: npt.NDArray[np.bool_]) -> Iterable[MonthRows]:
+    """Return the rows of some accounts, block by block; files of rows that were left out stay unwritten."""
     if piece.is_short:
-        return MonthRows.joined(telemetry.left_out.read(piece, of=of) or [_NO_ROWS])
-    parts = (rows.take(np.flatnonzero(of.take(rows.columns["account"]))) for rows in telemetry.blocks(piece, "", piece.stored))
-    return MonthRows.joined([*parts])
+        return telemetry.left_out.read(piece, of=of) or [_NO_ROWS]
+    return (rows.take(np.flatnonzero(of.take(rows.columns["account"]))) for rows in telemetry.blocks(piece, "", piece.stored))
 
 
 def _past(rows: MonthRows, piece: NumberedPiece, until: int | None) -> MonthRows:

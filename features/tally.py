@@ -12,7 +12,7 @@ Everywhere else, with late rows or with cutoffs of each account's own, a `Tally`
 both against the same slow twin.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -132,10 +132,17 @@ class Tallies:
 
     def _order(self, window: Window, features: Sequence[Feature]) -> "_TimeOrder":
         wanted = {tally.column for tally in tallies_of(features)} - {""}
-        key = window.table, window.each
-        if key not in self._orders or not wanted <= self._orders[key].columns.keys():
-            self._orders[key] = _read(self.known, window, wanted)
+        key, days = (window.table, window.each), self._reach(window)
+        if key not in self._orders or not self._orders[key].holds(wanted, days):
+            self._orders[key] = _read(self.known, window, wanted, days)
         return self._orders[key]
+
+    def _reach(self, window: Window) -> int | None:
+        """Return by how many days before the last cutoff the window of the first one has begun; None if it has no beginning."""
+        if window.days is None or not len(self.known.cutoffs):
+            return None
+        first, last = map(clock.day_of, self.known.cutoffs[[0, -1]].tolist())
+        return last - first + 1 + window.lag_days + window.days
 
 
 def tallies_of(features: Sequence[Feature]) -> list[Tally]:
@@ -172,6 +179,8 @@ class _TimeOrder:
 
     Parameters
     ----------
+    days
+        The rows of so many days before the last cutoff are there, or all if None.
     group
         Number of the row's account times the number of levels, plus the number of its level.
     shape
@@ -180,11 +189,16 @@ class _TimeOrder:
         Floats with NaN where there is none; for identifiers numbers with -1 where there is none.
     """
 
+    days: int | None
     time: Ints
     group: Ints
     shape: tuple[int, int]
     columns: dict[str, npt.NDArray[Any]]
     _following: dict[str, Ints] = field(default_factory=dict)
+
+    def holds(self, columns: Collection[str], days: int | None) -> bool:
+        """Tell whether the rows of so many days before the last cutoff, all if None, are there with some columns."""
+        return self.columns.keys() >= {*columns} and (self.days is None or (days is not None and days <= self.days))
 
     def tally(self, tallies: Sequence[Tally], rows: slice) -> tuple[Floats, dict[Tally, Floats]]:
         """Count a stretch of rows and compute its statistics, by account and level: `(n_accounts, n_levels)` each."""
@@ -237,12 +251,14 @@ class _TimeOrder:
         return self._following[column]
 
 
-def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
-    """Read the rows of the spine's accounts, of the levels that have features if the window asks for levels."""
+def _read(known: KnownTables, window: Window, columns: set[str], days: int | None) -> _TimeOrder:
+    """Read the rows of the spine's accounts of so many days before the last cutoff, all if None, and of the window's levels."""
     rows = known.numbered(window.table)
     if window.each:
         rows = rows.filter(rows[f"{window.each}_level"].notnull())
     occurred = CONTRACT[window.table].occurred
+    if days is not None:
+        rows = rows.filter(clock.in_window(rows[occurred], ibis.literal(int(known.cutoffs[-1]), "int64"), days=days))
     level = rows[f"{window.each}_level"] if window.each else ibis.literal(0, "int16")
     table = known.engine.to_arrow(
         rows.select(account=rows.account, level=level, time=rows[occurred], **{name: rows[name] for name in columns})
@@ -255,7 +271,7 @@ def _read(known: KnownTables, window: Window, columns: set[str]) -> _TimeOrder:
     if np.any(time[1:] < time[:-1]):
         in_time = np.argsort(time, kind="stable")
         time, group, arrays = time[in_time], group[in_time], {name: values[in_time] for name, values in arrays.items()}
-    return _TimeOrder(time, group, (known.n_accounts, n_levels), arrays)
+    return _TimeOrder(days, time, group, (known.n_accounts, n_levels), arrays)
 
 
 def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
