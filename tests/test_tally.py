@@ -1,4 +1,6 @@
+from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -79,6 +81,21 @@ def test_tallies_are_those_of_the_twin_whichever_way_they_are_counted(engine, mo
         }
         assert not differences(matrix, truth, PAIRS)
     assert set(answered) == {cut == "per cutoff" and recipe is AT_ONCE_KNOWN}
+
+
+@pytest.mark.parametrize("windows", [WINDOWS, WINDOWS[::-1]], ids=["the narrower first", "the wider first"])
+def test_windows_of_a_table_are_tallied_alike_alone_and_together(engine, monkeypatch, answered, windows):
+    monkeypatch.setattr(slices, "ROWS_WORTH_A_QUERY", CUTS["per cutoff"])
+    known, spine = known_tables(engine, AT_ONCE_KNOWN.world(), PAIRS), as_spine(PAIRS)
+    of_window = {
+        (days, lag): [replace(feature, name=f"{feature.name}/{days}/{lag}") for feature in tallied(days, lag, each=True)]
+        for days, lag in windows
+    }
+    together = build_matrix(known, spine, Catalogue(tuple(chain.from_iterable(of_window.values()))))
+    assert all(answered)
+    for features in of_window.values():
+        alone = build_matrix(known_tables(engine, AT_ONCE_KNOWN.world(), PAIRS), spine, Catalogue(tuple(features)))
+        assert together.select(alone.column_names).equals(alone)
 
 
 @pytest.mark.parametrize(
