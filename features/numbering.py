@@ -111,18 +111,19 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
             link_file(file, folder / file.name)
     known = {piece.key for piece in kept}
     new = [(key, piece) for key, piece in wanted.items() if key not in known]
-    for (key, piece), read in zip(new, in_advance(_read(pieces / piece.name) for _, piece in new), strict=True):
-        kept.append(_numbered(read, names, folder, key=key, month=piece.month, source=piece.name))
+    reading = (_Coded.of(_read(pieces / piece.name), names) for _, piece in new)
+    for (key, piece), coded in zip(new, in_advance(reading), strict=True):  # one thread looks users up, the other all else
+        kept.append(_numbered(coded, names, folder, key=key, month=piece.month, source=piece.name))
     names.write(folder)
     found = _Index(tuple(sorted(kept, key=lambda piece: piece.name)), names.texts)
     (folder / _INDEX).write_text(json.dumps(asdict(found) | {"format": _FORMAT}), encoding="utf-8")
     return found
 
 
-def _numbered(read: pa.Table, names: Vocabulary, folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
+def _numbered(coded: "_Coded", names: Vocabulary, folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
     """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
-    name, columns = f"{month}-{key[:16]}.parquet", tuple(read.column_names)
-    blocks = _in_time(_with_numbers(read, names))
+    name, columns = f"{month}-{key[:16]}.parquet", coded.columns
+    blocks = _in_time(coded.with_users(names))
     are_single = all(bool(np.all(rows.columns["events"] == 1)) for rows in blocks)
     shorter = extracts(blocks, columns, are_single=are_single)
     piece = _described(blocks, shorter, name=name, source=source, key=key, month=month, columns=columns, are_single=are_single)
@@ -153,7 +154,7 @@ class _LeftOut:
         if not len(found):
             return ()
         with self._lock:
-            blocks = _with_numbers(found, names)
+            blocks = _Coded.of(found, names).with_users(names)
         return _in_time(blocks)
 
     def write(self, piece: NumberedPiece) -> None:
@@ -239,21 +240,42 @@ def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: Vocabulary) -
     return found.set_column(found.column_names.index("user_id"), "user_id", coded)
 
 
-def _with_numbers(read: pa.Table, names: Vocabulary) -> list[MonthRows]:
-    """Return the rows of a piece, whose texts are places in dictionaries, with numbers for texts, as they stand."""
-    blocks = read.to_batches(max_chunksize=_BLOCK)
-    found = {name: read[name].chunk(0).dictionary for name in ("account_id", *TEXTS) if name in read.column_names}
-    accounts = names.of_accounts(found["account_id"])
-    rows = [_microseconds_of(block) | {"account": accounts[places_of(block["account_id"])]} for block in blocks]
-    for name in found.keys() & {*TEXTS}:
-        numbers = names.of_texts(name, found[name])
-        for of_block, block in zip(rows, blocks, strict=True):
-            of_block[name] = numbers[places_of(block[name])]
-    if "user_id" in read.column_names:
-        users = names.of_users([(of_block["account"], block["user_id"]) for of_block, block in zip(rows, blocks, strict=True)])
-        for of_block, numbered in zip(rows, users, strict=True):
-            of_block["user_id"] = numbered
-    return [MonthRows(of_block["time"], of_block) for of_block in rows]
+@dataclass(frozen=True, eq=False)
+class _Coded:
+    """The rows of a piece as they stand, block by block, with numbers for texts, but for the names of users.
+
+    Parameters
+    ----------
+    columns
+        The contract's columns in it.
+    users
+        The users' names, places in one dictionary in all blocks or in none; no blocks if the piece has no users.
+    """
+
+    columns: tuple[str, ...]
+    blocks: Sequence[Arrays]
+    users: Sequence[pa.Array]
+
+    @classmethod
+    def of(cls, read: pa.Table, names: Vocabulary) -> "_Coded":
+        """Look up what rows have in few texts, which are places in dictionaries."""
+        batches = read.to_batches(max_chunksize=_BLOCK)
+        found = {name: read[name].chunk(0).dictionary for name in ("account_id", *TEXTS) if name in read.column_names}
+        accounts = names.of_accounts(found["account_id"])
+        blocks = [_microseconds_of(batch) | {"account": accounts[places_of(batch["account_id"])]} for batch in batches]
+        for name in found.keys() & {*TEXTS}:
+            numbers = names.of_texts(name, found[name])
+            for block, batch in zip(blocks, batches, strict=True):
+                block[name] = numbers[places_of(batch[name])]
+        return cls(tuple(read.column_names), blocks, [batch["user_id"] for batch in batches] if "user_id" in read.column_names else [])
+
+    def with_users(self, names: Vocabulary) -> list[MonthRows]:
+        """Look the users up as well."""
+        blocks = self.blocks
+        if self.users:
+            asked = [(block["account"], users) for block, users in zip(blocks, self.users, strict=True)]
+            blocks = [block | {"user_id": numbers} for block, numbers in zip(blocks, names.of_users(asked), strict=True)]
+        return [MonthRows(block["time"], block) for block in blocks]
 
 
 def _microseconds_of(block: pa.RecordBatch) -> Arrays:
@@ -274,11 +296,13 @@ def _in_time(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:
     """Return rows in the order of time, in which those of a piece without times of recording mostly are, with all columns."""
     in_order, late, newest = list[MonthRows](), list[MonthRows](), np.iinfo(np.int64).min
     for rows in blocks:
-        newest_before = np.maximum.accumulate(np.append(newest, rows.time))
-        is_late, newest = clock.came_after(newest_before[:-1], rows.time), newest_before[-1]
-        if is_late.any():
+        times = np.append(newest, rows.time)
+        if clock.came_after(times[:-1], times[1:]).any():
+            times = np.maximum.accumulate(times)
+            is_late = clock.came_after(times[:-1], rows.time)
             late.append(rows.take(is_late))
             rows = rows.take(~is_late)
+        newest = times[-1]
         in_order += [rows] if len(rows.time) else []
     return [_completed(rows) for rows in (_merged(in_order, _sorted(MonthRows.joined(late))) if late else in_order)]
 
