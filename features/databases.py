@@ -2,8 +2,9 @@
 
 import csv
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,9 +13,35 @@ from features.config import TableSource
 from features.engine import quoted_name
 from features.errors import SourceError, explain
 
-__all__ = ["export_postgresql", "export_sqlite", "label", "selection"]
+__all__ = ["Exported", "export_postgresql", "export_sqlite", "label", "selection"]
 
 _SESSION = "-c timezone=UTC -c datestyle=ISO -c default_transaction_read_only=on"
+
+
+@dataclass
+class Exported:
+    """How far an export is.
+
+    Parameters
+    ----------
+    rows
+        The rows that were written.
+    expected
+        About how many there are; 0 where nobody knows without reading them.
+    """
+
+    rows: int = 0
+    expected: int = 0
+
+    def share(self) -> float:
+        """Return which share is done, less than 1 until the end is known; -1 where it is not known.
+
+        Examples
+        --------
+        >>> Exported(30, 120).share(), Exported(150, 120).share(), Exported(30).share()
+        (0.25, 0.99, -1.0)
+        """
+        return min(0.99, self.rows / self.expected) if self.expected else -1.0
 
 
 def label(source: TableSource) -> str:
@@ -30,8 +57,13 @@ def selection(source: TableSource) -> str:
     return f"SELECT * FROM {'.'.join(quoted_name(part) for part in str(source.relation).split('.'))}"
 
 
-def export_sqlite(source: TableSource, out: Path) -> None:
+def export_sqlite(source: TableSource, out: Path, done: Exported) -> None:
     """Write a table of a SQLite database as CSV; the database is opened for reading only.
+
+    Parameters
+    ----------
+    done
+        Is brought up to date meanwhile; of a table by the largest number of its rows, of a view or a query nothing is expected.
 
     Raises
     ------
@@ -41,21 +73,36 @@ def export_sqlite(source: TableSource, out: Path) -> None:
     address = f"file:{quote(str(source.location))}?mode=ro"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection, closing(connection.execute(selection(source))) as rows:
-            _write(out, [column[0] for column in rows.description], rows.fetchmany)
+            if source.query is None:
+                done.expected = _largest_number(connection, selection(source))
+            _write(out, [column[0] for column in rows.description], rows.fetchmany, done)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise _unreadable(source, error) from error
 
 
-def _write(out: Path, names: list[str], fetch: Callable[[int], list[Any]]) -> None:
+def _largest_number(connection: sqlite3.Connection, rows: str) -> int:
+    """Return the largest number of a table's rows, which SQLite finds at once; 0 for a view, or a table without such numbers."""
+    with suppress(sqlite3.Error, TypeError, ValueError):  # `rowid` may be a column of the table's own
+        return int(connection.execute(rows.replace("*", "max(rowid)", 1)).fetchone()[0] or 0)
+    return 0
+
+
+def _write(out: Path, names: list[str], fetch: Callable[[int], list[Any]], done: Exported) -> None:
     with out.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(names)
         while rows := fetch(10_000):
             writer.writerows(rows)
+            done.rows += len(rows)
 
 
-def export_postgresql(source: TableSource, out: Path) -> None:
+def export_postgresql(source: TableSource, out: Path, done: Exported) -> None:
     """Write a table of a PostgreSQL database as CSV, its times in UTC.
+
+    Parameters
+    ----------
+    done
+        Is brought up to date meanwhile; the server guesses how many rows are expected.
 
     Raises
     ------
@@ -71,15 +118,19 @@ def export_postgresql(source: TableSource, out: Path) -> None:
         raise SourceError(explain("the driver for PostgreSQL is not installed", todo="Install renewcast[postgres].")) from error
     statement = f"COPY ({selection(source)}) TO STDOUT WITH (FORMAT csv, HEADER true, ENCODING 'UTF8')"
     try:
-        with (
-            psycopg.connect(source.url, options=_SESSION) as connection,
-            connection.cursor().copy(statement.encode()) as blocks,
-            out.open("wb") as stream,
-        ):
-            for block in blocks:
-                stream.write(block)
+        with psycopg.connect(source.url, options=_SESSION) as connection, out.open("wb") as stream:
+            plan = connection.execute(f"EXPLAIN (FORMAT json) {selection(source)}".encode()).fetchone()
+            done.expected = _guessed_rows(plan)
+            with connection.cursor().copy(statement.encode()) as blocks:
+                for done.rows, block in enumerate(blocks):  # a row each, after the header
+                    stream.write(block)
     except psycopg.Error as error:
         raise _unreadable(source, error) from error
+
+
+def _guessed_rows(plan: Sequence[Any] | None) -> int:
+    """Return how many rows PostgreSQL expects of a query by its plan."""
+    return int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
 
 
 def _unreadable(source: TableSource, error: Exception) -> SourceError:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -99,6 +99,8 @@ class Engine:
         if self.rows("SELECT current_setting('enable_progress_bar')")[0][0]:  # DuckDB would draw it on standard output
             self.run("SET enable_progress_bar = false")  # in a notebook this fails without ipywidgets, where there is no bar either
         self._views = 0
+        self._share: Callable[[], float] | None = None
+        self._asking = Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +127,7 @@ class Engine:
         queries
             How many there are that take long, one after the other; each counts the same.
         """
-        if not self._measures_progress():
+        if not _measures_progress(self.run):
             yield
             return
         ended = Event()
@@ -138,19 +140,27 @@ class Engine:
             watcher.join()
             self.run("SET enable_progress_bar = false")
 
-    def _measures_progress(self) -> bool:
-        """Let DuckDB measure how far its queries are, without the bar that it would draw; in a notebook it may refuse."""
+    @contextmanager
+    def measured(self, share: Callable[[], float]) -> Iterator[None]:
+        """Have the block counted as one query by `watched`: what goes on in it is none of the engine, and a function tells its share.
+
+        Parameters
+        ----------
+        share
+            Called from another thread; below 0 where it is not known.
+        """
+        self._share = share
         try:
-            self.run("SET enable_progress_bar_print = false")
-            self.run("SET enable_progress_bar = true")
-        except QueryError:
-            return False
-        return True
+            yield
+        finally:
+            with self._asking:  # who asks the function at this moment is done with it then
+                self._share = None
 
     def _watch(self, tell: Callable[[float], None], queries: int, ended: Event) -> None:
         told, before, done = 0.0, 0.0, 0
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
-            share = self.connection.con.query_progress() / 100  # below 0 where it is not known
+            with self._asking:
+                share = self._share() if self._share else self.connection.con.query_progress() / 100  # below 0 where it is not known
             if not 0 < share <= 1:
                 continue
             if share < before:  # another query has begun
@@ -259,7 +269,19 @@ class Engine:
     def export_database(self, file: Path, sql: str, path: Path) -> None:
         """Write what a query finds in a DuckDB database, opened for reading only, to a Parquet file."""
         with duckdb.connect(str(file), read_only=True) as connection:
-            connection.execute(f"COPY ({sql}) TO {quoted(path)} (FORMAT parquet)")
+            _measures_progress(connection.execute)
+            with self.measured(lambda: connection.query_progress() / 100):
+                connection.execute(f"COPY ({sql}) TO {quoted(path)} (FORMAT parquet)")
+
+
+def _measures_progress(run: Callable[[str], object]) -> bool:
+    """Let DuckDB measure how far its queries are, without the bar that it would draw; in a notebook it may refuse."""
+    try:
+        run("SET enable_progress_bar_print = false")
+        run("SET enable_progress_bar = true")
+    except QueryError:
+        return False
+    return True
 
 
 def _arguments(files: Path | Sequence[Path], options: Mapping[str, object]) -> str:

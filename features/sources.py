@@ -14,7 +14,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.config import FileFormat, TableSource
-from features.databases import export_postgresql, export_sqlite, label, selection
+from features.databases import Exported, export_postgresql, export_sqlite, label, selection
 from features.engine import Engine, QueryError
 from features.errors import SourceError, explain, nearest
 from features.textfiles import FILE, LINE, PROBLEM, PROVENANCE, ROW, StagedText, name_files, stage_csv, stage_json_lines
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _QUERIES_OF_TEXT: Mapping[FileFormat, int] = {"csv": 4, "jsonl": 7}
+_QUERIES_OF_DATABASES = {"spark": 0, "duckdb": 1, "sqlite": 1 + _QUERIES_OF_TEXT["csv"], "postgresql": 1 + _QUERIES_OF_TEXT["csv"]}
 _SUFFIXES: Mapping[str, FileFormat] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -120,10 +121,11 @@ def open_source(
 def queries_before_reading(source: TableSource, *, only: Sequence[Path] | None = None) -> int:
     """Return about how many queries go through all rows of a source, or only of some files of it, before its rows can be mapped.
 
-    Text is staged, and looked at for how it is written; most databases are read as text; and a `query` over files has its result staged.
+    Text is staged, and looked at for how it is written; databases are exported, most of them as text; and a `query` over files has its
+    result staged.
     """
     if source.database is not None:
-        return 0 if source.database in ("duckdb", "spark") else _QUERIES_OF_TEXT["csv"]
+        return _QUERIES_OF_DATABASES[source.database]
     if source.location is None:
         return 0
     files = list_files(source.location, source.format) if only is None else only
@@ -250,8 +252,9 @@ def _open_database(engine: Engine, source: TableSource, folder: Path) -> OpenedS
             todo = "Look at the name of the table and the query; close programs that write to the database."
             raise SourceError(explain(f"the database cannot be read: {_first_line(error)}", given=label(source), todo=todo)) from error
     else:
-        out = folder / "rows.csv"
-        (export_sqlite if source.database == "sqlite" else export_postgresql)(source, out)
+        out, done = folder / "rows.csv", Exported()
+        with engine.measured(done.share):
+            (export_sqlite if source.database == "sqlite" else export_postgresql)(source, out, done)
     staged = folder / "staged"
     staged.mkdir()
     try:

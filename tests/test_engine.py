@@ -1,6 +1,7 @@
 from threading import Event
 from types import SimpleNamespace
 
+import duckdb
 import pytest
 
 from features.engine import Engine, QueryError
@@ -45,6 +46,43 @@ def test_each_of_several_queries_counts_the_same(monkeypatch):
             patched.setattr(engine, "connection", connection)
             engine._watch(told.append, 2, ended)
     assert told == pytest.approx([0.2, 0.4, 0.6, 1.0]), "a third one that nobody counted changes nothing"
+
+
+def test_what_is_none_of_the_engine_counts_as_a_query_that_tells_its_share_itself(monkeypatch):
+    told, heard, shares = [], Event(), iter([-1.0, 0.5])
+
+    def share():
+        return next(shares, 0.5)
+
+    def tell(found):
+        told.append(found)
+        heard.set()
+
+    monkeypatch.setattr("features.engine._SECONDS_BETWEEN_LOOKS", 0.001)
+    with Engine() as engine:
+        with engine.watched(tell, queries=2), engine.measured(share):
+            assert heard.wait(timeout=60)
+        assert told == [0.25]
+        with engine.watched(told.append):
+            assert engine.rows("SELECT 1") == [(1,)]
+        assert next(shares, None) is None, "it is asked while the block runs only"
+
+
+def test_an_export_of_another_database_is_measured(tmp_path, monkeypatch):
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
+        connection.execute("CREATE TABLE t AS SELECT range AS id FROM range(10)")
+    looks = []
+    with Engine() as engine:
+        measured = engine.measured
+
+        def noted(share):
+            looks.append(share())
+            return measured(share)
+
+        monkeypatch.setattr(engine, "measured", noted)
+        engine.export_database(tmp_path / "other.duckdb", "SELECT * FROM t", tmp_path / "t.parquet")
+        assert engine.count(engine.read_parquet(tmp_path / "t.parquet")) == 10
+    assert looks[0] <= 1
 
 
 def test_where_the_engine_refuses_to_measure_a_query_runs_all_the_same(monkeypatch):

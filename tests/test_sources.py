@@ -13,6 +13,7 @@ import pytest
 
 from features.config import TableSource
 from features.contracts import CONTRACT
+from features.databases import Exported, export_postgresql, export_sqlite
 from features.engine import Engine
 from features.errors import SourceError
 from features.sources import FILE, LINE, PROBLEM, ROW, open_source, queries_before_reading
@@ -189,8 +190,8 @@ def test_it_is_known_how_many_queries_go_through_the_rows_of_text(opened, tmp_pa
 
 def test_databases_are_read_as_text_but_for_duckdb(tmp_path):
     source = TableSource(table="telemetry", location=tmp_path / "shop.db", database="sqlite")
-    assert queries_before_reading(source) == queries_before_reading(replace(source, location=None, database="postgresql")) > 0
-    assert queries_before_reading(replace(source, database="duckdb")) == 0
+    assert queries_before_reading(source) == queries_before_reading(replace(source, location=None, database="postgresql")) > 1
+    assert queries_before_reading(replace(source, database="duckdb")) == 1, "the export alone"
 
 
 def test_sqlite_and_duckdb(opened, tmp_path):
@@ -209,6 +210,40 @@ def test_sqlite_and_duckdb(opened, tmp_path):
     assert [(row["id"], str(row["d"])) for row in rows] == [(1, "2024-01-02")]
     with pytest.raises(SourceError, match="no such table"):
         opened(tmp_path / "a.db", database="sqlite", relation="tt")
+
+
+@pytest.mark.parametrize(
+    ("create", "source", "expected"),
+    [
+        ("CREATE TABLE t (id)", {"relation": "t"}, 3),
+        ("CREATE TABLE t (id PRIMARY KEY) WITHOUT ROWID", {"relation": "t"}, 0),
+        ("CREATE TABLE t (id, rowid TEXT DEFAULT 'none')", {"relation": "t"}, 0),
+        ("CREATE TABLE t (id); CREATE VIEW v AS SELECT id FROM t", {"relation": "v"}, 0),
+        ("CREATE TABLE t (id)", {"query": "SELECT id FROM t"}, 0),
+    ],
+    ids=["a table", "without numbers of rows", "with such a column of its own", "a view", "a query"],
+)
+def test_an_export_from_sqlite_tells_how_far_it_is(tmp_path, create, source, expected):
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.executescript(create)
+        connection.executemany("INSERT INTO t (id) VALUES (?)", [(1,), (2,), (3,)])
+        connection.commit()
+    done = Exported()
+    export_sqlite(TableSource(table="tickets", location=tmp_path / "a.db", database="sqlite", **source), tmp_path / "a.csv", done)
+    assert (done.rows, done.expected) == (3, expected)
+
+
+def test_an_export_from_postgresql_tells_how_far_it_is(tmp_path, postgres):
+    import psycopg
+
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS counted")
+        connection.execute("CREATE TABLE counted AS SELECT n, E'two\nlines' AS said FROM generate_series(1, 5000) AS n")
+        connection.execute("ANALYZE counted")
+    done = Exported()
+    source = TableSource(table="tickets", database="postgresql", relation="counted", url=postgres, url_env="CRM")
+    export_postgresql(source, tmp_path / "a.csv", done)
+    assert (done.rows, done.expected) == (5000, 5000)
 
 
 def test_postgresql(opened, postgres):
