@@ -3,18 +3,15 @@
 A piece that stays keeps its numbered files, so that one more day costs what came with it. Numbers are given once and never change; a user
 is numbered within its account. A new folder takes over what stays as hard links, and is put in the place of the old one as a whole.
 
-Parquet keeps a text that comes often as a number already, in a dictionary for each group of rows; so texts are looked up by dictionary
-and not by row, but for the names of users where these hardly repeat (see `features.vocabulary`). Beside the rows of a piece there are
-shorter files, where they are much shorter: the rows folded to days or to all of the piece, and those that carry an amount (see
-`features.folding`). Where they are likely to do, the rows themselves are written when they are first asked for.
+Beside the rows of a piece there are shorter files, where they are much shorter: the rows folded to days or to all of the piece, and those
+that carry an amount (see `features.folding`). Where they are likely to do, the rows themselves are written when they are first asked for.
 
 It takes 0.14 microseconds of CPU an event, once, and 8 bytes of disk, of the 98.5 M single events of `fightchurn_crm5`, which are folded;
 0.5 and 54 of simulated ones, which carry times of recording and hardly ever repeat within a day (on 2 idle cores).
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -29,12 +26,13 @@ import pyarrow.parquet as pq
 
 from features import clock
 from features.ahead import in_advance
+from features.coded import AMOUNTS, Coded, Uncoded
 from features.folding import extracts
 from features.forms import CARRYING, NOTHING, TEXTS, MonthRows, NumberedPiece, file_of, in_parts
 from features.ledger import fingerprint, link_file, replace_file, replace_folder
 from features.numbered import NumberedTelemetry
 from features.pieces import Piece, read_manifest
-from features.vocabulary import Vocabulary, places_of
+from features.vocabulary import Vocabulary
 
 __all__ = ["number_telemetry"]
 
@@ -46,11 +44,6 @@ _FORMAT = 10
 _INDEX = "_numbered.json"
 _ROWS_PER_GROUP = 1 << 19
 """Rows that are read at a time: few enough that the memory they take is used again for the next."""
-_BLOCK = 1 << 17
-"""Rows that are numbered at a time: they stay in the cache, and their memory is used again."""
-_AMOUNTS = ("events", "quantity", "users")
-_CODED = frozenset({"account_id", "user_id", *TEXTS})
-_READ = (*sorted(_CODED), "occurred_at", "recorded_at", "known_at", *_AMOUNTS)
 
 
 def number_telemetry(pieces: Path, folder: Path) -> NumberedTelemetry | None:
@@ -111,7 +104,7 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
             link_file(file, folder / file.name)
     known = {piece.key for piece in kept}
     new = [(key, piece) for key, piece in wanted.items() if key not in known]
-    reading = (_Coded.of(_read(pieces / piece.name), names) for _, piece in new)
+    reading = (Coded.of(Uncoded.read(pieces / piece.name), names) for _, piece in new)
     for (key, piece), coded in zip(new, in_advance(reading), strict=True):  # one thread looks users up, the other all else
         kept.append(_numbered(coded, names, folder, key=key, month=piece.month, source=piece.name))
     names.write(folder)
@@ -120,11 +113,11 @@ def _written(folder: Path, wanted: Mapping[str, Piece], before: _Index, *, piece
     return found
 
 
-def _numbered(coded: "_Coded", names: Vocabulary, folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
+def _numbered(coded: Coded, names: Vocabulary, folder: Path, *, key: str, month: str, source: str) -> NumberedPiece:
     """Write the numbered files of a piece; not that of its rows, if its shorter forms may well do."""
     name, columns = f"{month}-{key[:16]}.parquet", coded.columns
     blocks = _in_time(coded.with_users(names))
-    are_single = all(bool(np.all(rows.columns["events"] == 1)) for rows in blocks)
+    are_single = coded.are_single or all(bool(np.all(rows.columns["events"] == 1)) for rows in blocks)
     shorter = extracts(blocks, columns, are_single=are_single)
     piece = _described(blocks, shorter, name=name, source=source, key=key, month=month, columns=columns, are_single=are_single)
     for form, found in shorter.items():
@@ -150,11 +143,11 @@ class _LeftOut:
         file = self.pieces / piece.source
         with self._lock:
             names = self._names
-        found = _read(file) if of is None else _read_of_accounts(file, of, names)
-        if not len(found):
+        found = Uncoded.read(file) if of is None else Uncoded.read_accounts(file, of, names)
+        if not len(found.rows):
             return ()
         with self._lock:
-            blocks = _Coded.of(found, names).with_users(names)
+            blocks = Coded.of(found, names).with_users(names)
         return _in_time(blocks)
 
     def write(self, piece: NumberedPiece) -> None:
@@ -167,129 +160,6 @@ class _LeftOut:
     @cached_property
     def _names(self) -> Vocabulary:
         return Vocabulary.read(self.folder, self.index.texts)
-
-
-def _read(file: Path) -> pa.Table:
-    """Read a piece, its texts as places in one dictionary for each column, but for the names of users where these hardly repeat."""
-    return _encoded(pa.concat_tables(_groups(file)), _CODED - {"user_id"})
-
-
-def _read_of_accounts(file: Path, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
-    """Read the rows of some accounts, given by number, of a piece of which memory holds one row group at a time."""
-    return (
-        pa.concat_tables([_of_accounts(_encoded(group, _CODED), of, names) for group in _groups(file)])
-        .unify_dictionaries()
-        .combine_chunks()
-    )
-
-
-def _groups(file: Path) -> Iterator[pa.Table]:
-    """Yield the row groups of a piece; texts that most of them keep as places in dictionaries come so in all."""
-    with ExitStack() as stack:
-        plain = stack.enter_context(pq.ParquetFile(file, memory_map=True, pre_buffer=False))
-        names = _columns(plain.schema_arrow.names)
-        kept_so = [_kept_as_places(plain.metadata.row_group(number)) for number in range(plain.num_row_groups)]
-        coded = {name for name in _CODED if 2 * sum(name in kept for kept in kept_so) > len(kept_so)}
-        opened = {
-            kept: stack.enter_context(
-                pq.ParquetFile(file, metadata=plain.metadata, read_dictionary=kept & coded, memory_map=True, pre_buffer=False)
-            )
-            for kept in {*kept_so}
-        }
-        for number, kept in enumerate(kept_so):
-            read = opened[kept].read_row_group(number, columns=names, use_threads=False)  # threads cost half as much again here
-            yield pa.table([read[name].dictionary_encode() if name in coded else read[name] for name in names], names)
-
-
-def _encoded(read: pa.Table, names: Collection[str]) -> pa.Table:
-    """Return rows with some texts as places in one dictionary for each column, and others so where they are places already."""
-    for place, name in enumerate(read.column_names):
-        if pa.types.is_dictionary(read[name].type):
-            read = read.set_column(place, name, read[name].unify_dictionaries())
-        elif name in names:
-            read = read.set_column(place, name, read[name].dictionary_encode())
-    return read
-
-
-def _columns(names: Collection[str]) -> list[str]:
-    """Return the columns of a piece that are read."""
-    return [name for name in _READ if name in names and (name != "known_at" or "recorded_at" in names)]  # else it tells nothing
-
-
-def _kept_as_places(group: pq.RowGroupMetaData) -> frozenset[str]:
-    """Return the texts that a row group keeps as places in dictionaries; others cost twice as much to read so as afterwards."""
-    columns = [group.column(place) for place in range(group.num_columns)]
-    kept = frozenset(column.path_in_schema for column in columns if any("DICTIONARY" in encoding for encoding in column.encodings))
-    return kept & _CODED
-
-
-def _of_accounts(read: pa.Table, of: npt.NDArray[np.bool_], names: Vocabulary) -> pa.Table:
-    """Return the rows of some accounts, given by number, and in the dictionary of users only those who are in them."""
-    accounts = read["account_id"].chunks
-    chosen = of[names.of_accounts(accounts[0].dictionary)]
-    found = read.filter(pa.array(chosen[np.concatenate([places_of(chunk) for chunk in accounts])])).combine_chunks()
-    if "user_id" not in found.column_names or not len(found):
-        return found
-    users = found["user_id"].chunk(0)
-    codes, is_there = places_of(users), np.zeros(len(users.dictionary) + 1, dtype=bool)
-    is_there[codes] = True
-    there = np.flatnonzero(is_there[:-1])
-    places = np.full(len(is_there), -1, dtype=np.int32)
-    places[there] = np.arange(len(there))
-    coded = pa.DictionaryArray.from_arrays(pa.array(places[codes], mask=codes < 0), users.dictionary.take(pa.array(there)))
-    return found.set_column(found.column_names.index("user_id"), "user_id", coded)
-
-
-@dataclass(frozen=True, eq=False)
-class _Coded:
-    """The rows of a piece as they stand, block by block, with numbers for texts, but for the names of users.
-
-    Parameters
-    ----------
-    columns
-        The contract's columns in it.
-    users
-        The users' names, places in one dictionary in all blocks or in none; no blocks if the piece has no users.
-    """
-
-    columns: tuple[str, ...]
-    blocks: Sequence[Arrays]
-    users: Sequence[pa.Array]
-
-    @classmethod
-    def of(cls, read: pa.Table, names: Vocabulary) -> "_Coded":
-        """Look up what rows have in few texts, which are places in dictionaries."""
-        batches = read.to_batches(max_chunksize=_BLOCK)
-        found = {name: read[name].chunk(0).dictionary for name in ("account_id", *TEXTS) if name in read.column_names}
-        accounts = names.of_accounts(found["account_id"])
-        blocks = [_microseconds_of(batch) | {"account": accounts[places_of(batch["account_id"])]} for batch in batches]
-        for name in found.keys() & {*TEXTS}:
-            numbers = names.of_texts(name, found[name])
-            for block, batch in zip(blocks, batches, strict=True):
-                block[name] = numbers[places_of(batch[name])]
-        return cls(tuple(read.column_names), blocks, [batch["user_id"] for batch in batches] if "user_id" in read.column_names else [])
-
-    def with_users(self, names: Vocabulary) -> list[MonthRows]:
-        """Look the users up as well."""
-        blocks = self.blocks
-        if self.users:
-            asked = [(block["account"], users) for block, users in zip(blocks, self.users, strict=True)]
-            blocks = [block | {"user_id": numbers} for block, numbers in zip(blocks, names.of_users(asked), strict=True)]
-        return [MonthRows(block["time"], block) for block in blocks]
-
-
-def _microseconds_of(block: pa.RecordBatch) -> Arrays:
-    """Return the columns of a block that need no numbers."""
-    found: Arrays = {"time": _microseconds(block["occurred_at"])}
-    found["known"] = found["time"]
-    if "recorded_at" in block.schema.names:
-        found["known"] = _microseconds(block["known_at"])
-        found["unrecorded"] = block["recorded_at"].is_null().to_numpy(zero_copy_only=False)
-    return found | {name: block[name].to_numpy(zero_copy_only=False) for name in _AMOUNTS if name in block.schema.names}
-
-
-def _microseconds(times: pa.Array) -> npt.NDArray[np.int64]:
-    return np.asarray(times.cast(pa.timestamp("us")).view(pa.int64()).to_numpy())
 
 
 def _in_time(blocks: Sequence[MonthRows]) -> Sequence[MonthRows]:
@@ -327,7 +197,7 @@ def _completed(rows: MonthRows) -> MonthRows:
 
 def _write_rows(blocks: Sequence[MonthRows], columns: Sequence[str], file: Path) -> None:
     """Write some columns, with nulls for NaN; not compressed, which is read several times as fast."""
-    schema = pa.schema([pa.field(name, pa.from_numpy_dtype(blocks[0].columns[name].dtype), name in _AMOUNTS) for name in columns])
+    schema = pa.schema([pa.field(name, pa.from_numpy_dtype(blocks[0].columns[name].dtype), name in AMOUNTS) for name in columns])
     how = {"compression": "none", "use_dictionary": False, "write_statistics": ["time", "known"]}
     with pq.ParquetWriter(file, schema, **how) as writer:
         for part in in_parts(blocks, _ROWS_PER_GROUP):
@@ -339,7 +209,7 @@ def _described(
     blocks: Sequence[MonthRows], shorter: Mapping[str, Sequence[MonthRows]], *, columns: tuple[str, ...], are_single: bool, **known: Any
 ) -> NumberedPiece:
     """Return what is to be known of the rows of a piece, which are there, and of its shorter forms."""
-    amounts = [rows.columns[name] for name in _AMOUNTS if name in columns and (name, are_single) != ("events", True) for rows in blocks]
+    amounts = [rows.columns[name] for name in AMOUNTS if name in columns and (name, are_single) != ("events", True) for rows in blocks]
     of_kinds = next((shorter[form] for form in ("kinds", "days-of-kinds") if form in shorter), blocks)
     carrying = shorter.get(CARRYING["quantity"], blocks) if "quantity" in columns else []
     return NumberedPiece(

@@ -183,7 +183,7 @@ def _users_of(blocks):
 
 def test_texts_have_their_numbers_however_each_part_of_a_file_keeps_them(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("features.engine.ROWS_PER_GROUP", 2048)
-    monkeypatch.setattr("features.engine._FORM", "PARQUET_VERSION v2, DICTIONARY_SIZE_LIMIT 50")
+    monkeypatch.setattr("features.engine._KEPT", "COMPRESSION zstd, DICTIONARY_SIZE_LIMIT 50")
     users = ["u1"] * 3000 + [None if number % 7 == 0 else f"v{number % 3000}" for number in range(5000)]
     row = SINGLE["telemetry"][0]
     rows = [row | {"user_id": user, "occurred_at": row["occurred_at"] + timedelta(seconds=number)} for number, user in enumerate(users)]

@@ -120,8 +120,8 @@ BORN = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.integers(0, 100
 def test_counts_are_those_of_all_rows_whatever_was_counted_before(engine, tmp_path_factory, runs, at_once):
     book = Pieces(engine, tmp_path_factory.mktemp("book"))
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_BLOCK", "_ROWS_PER_GROUP"):
-            patch.setattr(f"features.numbering.{name}", at_once)
+        for name in ("coded._BLOCK", "numbering._ROWS_PER_GROUP"):
+            patch.setattr(f"features.{name}", at_once)
         for rows, born in runs:
             book.add(rows)
             found, recorded, _ = book.count(born)
