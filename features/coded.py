@@ -50,16 +50,14 @@ class Uncoded:
     def read(cls, file: Path) -> Self:
         """Read a piece."""
         about = pq.read_metadata(file)
-        are_single = _are_single(about)
-        return cls(_encoded(pa.concat_tables(_groups(file, about, are_single=are_single)), _CODED - {"user_id"}), are_single)
+        return cls(_encoded(pa.concat_tables(_groups(file, about)), _CODED - {"user_id"}), _are_single(about))
 
     @classmethod
     def read_accounts(cls, file: Path, of: npt.NDArray[np.bool_], names: Vocabulary) -> Self:
         """Read the rows of some accounts, given by number, of a piece of which memory holds one row group at a time."""
         about = pq.read_metadata(file)
-        are_single = _are_single(about)
-        found = [_of_accounts(_encoded(group, _CODED), of, names) for group in _groups(file, about, are_single=are_single)]
-        return cls(pa.concat_tables(found).unify_dictionaries().combine_chunks(), are_single)
+        found = [_of_accounts(_encoded(group, _CODED), of, names) for group in _groups(file, about)]
+        return cls(pa.concat_tables(found).unify_dictionaries().combine_chunks(), _are_single(about))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +81,7 @@ class Coded:
 
     @classmethod
     def of(cls, uncoded: Uncoded, names: Vocabulary) -> Self:
-        """Look up what rows have in few texts, and not yet their users."""
+        """Look up all texts but the users."""
         read = uncoded.rows
         batches = read.to_batches(max_chunksize=_BLOCK)
         found = {name: read[name].chunk(0).dictionary for name in ("account_id", *TEXTS) if name in read.column_names}
@@ -107,11 +105,11 @@ class Coded:
         return [MonthRows(block["time"], block) for block in blocks]
 
 
-def _groups(file: Path, about: pq.FileMetaData, *, are_single: bool) -> Iterator[pa.Table]:
+def _groups(file: Path, about: pq.FileMetaData) -> Iterator[pa.Table]:
     """Yield the row groups of a piece; texts that most of them keep as places in dictionaries come so in all."""
     kept_so = [_kept_as_places(about.row_group(number)) for number in range(about.num_row_groups)]
     coded = {name for name in _CODED if 2 * sum(name in kept for kept in kept_so) > len(kept_so)}
-    names = _columns(about.schema.names, are_single=are_single)
+    names = _columns(about)
     with ExitStack() as stack:
         opened = {
             kept: stack.enter_context(pq.ParquetFile(file, metadata=about, read_dictionary=kept & coded, memory_map=True, pre_buffer=False))
@@ -132,9 +130,10 @@ def _encoded(read: pa.Table, names: Collection[str]) -> pa.Table:
     return read
 
 
-def _columns(names: Collection[str], *, are_single: bool) -> list[str]:
+def _columns(piece: pq.FileMetaData) -> list[str]:
     """Return the columns of a piece that are read."""
-    told = ({"events"} if are_single else set()) | (set() if "recorded_at" in names else {"known_at"})
+    names = piece.schema.names
+    told = ({"events"} if _are_single(piece) else set()) | (set() if "recorded_at" in names else {"known_at"})
     return [name for name in _READ if name in names and name not in told]
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class Exported:
     expected: int = 0
 
     def share(self) -> float:
-        """Return which share is done, less than 1 until the end is known; -1 where it is not known.
+        """Return which share is done, at most 0.99; -1 where it is not known.
 
         Examples
         --------
@@ -63,7 +63,7 @@ def export_sqlite(source: TableSource, out: Path, done: Exported) -> None:
     Parameters
     ----------
     done
-        Is brought up to date meanwhile; of a table by the largest number of its rows, of a view or a query nothing is expected.
+        Is brought up to date meanwhile. The numbers of a table's rows tell how many are expected; of a view or a query nobody knows.
 
     Raises
     ------
@@ -73,17 +73,20 @@ def export_sqlite(source: TableSource, out: Path, done: Exported) -> None:
     address = f"file:{quote(str(source.location))}?mode=ro"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection, closing(connection.execute(selection(source))) as rows:
-            if source.query is None:
-                done.expected = _largest_number(connection, selection(source))
+            done.expected = _numbered_rows(connection, source)
             _write(out, [column[0] for column in rows.description], rows.fetchmany, done)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise _unreadable(source, error) from error
 
 
-def _largest_number(connection: sqlite3.Connection, rows: str) -> int:
-    """Return the largest number of a table's rows, which SQLite finds at once; 0 for a view, or a table without such numbers."""
-    with suppress(sqlite3.Error, TypeError, ValueError):  # `rowid` may be a column of the table's own
-        return int(connection.execute(rows.replace("*", "max(rowid)", 1)).fetchone()[0] or 0)
+def _numbered_rows(connection: sqlite3.Connection, source: TableSource) -> int:
+    """Return how far apart the first and the last number of a table's rows are, which SQLite finds at once; 0 for anything else."""
+    name, of_rows = str(source.relation).split(".")[-1], selection(source).removeprefix("SELECT * ")
+    with suppress(sqlite3.Error, TypeError, ValueError, OverflowError):  # there may be no rows, no numbers, or a column of that name
+        is_table = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", [name]).fetchone()
+        if source.query is None and is_table:
+            asked = f"SELECT (SELECT max(_rowid_) {of_rows}) - (SELECT min(_rowid_) {of_rows}) + 1"
+            return int(connection.execute(asked).fetchone()[0])
     return 0
 
 
@@ -102,7 +105,7 @@ def export_postgresql(source: TableSource, out: Path, done: Exported) -> None:
     Parameters
     ----------
     done
-        Is brought up to date meanwhile; the server guesses how many rows are expected.
+        Is brought up to date meanwhile; the server guesses how many rows are expected, if it can.
 
     Raises
     ------
@@ -119,18 +122,14 @@ def export_postgresql(source: TableSource, out: Path, done: Exported) -> None:
     statement = f"COPY ({selection(source)}) TO STDOUT WITH (FORMAT csv, HEADER true, ENCODING 'UTF8')"
     try:
         with psycopg.connect(source.url, options=_SESSION) as connection, out.open("wb") as stream:
-            plan = connection.execute(f"EXPLAIN (FORMAT json) {selection(source)}".encode()).fetchone()
-            done.expected = _guessed_rows(plan)
+            with suppress(psycopg.Error, LookupError, TypeError), connection.transaction():  # a server may give no such plan
+                plan = connection.execute(f"EXPLAIN (FORMAT json) ({selection(source)})".encode()).fetchone()
+                done.expected = int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
             with connection.cursor().copy(statement.encode()) as blocks:
                 for done.rows, block in enumerate(blocks):  # a row each, after the header
                     stream.write(block)
     except psycopg.Error as error:
         raise _unreadable(source, error) from error
-
-
-def _guessed_rows(plan: Sequence[Any] | None) -> int:
-    """Return how many rows PostgreSQL expects of a query by its plan."""
-    return int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
 
 
 def _unreadable(source: TableSource, error: Exception) -> SourceError:

@@ -36,9 +36,6 @@ from features.vocabulary import Vocabulary
 
 __all__ = ["number_telemetry"]
 
-Arrays = dict[str, npt.NDArray[Any]]
-Numbers = npt.NDArray[np.int32]
-
 _FORMAT = 10
 """Changes with what is written here, so that files of another version are written anew."""
 _INDEX = "_numbered.json"

@@ -131,9 +131,12 @@ class Tallies:
             yield
 
     def _order(self, window: Window, features: Sequence[Feature]) -> "_TimeOrder":
-        wanted = {tally.column for tally in tallies_of(features)} - {""}
-        key, days = (window.table, window.each), self._reach(window)
-        if key not in self._orders or not self._orders[key].holds(wanted, days):
+        wanted, days = {tally.column for tally in tallies_of(features)} - {""}, self._reach(window)
+        key = window.table, window.each
+        held = self._orders.get(key)
+        if held is None or not held.holds(wanted, days):
+            if held is not None:  # what one window has is not read again for the other
+                wanted, days = wanted | held.columns.keys(), _wider(held.days, days)
             self._orders[key] = _read(self.known, window, wanted, days)
         return self._orders[key]
 
@@ -143,6 +146,11 @@ class Tallies:
             return None
         first, last = map(clock.day_of, self.known.cutoffs[[0, -1]].tolist())
         return last - first + 1 + window.lag_days + window.days
+
+
+def _wider(one: int | None, other: int | None) -> int | None:
+    """Return the larger of two numbers of days; None stands for all."""
+    return None if one is None or other is None else max(one, other)
 
 
 def tallies_of(features: Sequence[Feature]) -> list[Tally]:
@@ -198,7 +206,7 @@ class _TimeOrder:
 
     def holds(self, columns: Collection[str], days: int | None) -> bool:
         """Tell whether the rows of so many days before the last cutoff, all if None, are there with some columns."""
-        return self.columns.keys() >= {*columns} and (self.days is None or (days is not None and days <= self.days))
+        return self.columns.keys() >= {*columns} and _wider(self.days, days) == self.days
 
     def tally(self, tallies: Sequence[Tally], rows: slice) -> tuple[Floats, dict[Tally, Floats]]:
         """Count a stretch of rows and compute its statistics, by account and level: `(n_accounts, n_levels)` each."""

@@ -48,11 +48,12 @@ def test_each_of_several_queries_counts_the_same(monkeypatch):
     assert told == pytest.approx([0.2, 0.4, 0.6, 1.0]), "a third one that nobody counted changes nothing"
 
 
-def test_what_is_none_of_the_engine_counts_as_a_query_that_tells_its_share_itself(monkeypatch):
-    told, heard, shares = [], Event(), iter([-1.0, 0.5])
+def test_a_block_in_which_the_engine_does_nothing_counts_as_a_query_and_tells_its_share_itself(monkeypatch):
+    told, heard, asked = [], Event(), []
 
     def share():
-        return next(shares, 0.5)
+        asked.append(None)
+        return -1.0 if len(asked) < 3 else 0.5
 
     def tell(found):
         told.append(found)
@@ -63,26 +64,48 @@ def test_what_is_none_of_the_engine_counts_as_a_query_that_tells_its_share_itsel
         with engine.watched(tell, queries=2), engine.measured(share):
             assert heard.wait(timeout=60)
         assert told == [0.25]
+        so_often = len(asked)
         with engine.watched(told.append):
-            assert engine.rows("SELECT 1") == [(1,)]
-        assert next(shares, None) is None, "it is asked while the block runs only"
+            assert engine.rows("SELECT sum(range) FROM range(100_000_000)") == [(4_999_999_950_000_000,)]
+        assert len(asked) == so_often, "it is asked while the block runs only"
 
 
-def test_an_export_of_another_database_is_measured(tmp_path, monkeypatch):
+def test_a_block_whose_share_nobody_knows_counts_when_it_ends(monkeypatch):
+    told, ended, looks = [], Event(), iter([0.4, 0.8, 0.8])
+
+    def progress():
+        share = next(looks, None)
+        if share is None:
+            ended.set()
+        return 100 * (share or 0)
+
+    def in_the_block():
+        engine._asking.release()  # as this is called in the watcher, which holds it
+        block.__exit__(None, None, None)
+        engine._asking.acquire()
+        return -1.0
+
+    monkeypatch.setattr("features.engine._SECONDS_BETWEEN_LOOKS", 0)
+    with Engine() as engine, monkeypatch.context() as patched:
+        patched.setattr(engine, "connection", SimpleNamespace(con=SimpleNamespace(query_progress=progress)))
+        block = engine.measured(in_the_block)
+        block.__enter__()
+        engine._watch(told.append, 2, ended)
+    assert told == pytest.approx([0.7, 0.9])
+
+
+def test_an_export_of_another_database_is_watched(tmp_path, monkeypatch):
     with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
-        connection.execute("CREATE TABLE t AS SELECT range AS id FROM range(10)")
-    looks = []
+        connection.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS said FROM range(3_000_000)")
+    told = []
+    monkeypatch.setattr("features.engine._SECONDS_BETWEEN_LOOKS", 0.005)
     with Engine() as engine:
-        measured = engine.measured
-
-        def noted(share):
-            looks.append(share())
-            return measured(share)
-
-        monkeypatch.setattr(engine, "measured", noted)
-        engine.export_database(tmp_path / "other.duckdb", "SELECT * FROM t", tmp_path / "t.parquet")
-        assert engine.count(engine.read_parquet(tmp_path / "t.parquet")) == 10
-    assert looks[0] <= 1
+        with engine.watched(told.append, queries=2):
+            engine.export_database(tmp_path / "other.duckdb", "SELECT * FROM t", tmp_path / "t.parquet")
+        assert engine.count(engine.read_parquet(tmp_path / "t.parquet")) == 3_000_000
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.5
+    assert told[-1] <= 0.5
 
 
 def test_where_the_engine_refuses_to_measure_a_query_runs_all_the_same(monkeypatch):

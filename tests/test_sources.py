@@ -216,21 +216,32 @@ def test_sqlite_and_duckdb(opened, tmp_path):
     ("create", "source", "expected"),
     [
         ("CREATE TABLE t (id)", {"relation": "t"}, 3),
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY)", {"relation": "main.T"}, 3),
         ("CREATE TABLE t (id PRIMARY KEY) WITHOUT ROWID", {"relation": "t"}, 0),
-        ("CREATE TABLE t (id, rowid TEXT DEFAULT 'none')", {"relation": "t"}, 0),
-        ("CREATE TABLE t (id); CREATE VIEW v AS SELECT id FROM t", {"relation": "v"}, 0),
+        ("CREATE TABLE t (id, _rowid_ REAL DEFAULT 9e999)", {"relation": "t"}, 0),
+        ("CREATE TABLE t (id, _rowid_ TEXT DEFAULT 'none')", {"relation": "t"}, 1),
+        ("CREATE TABLE t (id); CREATE VIEW v AS SELECT id, rowid AS _rowid_ FROM t", {"relation": "v"}, 0),
         ("CREATE TABLE t (id)", {"query": "SELECT id FROM t"}, 0),
     ],
-    ids=["a table", "without numbers of rows", "with such a column of its own", "a view", "a query"],
+    ids=["a table", "numbers far from 1", "no numbers of rows", "endless ones", "a column of that name", "a view", "a query"],
 )
 def test_an_export_from_sqlite_tells_how_far_it_is(tmp_path, create, source, expected):
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         connection.executescript(create)
-        connection.executemany("INSERT INTO t (id) VALUES (?)", [(1,), (2,), (3,)])
+        connection.executemany("INSERT INTO t (id) VALUES (?)", [(1_700_000_001,), (1_700_000_002,), (1_700_000_003,)])
         connection.commit()
     done = Exported()
     export_sqlite(TableSource(table="tickets", location=tmp_path / "a.db", database="sqlite", **source), tmp_path / "a.csv", done)
     assert (done.rows, done.expected) == (3, expected)
+
+
+def test_no_rows_of_sqlite_are_expected_of_an_empty_table(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("CREATE TABLE t (id)")
+        connection.commit()
+    done = Exported()
+    export_sqlite(TableSource(table="tickets", location=tmp_path / "a.db", database="sqlite", relation="t"), tmp_path / "a.csv", done)
+    assert (done.rows, done.expected) == (0, 0)
 
 
 def test_an_export_from_postgresql_tells_how_far_it_is(tmp_path, postgres):
@@ -244,6 +255,25 @@ def test_an_export_from_postgresql_tells_how_far_it_is(tmp_path, postgres):
     source = TableSource(table="tickets", database="postgresql", relation="counted", url=postgres, url_env="CRM")
     export_postgresql(source, tmp_path / "a.csv", done)
     assert (done.rows, done.expected) == (5000, 5000)
+
+
+@pytest.mark.parametrize("plan", ["no plan", "a plan of another shape"])
+def test_an_export_does_not_need_the_servers_guess(tmp_path, postgres, monkeypatch, plan):
+    import psycopg
+
+    execute = psycopg.Connection.execute
+
+    def answer(connection, query, *args, **options):
+        if not query.startswith(b"EXPLAIN"):
+            return execute(connection, query, *args, **options)
+        return execute(connection, b"EXPLAIN (FORMAT unheard_of) SELECT 1" if plan == "no plan" else b"SELECT 'a text'")
+
+    monkeypatch.setattr(psycopg.Connection, "execute", answer)
+    done = Exported()
+    source = TableSource(table="tickets", database="postgresql", query="SELECT 1 AS id", url=postgres, url_env="CRM")
+    export_postgresql(source, tmp_path / "a.csv", done)
+    assert (tmp_path / "a.csv").read_text() == "id\n1\n"
+    assert (done.rows, done.expected) == (1, 0)
 
 
 def test_postgresql(opened, postgres):
@@ -260,6 +290,10 @@ def test_postgresql(opened, postgres):
         opened(None, database="postgresql", relation="tt", url=postgres, url_env="CRM")
     with pytest.raises(SourceError, match="read-only"):
         opened(None, database="postgresql", query="DELETE FROM t RETURNING id", url=postgres, url_env="CRM")
+    with pytest.raises(SourceError, match="syntax error"):
+        opened(None, database="postgresql", query="SELECT 1; COMMIT; BEGIN READ WRITE; DELETE FROM t; COMMIT", url=postgres, url_env="CRM")
+    with psycopg.connect(postgres) as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM t").fetchone() == (True,)
 
 
 def test_postgresql_without_address_or_server(opened):

@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from features import slices, snapshots
+from features import slices, snapshots, tally
 from features.catalogue import Catalogue
 from features.engine import Engine
 from features.feature import Feature, Window
@@ -96,6 +96,32 @@ def test_windows_of_a_table_are_tallied_alike_alone_and_together(engine, monkeyp
     for features in of_window.values():
         alone = build_matrix(known_tables(engine, AT_ONCE_KNOWN.world(), PAIRS), spine, Catalogue(tuple(features)))
         assert together.select(alone.column_names).equals(alone)
+
+
+def test_a_table_is_read_once_more_for_a_wider_window_and_never_again(engine, monkeypatch):
+    monkeypatch.setattr(slices, "ROWS_WORTH_A_QUERY", CUTS["per cutoff"])
+    known, spine, read = known_tables(engine, AT_ONCE_KNOWN.world(), PAIRS), as_spine(PAIRS), []
+    reader = tally._read
+    monkeypatch.setattr(tally, "_read", lambda *asked: read.append(asked[2:]) or reader(*asked))
+    tallies, narrow, wide = Tallies(known, spine), Window(table="telemetry", days=28), Window(table="telemetry", days=91)
+    asked = [(narrow, feature("sum", TALLIES["sum"][0], narrow)), (wide, feature("users", TALLIES["distinct"][0], wide))]
+    for window, one in 2 * asked:
+        tallies._order(window, [one])
+    assert [columns for columns, _ in read] == [{"quantity"}, {"quantity", "user_id"}]
+    assert read[0][1] < read[1][1]
+
+
+@pytest.mark.parametrize(("first", "last"), [(timedelta(minutes=1), timedelta(hours=23, minutes=59)), (timedelta(), timedelta())])
+def test_what_is_read_reaches_back_to_the_beginning_of_the_first_window(engine, monkeypatch, first, last):
+    monkeypatch.setattr(slices, "ROWS_WORTH_A_QUERY", CUTS["per cutoff"])
+    world = AT_ONCE_KNOWN.world()
+    pairs = [(account, ORIGIN + after) for after in (first, timedelta(days=3) + last) for account in ("a00", "a01")]
+    inside = pairs[0][1] - timedelta(days=7) + timedelta(microseconds=1)
+    row = world["telemetry"][0]
+    world["telemetry"] = [row | {"account_id": account, "occurred_at": inside, "known_at": inside} for account in ("a00", "a01")]
+    count = feature("count", TALLIES["count"][0], Window(table="telemetry", days=7))
+    matrix = build_matrix(known_tables(engine, world, pairs), as_spine(pairs), Catalogue((count,)))
+    assert matrix["count"].to_pylist() == [1, 1, None, None]
 
 
 @pytest.mark.parametrize(
